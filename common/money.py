@@ -1,0 +1,106 @@
+"""Exact quantities: integers only, from the JSON that comes in to the JSON that goes out.
+
+A *quantity* (cents, SMS, seconds, traffic) is an integer number of millionths, its "micros",
+with |micros| < 2**53, so that a Lua number holds it exactly. A *price* is an integer number of
+billionths, its "nanos". Source: SPEC.md §3, "Exact money".
+
+A time of one second is 1,000,000 micros, so a duration in microseconds and a quantity of seconds
+in micros are the same number.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+MICRO: Final = 1_000_000
+NANO: Final = 1_000_000_000
+LIMIT: Final = 2**53 - 1
+"""The largest magnitude of any stored integer."""
+
+MAX_NUMBER_CHARS: Final = 64
+"""No number that fits needs more text; it keeps hostile input from costing time."""
+
+Number = int | Decimal
+
+
+class NotExact(ValueError):
+    """The number can't be held exactly; the text says why."""
+
+
+def parse_decimal(text: str) -> Decimal:
+    """A JSON number's text as an exact decimal. Raises NotExact."""
+    if len(text) > MAX_NUMBER_CHARS:
+        raise NotExact(f"a number of more than {MAX_NUMBER_CHARS} characters")
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise NotExact(f"not a number: {text!r}") from None
+    if not value.is_finite():
+        raise NotExact(f"not a finite number: {text!r}")
+    return value
+
+
+def _scale(value: Number, digits: int, unit: int) -> int:
+    if type(value) is int:
+        scaled = value * unit
+        if -LIMIT <= scaled <= LIMIT:
+            return scaled
+        raise NotExact(f"out of range: the magnitude must be below {LIMIT // unit + 1}")
+    decimal = Decimal(value)
+    if not decimal:
+        return 0
+    if decimal.adjusted() > 16:  # before shifting: 1e999999999 must cost nothing
+        raise NotExact(f"out of range: the magnitude must be below {LIMIT // unit + 1}")
+    exponent = decimal.normalize().as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -digits:
+        raise NotExact(f"more than {digits} decimals")
+    scaled = int(decimal.scaleb(digits))
+    if not -LIMIT <= scaled <= LIMIT:
+        raise NotExact(f"out of range: the magnitude must be below {LIMIT // unit + 1}")
+    return scaled
+
+
+def to_micros(value: Number) -> int:
+    """A quantity in millionths. Raises NotExact for more than 6 decimals or |micros| ≥ 2**53."""
+    return _scale(value, 6, MICRO)
+
+
+def to_nanos(value: Number) -> int:
+    """A price in billionths. Raises NotExact for more than 9 decimals or |nanos| ≥ 2**53."""
+    return _scale(value, 9, NANO)
+
+
+def _format(scaled: int, digits: int, unit: int) -> str:
+    whole, part = divmod(abs(scaled), unit)
+    sign = "-" if scaled < 0 else ""
+    if not part:
+        return f"{sign}{whole}"
+    return f"{sign}{whole}.{part:0{digits}d}".rstrip("0")
+
+
+def format_micros(micros: int) -> str:
+    """The shortest JSON number for a quantity: `540`, `0.5`, `-1`."""
+    return _format(micros, 6, MICRO)
+
+
+def format_nanos(nanos: int) -> str:
+    """The shortest JSON number for a price."""
+    return _format(nanos, 9, NANO)
+
+
+def divide_half_up(numerator: int, denominator: int) -> int:
+    """numerator ÷ denominator (> 0), rounded to the nearest integer, halves upwards."""
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+def price_of(duration_us: int, price_nanos: int, unit_us: int, discount_micros: int = 0) -> int:
+    """Micro-cents for a duration at a price per billing unit, less a discount; rounded once, half up.
+
+    `unit_us` is the billing unit in microseconds, `discount_micros` millionths of a per cent.
+    Source: SPEC.md §3 rules 5 and "Exact money".
+    """
+    whole = 100 * MICRO
+    return divide_half_up(
+        duration_us * price_nanos * (whole - discount_micros), (NANO // MICRO) * unit_us * whole
+    )

@@ -1,0 +1,139 @@
+"""The messages between a balancer and its raters: one msgpack array in one ZeroMQ frame.
+
+| kind | direction | fields after the kind |
+| --- | --- | --- |
+| WORK | balancer → rater | balancer id, sender's clock (µs), list of work items |
+| BEAT | balancer → rater | balancer id, sender's clock (µs) |
+| DRAINED | balancer → rater | balancer id: nothing more will come, answer to LEAVE |
+| STATE | rater → balancer | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
+| DONE | rater → balancer | list of replies |
+| LEAVE | rater → balancer | – : send no more work |
+| GOODBYE | rater → balancer | – : everything is answered, forget me |
+
+A work item is (sequence number, method name, params as JSON text, client key or "", deadline on
+the balancer's clock in µs). A reply is (sequence number, error code or 0, JSON text, replayed).
+The clock is the balancer's monotonic clock; a rater compares deadlines with the least difference
+to its own clock that it has seen (`rater.worker`), so clock jumps do not matter.
+A mutation's token is made of balancer id and sequence number, unless the client gave a key.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+PROTOCOL: Final = 1
+"""Raised when a message changes shape; a balancer turns raters of another protocol away."""
+
+HEARTBEAT_MS: Final = 500
+MISSED_BEATS: Final = 3
+"""A peer that was silent for this many heartbeats is out: short enough that its requests still
+make their deadline elsewhere, long enough for one long batch."""
+
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+"""A frame holds at most one batch of requests, each bounded by the gateways; more is an attack."""
+
+
+class Kind(IntEnum):
+    WORK = 1
+    BEAT = 2
+    DRAINED = 3
+    STATE = 4
+    DONE = 5
+    LEAVE = 6
+    GOODBYE = 7
+
+
+class WorkItem(NamedTuple):
+    seq: int
+    method: str
+    params: bytes
+    client_key: str
+    deadline_us: int
+
+
+class Reply(NamedTuple):
+    seq: int
+    code: int
+    """0, or a code of common.errors; then `body` is the error object."""
+    body: bytes
+    replayed: bool
+
+
+class WireError(ValueError):
+    """The peer sent something that is not one of the messages."""
+
+
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def encode_work(balancer_id: str, now_us: int, items: list[WorkItem]) -> bytes:
+    return bytes(_pack((int(Kind.WORK), balancer_id, now_us, items)))
+
+
+def encode_beat(balancer_id: str, now_us: int) -> bytes:
+    return bytes(_pack((int(Kind.BEAT), balancer_id, now_us)))
+
+
+def encode_drained(balancer_id: str) -> bytes:
+    return bytes(_pack((int(Kind.DRAINED), balancer_id)))
+
+
+def encode_state(name: str, credit: int, tariff_epoch: int) -> bytes:
+    return bytes(_pack((int(Kind.STATE), PROTOCOL, name, credit, tariff_epoch)))
+
+
+def encode_done(replies: list[Reply]) -> bytes:
+    return bytes(_pack((int(Kind.DONE), replies)))
+
+
+def encode_leave() -> bytes:
+    return bytes(_pack((int(Kind.LEAVE),)))
+
+
+def encode_goodbye() -> bytes:
+    return bytes(_pack((int(Kind.GOODBYE),)))
+
+
+_SHAPES: Final[dict[int, tuple[type, ...]]] = {
+    Kind.WORK: (str, int, list),
+    Kind.BEAT: (str, int),
+    Kind.DRAINED: (str,),
+    Kind.STATE: (int, str, int, int),
+    Kind.DONE: (list,),
+    Kind.LEAVE: (),
+    Kind.GOODBYE: (),
+}
+_ITEM_TYPES: Final = (int, str, bytes, str, int)
+_REPLY_TYPES: Final = (int, int, bytes, bool)
+
+
+def decode(frame: bytes) -> tuple[Kind, list[Any]]:
+    """A frame's kind and fields, their types checked; WORK and DONE hold plain lists of rows.
+
+    Raises WireError for anything that is not a message of `PROTOCOL`.
+    """
+    if len(frame) > MAX_FRAME_BYTES:
+        raise WireError(f"a frame of {len(frame)} bytes, the limit is {MAX_FRAME_BYTES}")
+    try:
+        message = msgpack.unpackb(frame, raw=False)
+    except Exception as error:  # msgpack raises a dozen unrelated types on bad input
+        raise WireError(f"not msgpack: {error!r}") from None
+    if not isinstance(message, list) or not message or message[0] not in _SHAPES:
+        raise WireError("not a message")
+    kind, fields = Kind(message[0]), message[1:]
+    if tuple(type(field) for field in fields) != _SHAPES[kind]:
+        raise WireError(f"a {kind.name} with the wrong fields")
+    if kind is Kind.WORK:
+        _check_rows(fields[2], _ITEM_TYPES)
+    elif kind is Kind.DONE:
+        _check_rows(fields[0], _REPLY_TYPES)
+    return kind, fields
+
+
+def _check_rows(rows: list[Any], types: tuple[type, ...]) -> None:
+    for row in rows:
+        if type(row) is not list or tuple(map(type, row)) != types:
+            raise WireError("a row of the wrong shape")
