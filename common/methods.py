@@ -1,7 +1,7 @@
 """The table of methods: the one place that says what there is and what each needs.
 
 Gateways look names up here, raters decide by it what to validate, clients and documents list it.
-Source: SPEC.md §2.
+Source: docs/rating.md.
 """
 
 from __future__ import annotations

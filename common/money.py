@@ -2,7 +2,7 @@
 
 A *quantity* (cents, SMS, seconds, traffic) is an integer number of millionths, its "micros",
 with |micros| < 2**53, so that a Lua number holds it exactly. A *price* is an integer number of
-billionths, its "nanos". Source: SPEC.md §3, "Exact money".
+billionths, its "nanos". Source: docs/rating.md, "Exact money".
 
 A time of one second is 1,000,000 micros, so a duration in microseconds and a quantity of seconds
 in micros are the same number.
@@ -98,7 +98,7 @@ def price_of(duration_us: int, price_nanos: int, unit_us: int, discount_micros: 
     """Micro-cents for a duration at a price per billing unit, less a discount; rounded once, half up.
 
     `unit_us` is the billing unit in microseconds, `discount_micros` millionths of a per cent.
-    Source: SPEC.md §3 rules 5 and "Exact money".
+    Source: docs/rating.md, "Exact money".
     """
     whole = 100 * MICRO
     return divide_half_up(

@@ -1,7 +1,7 @@
 """The tariff and the account as values: frozen, in exact integers, ready for msgpack.
 
 Units are last in the names: `_us` microseconds (equally micros of a second), `_micros` millionths,
-`_nanos` billionths. Field meanings: SPEC.md §1 and §4.
+`_nanos` billionths. Field meanings: docs/rating.md.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def spendable_micros(account: Account) -> int | None:
     """What the account can pay for now: credit above its floor, at least 0; None is no limit.
 
     A prepaid account without `MinCredit` can spend down to 0, a postpaid one without limit.
-    Source: SPEC.md §3 (GetMaxSessionTime) and §4 (`MinCredit`).
+    Source: docs/rating.md, "What an account can spend".
     """
     if account.min_credit_micros is None:
         return None if account.postpaid else max(0, account.credit_micros)
