@@ -147,6 +147,19 @@ class KeyReused(Refusal):
     template = "the request id {request_id!r} was used before with other parameters"
 
 
+class TooManyBuckets(Refusal):
+    code, name, http_status = -32022, "too_many_buckets", 409
+    template = "the bonus needs a new minute bucket, and the account has the {limit} that it may have"
+
+
+class TariffConflict(CallerError):
+    code, name, http_status = -32023, "tariff_conflict", 409
+    template = (
+        "tenant {tenant!r}: version {active} is active by now, not {expected}, which this was based on: "
+        "someone else loaded meanwhile; nothing was switched, load again"
+    )
+
+
 # --- we failed ------------------------------------------------------------------------------------
 
 
@@ -179,6 +192,11 @@ class Quarantined(ServiceError):
 class ShuttingDown(ServiceError):
     code, name, http_status = -32034, "shutting_down", 503
     template = "shutting down"
+
+
+class TariffUnreadable(ServiceError):
+    code, name, http_status = -32035, "tariff_unreadable", 500
+    template = "version {version} of the tariff of tenant {tenant!r} can't be read: {detail}"
 
 
 class ErrorBody(msgspec.Struct, frozen=True):

@@ -18,6 +18,10 @@ NANO: Final = 1_000_000_000
 LIMIT: Final = 2**53 - 1
 """The largest magnitude of any stored integer."""
 
+_NANOS_PER_MICRO: Final = NANO // MICRO
+_WHOLE_MICROS: Final = 100 * MICRO
+"""100 %."""
+
 MAX_NUMBER_CHARS: Final = 64
 """No number that fits needs more text; it keeps hostile input from costing time."""
 
@@ -32,6 +36,8 @@ def parse_decimal(text: str) -> Decimal:
     """A JSON number's text as an exact decimal. Raises NotExact."""
     if len(text) > MAX_NUMBER_CHARS:
         raise NotExact(f"a number of more than {MAX_NUMBER_CHARS} characters")
+    if not text.isascii() or "_" in text or text.strip() != text:  # what Decimal would let pass
+        raise NotExact(f"not a number: {text!r}")
     try:
         value = Decimal(text)
     except InvalidOperation:
@@ -43,22 +49,28 @@ def parse_decimal(text: str) -> Decimal:
 
 def _scale(value: Number, digits: int, unit: int) -> int:
     if type(value) is int:
-        scaled = value * unit
+        scaled: int = value * unit
         if -LIMIT <= scaled <= LIMIT:
             return scaled
-        raise NotExact(f"out of range: the magnitude must be below {LIMIT // unit + 1}")
+        raise NotExact(f"outside ±{_format(LIMIT, unit)}")
     decimal = Decimal(value)
     if not decimal:
         return 0
-    if decimal.adjusted() > 16:  # before shifting: 1e999999999 must cost nothing
-        raise NotExact(f"out of range: the magnitude must be below {LIMIT // unit + 1}")
-    exponent = decimal.normalize().as_tuple().exponent
-    if not isinstance(exponent, int) or exponent < -digits:
-        raise NotExact(f"more than {digits} decimals")
-    scaled = int(decimal.scaleb(digits))
-    if not -LIMIT <= scaled <= LIMIT:
-        raise NotExact(f"out of range: the magnitude must be below {LIMIT // unit + 1}")
-    return scaled
+    # On the digits themselves: Decimal's own methods round to the context's precision.
+    sign, figures, exponent = decimal.as_tuple()
+    if not isinstance(exponent, int) or decimal.adjusted() > 16:  # 1e999999999 must cost nothing
+        raise NotExact(f"outside ±{_format(LIMIT, unit)}")
+    coefficient = "".join(map(str, figures))
+    shift = exponent + digits
+    if shift < 0:
+        kept, dropped = coefficient[:shift], coefficient[shift:]
+        if decimal.adjusted() < -digits or dropped.strip("0"):
+            raise NotExact(f"more than {digits} decimals")
+        coefficient, shift = kept, 0
+    scaled = int(coefficient) * int(10**shift)
+    if scaled > LIMIT:
+        raise NotExact(f"outside ±{_format(LIMIT, unit)}")
+    return -scaled if sign else scaled
 
 
 def to_micros(value: Number) -> int:
@@ -71,22 +83,24 @@ def to_nanos(value: Number) -> int:
     return _scale(value, 9, NANO)
 
 
-def _format(scaled: int, digits: int, unit: int) -> str:
-    whole, part = divmod(abs(scaled), unit)
-    sign = "-" if scaled < 0 else ""
+def _format(scaled: int, unit: int) -> str:
+    whole, part = divmod(scaled, unit)
     if not part:
-        return f"{sign}{whole}"
-    return f"{sign}{whole}.{part:0{digits}d}".rstrip("0")
+        return str(whole)
+    if scaled < 0:
+        return "-" + _format(-scaled, unit)
+    # The decimals with their leading zeros are those of a number that begins with 1.
+    return f"{whole}.{str(unit + part)[1:]}".rstrip("0")
 
 
 def format_micros(micros: int) -> str:
     """The shortest JSON number for a quantity: `540`, `0.5`, `-1`."""
-    return _format(micros, 6, MICRO)
+    return _format(micros, MICRO)
 
 
 def format_nanos(nanos: int) -> str:
     """The shortest JSON number for a price."""
-    return _format(nanos, 9, NANO)
+    return _format(nanos, NANO)
 
 
 def divide_half_up(numerator: int, denominator: int) -> int:
@@ -100,7 +114,8 @@ def price_of(duration_us: int, price_nanos: int, unit_us: int, discount_micros: 
     `unit_us` is the billing unit in microseconds, `discount_micros` millionths of a per cent.
     Source: docs/rating.md, "Exact money".
     """
-    whole = 100 * MICRO
-    return divide_half_up(
-        duration_us * price_nanos * (whole - discount_micros), (NANO // MICRO) * unit_us * whole
-    )
+    denominator = _NANOS_PER_MICRO * unit_us
+    if not discount_micros:  # the same in smaller numbers, and without the call
+        return (2 * duration_us * price_nanos + denominator) // (2 * denominator)
+    paid_micros = _WHOLE_MICROS - discount_micros
+    return divide_half_up(duration_us * price_nanos * paid_micros, denominator * _WHOLE_MICROS)

@@ -1,0 +1,44 @@
+# Everything here sets up what it needs: a virtual environment in .venv with the locked packages.
+#   make run     a cluster on this machine with the sample tariff, and one rated call
+#   make test    every check: format, lint, types, all tests
+#   make check   the same, for the habit's sake; continuous integration runs exactly this
+#   make lock    choose the newest releases anew and write requirements.lock
+
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell \
+	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CODE := balancer rater common tests loadtests
+
+.PHONY: run test check setup lock clean
+
+run: $(READY)
+	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
+		--example 'GetCost CstmId=vdf Subject=rif DestinationPrefix=0256 TimeStart=2012-02-02T17:30:00Z TimeEnd=2012-02-02T18:30:00Z'
+
+test: check
+
+check: $(READY)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found on the PATH" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --group loadtests --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet \
+		--output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
