@@ -1,0 +1,203 @@
+"""`ratel load`: tariff files → a new active version, and accounts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from common.errors import RatelError, StoreUnavailable
+from common.store import StoreUrlError, default_store_url
+from rater.accounts import Opening
+from rater.tariff_fields import MAX_NAME_CHARS
+from rater.tariff_load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
+from rater.tariff_report import MAX_SHOWN, Report, quote
+
+EXIT_REFUSED: Final = 1
+EXIT_STORE: Final = 3
+KINDS: Final = ("rates", "destinations", "plans")
+
+
+@click.command()
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(exists=True, path_type=Path)
+)
+@click.option(
+    "--store",
+    "store_url",
+    envvar="RATEL_STORE",
+    show_envvar=True,
+    help="The store: redis://, rediss://, unix:// or embedded:DIR.  [default: the store of `ratel up`]",
+)
+@click.option("--tenant", default="", help="Whose destinations, plans and budgets are that name no CstmId.")
+@click.option("--dry-run", is_flag=True, help="Check and report everything, write nothing.")
+@click.option("--reset-balances", is_flag=True, help="Set accounts that exist to the balances in the files.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long raters may take to pick up the new tariff; 0 does not wait.",
+)
+def load(
+    paths: tuple[Path, ...],
+    store_url: str | None,
+    tenant: str,
+    dry_run: bool,
+    reset_balances: bool,
+    wait_s: float,
+) -> None:
+    """Load tariff files: check everything, publish it as a new version, open accounts.
+
+    PATH is a JSON file, or a folder, of which all *.json are read (not those of folders in it).
+    Files hold lists of rates, destinations, tariff plans or user budgets; what an object is, its
+    fields say. With an error anywhere nothing is changed. Raters pick the new version up
+    without a restart.
+
+    Of each tenant in the files, the rates replace all its rates, the destinations all its
+    destinations, the plans all its plans; a kind that the files do not hold stays as it is. Budgets open
+    accounts; one that exists keeps its live balances, unless --reset-balances is given. They are
+    opened after the tariff is published; a load that was interrupted is completed by running it again.
+
+    Destinations, plans and budgets without a CstmId belong to --tenant, else to the only tenant of
+    the rates in the files, else, when there are none, to the only tenant in the store.
+
+    \b
+    Exit codes:
+      0  loaded, or nothing wrong in a dry run (warnings may have been shown)
+      1  the files have errors, or someone else loaded at the same time: nothing was switched
+      2  the command line is wrong
+      3  the store is not available
+    """
+    if len(tenant) > MAX_NAME_CHARS or any("\ud800" <= character <= "\udfff" for character in tenant):
+        raise click.BadParameter(f"expected up to {MAX_NAME_CHARS} characters of text", param_hint="--tenant")
+    options = LoadOptions(store_url or default_store_url(), tenant, dry_run, reset_balances, wait_s)
+    try:
+        with _progress() as progress:
+            result = load_paths(paths, options, progress)
+    except StoreUrlError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
+    except StoreUnavailable as error:
+        _fail(EXIT_STORE, str(error))
+    except RatelError as error:
+        _fail(EXIT_REFUSED, str(error))
+    _show_findings(result.report)
+    if result.report.error_count:
+        count = result.report.error_count
+        _fail(EXIT_REFUSED, f"{count} error{'s' * (count > 1)} in the files: nothing was loaded")
+    _show(result, options)
+
+
+def _fail(code: int, text: str) -> None:
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)
+
+
+# --- while it runs ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar for each stage on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - not needed in a pipe
+    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[Stage, TaskID] = {}
+
+        def progress(stage: Stage, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage.value)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield progress
+
+
+# --- what came out --------------------------------------------------------------------------------------
+
+
+def _show_findings(report: Report) -> None:
+    for word, lines, count in (
+        ("warning", report.warnings, report.warning_count),
+        ("error", report.errors, report.error_count),
+    ):
+        for line in lines:
+            click.echo(f"{word}: {line}", err=True)
+        if count > len(lines):
+            click.echo(f"{word}: … and {count - MAX_SHOWN} more like these", err=True)
+
+
+def _show(result: LoadResult, options: LoadOptions) -> None:
+    if sys.stdout.isatty():
+        _show_table(result, options)
+    else:
+        for tenant in result.tenants:
+            for line in _lines(tenant, options.dry_run):
+                click.echo(f"tenant {quote(tenant.tenant)}: {line}")
+    if not result.tenants:
+        click.echo("the files hold nothing: nothing was loaded")
+    if result.report.warning_count:
+        count = result.report.warning_count
+        click.echo(f"{count} warning{'s' * (count > 1)}")
+    if result.unchecked:
+        click.echo(f"not checked against the active tariff: {result.unchecked}")
+    if options.dry_run:
+        click.echo("dry run: no errors; nothing was written")
+    elif result.picked_up is not None:
+        click.echo(_picked_up(*result.picked_up, options.wait_s))
+
+
+def _picked_up(raters: int, of: int, wait_s: float) -> str:
+    if not of:
+        return "no raters are running: they pick it up when they start"
+    if raters < of:
+        return f"picked up by {raters} of {of} raters within {wait_s:g} s: the others follow by themselves"
+    return f"picked up by {raters} rater{'s' * (raters > 1)}"
+
+
+def _lines(tenant: TenantResult, dry_run: bool) -> Iterator[str]:
+    if tenant.tariff is not None:
+        version = "would be a new version" if dry_run else f"version {tenant.version}"
+        yield f"{version}: " + ", ".join(f"{_count(tenant, kind)} {kind}" for kind in KINDS)
+    if tenant.accounts:
+        yield f"{tenant.accounts} accounts in the files" if dry_run else f"accounts: {_accounts(tenant)}"
+
+
+def _count(tenant: TenantResult, kind: str) -> str:
+    """How many the tenant has from now on; those that the files do not hold are kept."""
+    if tenant.tariff is None:
+        return ""
+    count = str(len(getattr(tenant.tariff, kind)))
+    return f"{count} kept" if kind in tenant.carried and count != "0" else count
+
+
+def _accounts(tenant: TenantResult) -> str:
+    opened = tenant.opened
+    return f"{opened[Opening.CREATED]} created, {opened[Opening.KEPT]} kept, {opened[Opening.REPLACED]} reset"
+
+
+def _show_table(result: LoadResult, options: LoadOptions) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed in a pipe
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table()
+    for heading in ("Tenant", "Version", "Rates", "Destinations", "Plans", "Accounts"):
+        table.add_column(heading, justify="left" if heading in ("Tenant", "Accounts") else "right")
+    for tenant in result.tenants:
+        version = "–" if tenant.version is None else str(tenant.version)
+        accounts = f"{tenant.accounts} in the files" if options.dry_run else _accounts(tenant)
+        cells = (quote(tenant.tenant)[1:-1], version, *(_count(tenant, kind) for kind in KINDS), accounts)
+        table.add_row(*map(Text, cells))  # as Text: a name is not markup
+    Console().print(table)

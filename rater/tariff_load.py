@@ -1,0 +1,236 @@
+"""A whole load: read, check, publish, let the raters pick it up, open the accounts. In this order:
+
+1. Everything is read and checked. Any error ends the load before the store was written to.
+2. The new versions are written, and made active by one switch. A conflict with another load is found
+   here, and leaves everything as it was, which it could not if accounts had been opened before.
+3. The raters get a moment to pick the versions up, so that
+4. accounts are opened when the plans and destinations that they name are known to those who serve them.
+
+A load that ends between 2 and 4 is completed by running it again: an account that is there is kept.
+Until then a subject without an account is unknown, as it was before the load.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from common.errors import StoreUnavailable
+from common.store import StoreConnection
+from common.times import format_rfc3339
+from rater.accounts import Opening, open_command, parse_open_reply, store_error
+from rater.keys import RATERS, account_keys
+from rater.model import Account, Tariff
+from rater.scripts import execute
+from rater.tariff_assembly import TenantLoad, assemble
+from rater.tariff_files import read_paths
+from rater.tariff_report import Report
+from rater.tariff_store import Active, publish, read_active, read_version
+
+STORE_TIMEOUT_MS: Final = 10_000
+"""A loader is patient: a store that is busy writing out its file is not gone."""
+
+ACCOUNTS_PER_BATCH: Final = 500
+"""One round trip for a batch that keeps a store busy for a few milliseconds, not more."""
+
+RATER_SILENT_MS: Final = 3_000
+"""Raters report every second; one that has not for this long is gone, and not waited for."""
+
+MAX_SOURCES: Final = 20
+"""File names that a version remembers."""
+
+_LOOK_EVERY_S: Final = 0.05
+
+
+class Stage(Enum):
+    READ = "reading files"
+    PUBLISH = "writing tariffs"
+    ACCOUNTS = "opening accounts"
+
+
+Progress = Callable[[Stage, int, int], None]
+"""Called with how much of a stage is done, and how much there is: bytes, tenants, accounts."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    store_url: str
+    tenant: str = ""
+    """Of objects that name none; "" when not given."""
+    dry_run: bool = False
+    reset_balances: bool = False
+    wait_s: float = 10.0
+    """How long raters get to pick up what was published; 0 does not wait."""
+
+
+@dataclass
+class TenantResult:
+    tenant: str
+    version: int | None
+    """None when none was published."""
+    tariff: Tariff | None
+    """The new version; None when the tenant gets none."""
+    carried: frozenset[str]
+    """Kinds that were taken over from the version before."""
+    accounts: int
+    """In the files."""
+    opened: dict[Opening, int] = field(default_factory=lambda: dict.fromkeys(Opening, 0))
+
+
+class PickedUp(NamedTuple):
+    raters: int
+    of: int
+
+
+@dataclass
+class LoadResult:
+    """What a load did. With errors in the report it did nothing."""
+
+    report: Report
+    tenants: list[TenantResult] = field(default_factory=list)
+    epoch: int | None = None
+    picked_up: PickedUp | None = None
+    """None when nothing was published, or nobody waited."""
+    unchecked: str = ""
+    """A dry run: why it could not look at the active tariffs; "" when it could or need not."""
+
+
+def load_paths(
+    paths: Sequence[Path], options: LoadOptions, progress: Progress = lambda stage, done, total: None
+) -> LoadResult:
+    """Load files and folders, as `ratel load` does; mistakes in them are in the result's report.
+
+    Raises StoreUrlError, StoreUnavailable, TariffConflict, and TariffUnreadable when an active
+    version that is to be carried over is damaged.
+    """
+    report = Report()
+    contents = read_paths(paths, report, lambda done, total: progress(Stage.READ, done, total))
+    with closing(StoreConnection(options.store_url, timeout_ms=STORE_TIMEOUT_MS)) as store:
+        # When nothing will be written anyway, a store that is down must not hide what was found.
+        active = _Active(store, required=not (options.dry_run or report.error_count))
+        loads = assemble(contents, options.tenant, active, report)
+        result = LoadResult(report, list(map(_result_of, loads)), unchecked=active.unchecked)
+        if not report.error_count and not options.dry_run:
+            _publish(store, loads, result, active.read(), _sources(paths), progress)
+            if result.epoch is not None and options.wait_s > 0:
+                result.picked_up = wait_for_raters(store, result.epoch, options.wait_s)
+            _open_accounts(store, loads, result, options.reset_balances, progress)
+    return result
+
+
+def wait_for_raters(store: StoreConnection, epoch: int, wait_s: float) -> PickedUp:
+    """How many of the live raters rate by that epoch or a later one, once all do or time is up."""
+    give_up_s = time.monotonic() + wait_s
+    while True:
+        epochs = _live_epochs(store)
+        picked_up = PickedUp(sum(each >= epoch for each in epochs), len(epochs))
+        if picked_up.raters == picked_up.of or time.monotonic() >= give_up_s:
+            return picked_up
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _live_epochs(store: StoreConnection) -> list[int]:
+    [reply] = store.execute([("HGETALL", RATERS)])
+    if not isinstance(reply, list):
+        raise store_error(reply)
+    oldest_ms = time.time_ns() // 1_000_000 - RATER_SILENT_MS
+    lines = [line.split() for line in reply[1::2]]
+    return [int(epoch) for epoch, unix_ms in lines if int(unix_ms) >= oldest_ms]
+
+
+class _Active:
+    """The active tariffs, looked up when first asked for. Implements `ActiveTariffs`."""
+
+    def __init__(self, store: StoreConnection, *, required: bool) -> None:
+        self.unchecked = ""
+        self._store = store
+        self._required = required
+        self._active: Active | None = None
+
+    def read(self) -> Active:
+        """One and the same state for the whole load: it is what the load is based on."""
+        if self._active is None:
+            self._active = read_active(self._store)
+        return self._active
+
+    def tenants(self) -> list[str] | None:
+        return None if self._unreachable() else list(self.read().versions)
+
+    def tariff(self, tenant: str) -> Tariff | None:
+        if self._unreachable():
+            return None
+        version = self.read().versions.get(tenant)
+        return Tariff(tenant) if version is None else read_version(self._store, tenant, version)
+
+    def _unreachable(self) -> bool:
+        if self._required or self._active is not None:
+            return False
+        if not self.unchecked:
+            try:
+                self.read()
+            except StoreUnavailable as error:
+                self.unchecked = str(error)
+        return bool(self.unchecked)
+
+
+def _result_of(load: TenantLoad) -> TenantResult:
+    held = {"rates": load.rates, "destinations": load.destinations, "plans": load.plans}
+    carried = frozenset(kind for kind, items in held.items() if load.publishes and not items)
+    return TenantResult(load.tenant, None, load.tariff, carried, len(load.budgets))
+
+
+def _sources(paths: Sequence[Path]) -> str:
+    names = [path.name or str(path) for path in paths[:MAX_SOURCES]]
+    return ", ".join(name.encode(errors="replace").decode() for name in names)
+
+
+def _publish(
+    store: StoreConnection,
+    loads: Sequence[TenantLoad],
+    result: LoadResult,
+    active: Active,
+    sources: str,
+    progress: Progress,
+) -> None:
+    tariffs = [load.tariff for load in loads if load.tariff is not None]
+    if not tariffs:
+        return
+    result.epoch, versions = publish(
+        store,
+        tariffs,
+        active.versions,
+        {"created": format_rfc3339(time.time_ns() // 1000), "sources": sources},
+        lambda done, total: progress(Stage.PUBLISH, done, total),
+    )
+    for tenant in result.tenants:
+        tenant.version = dict(versions).get(tenant.tenant)
+
+
+def _open_accounts(
+    store: StoreConnection,
+    loads: Sequence[TenantLoad],
+    result: LoadResult,
+    replace: bool,
+    progress: Progress,
+) -> None:
+    total, done = sum(len(load.budgets) for load in loads), 0
+    for load, tenant in zip(loads, result.tenants, strict=True):
+        for batch in _batches(load.accounts):
+            commands = [
+                open_command(account_keys(load.tenant, account.subject), account, replace=replace)
+                for account in batch
+            ]
+            for reply in execute(store, commands):
+                tenant.opened[parse_open_reply(reply)] += 1
+            done += len(batch)
+            progress(Stage.ACCOUNTS, done, total)
+
+
+def _batches(accounts: list[Account]) -> Iterator[list[Account]]:
+    for start in range(0, len(accounts), ACCOUNTS_PER_BATCH):
+        yield accounts[start : start + ACCOUNTS_PER_BATCH]
