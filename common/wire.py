@@ -6,14 +6,16 @@
 | BEAT | balancer → rater | balancer id, sender's clock (µs) |
 | DRAINED | balancer → rater | balancer id: nothing more will come, answer to LEAVE |
 | STATE | rater → balancer | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
-| DONE | rater → balancer | list of replies |
+| DONE | rater → balancer | id of the balancer that asked, list of replies |
 | LEAVE | rater → balancer | – : send no more work |
 | GOODBYE | rater → balancer | – : everything is answered, forget me |
 
 A work item is (sequence number, method name, params as JSON text, client key or "", deadline on
 the balancer's clock in µs). A reply is (sequence number, error code or 0, JSON text, replayed).
 The clock is the balancer's monotonic clock; a rater compares deadlines with the least difference
-to its own clock that it has seen (`rater.worker`), so clock jumps do not matter.
+to its own clock that it has seen (`rater.link`), so clock jumps do not matter.
+A balancer's id is new with each start, and sequence numbers begin anew: DONE names the id, so that
+a restarted balancer never takes an answer to its predecessor's request for one to its own.
 A mutation's token is made of balancer id and sequence number, unless the client gave a key.
 """
 
@@ -85,8 +87,8 @@ def encode_state(name: str, credit: int, tariff_epoch: int) -> bytes:
     return bytes(_pack((int(Kind.STATE), PROTOCOL, name, credit, tariff_epoch)))
 
 
-def encode_done(replies: list[Reply]) -> bytes:
-    return bytes(_pack((int(Kind.DONE), replies)))
+def encode_done(balancer_id: str, replies: list[Reply]) -> bytes:
+    return bytes(_pack((int(Kind.DONE), balancer_id, replies)))
 
 
 def encode_leave() -> bytes:
@@ -102,7 +104,7 @@ _SHAPES: Final[dict[int, tuple[type, ...]]] = {
     Kind.BEAT: (str, int),
     Kind.DRAINED: (str,),
     Kind.STATE: (int, str, int, int),
-    Kind.DONE: (list,),
+    Kind.DONE: (str, list),
     Kind.LEAVE: (),
     Kind.GOODBYE: (),
 }
@@ -129,7 +131,7 @@ def decode(frame: bytes) -> tuple[Kind, list[Any]]:
     if kind is Kind.WORK:
         _check_rows(fields[2], _ITEM_TYPES)
     elif kind is Kind.DONE:
-        _check_rows(fields[0], _REPLY_TYPES)
+        _check_rows(fields[1], _REPLY_TYPES)
     return kind, fields
 
 

@@ -1,0 +1,97 @@
+"""The values that dispatch works with: requests, raters, and the actions it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from common.wire import WorkItem
+
+OnAnswer = Callable[[int, bytes, bool], None]
+"""Takes a reply: error code or 0, JSON text, whether it is a replay."""
+
+
+class Rater:
+    """One rater as dispatch sees it."""
+
+    __slots__ = (
+        "alone",
+        "credit",
+        "id",
+        "in_flight",
+        "leaving",
+        "limit",
+        "name",
+        "seen_us",
+        "tariff_epoch",
+        "turn",
+    )
+
+    def __init__(self, rater_id: bytes, name: str, now_us: int) -> None:
+        self.id = rater_id
+        self.name = name
+        self.credit = 0
+        self.tariff_epoch = 0
+        self.leaving = False
+        self.limit = 0
+        """How many requests may be in flight here; 0 while it must not get work."""
+        self.in_flight = 0
+        self.seen_us = now_us
+        self.turn = 0
+        """The last sequence number when it last got work: breaks ties, so that equals take turns."""
+        self.alone = (self,)
+        """The `holders` of every request that only this rater has: one tuple, compared by identity."""
+
+    def update_limit(self) -> None:
+        self.limit = 0 if self.leaving or self.tariff_epoch <= 0 else max(self.credit, 0)
+
+
+class Request(msgspec.Struct, eq=False):
+    """One request on its way. The gateway fills in the first four fields, dispatch the others.
+
+    It waits (no holders), is in flight (holders) or is over. An answered request that some rater
+    still works on stays known until that rater replies, so that its credit is counted as taken.
+    """
+
+    method: str
+    params: bytes
+    client_key: str
+    on_answer: OnAnswer
+    """Not called by dispatch: it travels along for whoever performs the `Answer`."""
+    seq: int = 0
+    deadline_us: int = 0
+    sent_us: int = 0
+    """When the newest attempt began."""
+    attempts: int = 0
+    deaths: int = 0
+    """Raters that died while they had it."""
+    answered: bool = False
+    holders: tuple[Rater, ...] = ()
+    """The raters that have it now."""
+
+
+class Send(NamedTuple):
+    """Send these items to a rater, in one message."""
+
+    rater_id: bytes
+    items: list[WorkItem]
+
+
+class Answer(NamedTuple):
+    """Hand this reply to the request's gateway. There is exactly one for every request."""
+
+    request: Request
+    code: int
+    body: bytes
+    replayed: bool
+
+
+class SendDrained(NamedTuple):
+    """Tell a leaving rater that nothing more will be sent to it."""
+
+    rater_id: bytes
+
+
+Action = Send | Answer | SendDrained

@@ -1,0 +1,225 @@
+"""From an HTTP request's parameters to the call descriptor that raters read.
+
+Parameters come from the query string, and by POST also from a form or a JSON object. Their names
+match in any case and may be the short ones of HTTP or those of the call descriptor; unknown ones
+are ignored. What is passed on is checked as far as HTTP goes (present, not repeated, decodable, a
+number where a number is due); what the values mean is checked by the rater.
+
+Two readings beyond the usual rules of forms:
+
+* An `@` directly before a known name and `=` separates parameters as `&` does, because the API's
+  documents write `dest=0257@amount=100`. An `@` that belongs to a value is written `%40`.
+* `+` stands for a space, so the offset of `start=2012-02-02T17:30:00+02:00` arrives as one: it is
+  put right in `start` and `end`.
+
+Source: docs/rating.md, "HTTP".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from common.errors import InvalidParams, InvalidRequest, ParseError
+from common.methods import Method
+from common.times import SECOND_US, format_rfc3339, parse_rfc3339
+
+DEFAULT_DURATION_US: Final = 60 * SECOND_US
+"""What GetCost without times prices."""
+
+MAX_NUMBER_CHARS: Final = 64
+"""No quantity that fits the range needs more digits, so longer ones are not even converted."""
+
+_FIELDS: Final = {
+    "cstmid": "cstmid",
+    "subj": "subj",
+    "subject": "subj",
+    "dest": "dest",
+    "destinationprefix": "dest",
+    "amount": "amount",
+    "tor": "tor",
+    "start": "start",
+    "timestart": "start",
+    "end": "end",
+    "timeend": "end",
+    "duration": "duration",
+    "requestid": "requestid",
+}
+"""Name in lower case → parameter."""
+
+_NUMBERS: Final = frozenset({"amount", "tor", "duration"})
+_AT_SEPARATOR: Final = re.compile(rf"@(?=(?:{'|'.join(_FIELDS)})=)".encode(), re.IGNORECASE)
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_LOST_PLUS: Final = re.compile(r"(\d\d:\d\d:\d\d(?:\.\d+)?) (\d\d:\d\d)")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Number(str):
+    """The text of a number in a JSON body, told from a string."""
+
+    __slots__ = ()
+
+
+Params = dict[str, str]
+"""Parameter → its decoded text."""
+
+
+class Descriptor(NamedTuple):
+    params: bytes
+    """JSON text of the call descriptor."""
+
+
+def parse_query(raw: bytes) -> Params:
+    """The parameters of a raw query string or form body. Raises InvalidParams."""
+    params: Params = {}
+    for pair in _AT_SEPARATOR.sub(b"&", raw).split(b"&"):
+        raw_name, _, raw_value = pair.partition(b"=")
+        name = _FIELDS.get(_unquote(raw_name, None).lower())
+        if name is not None:
+            _put(params, name, _unquote(raw_value, name))
+    return params
+
+
+def _unquote(raw: bytes, name: str | None) -> str:
+    """Percent-decoded text. Of a name that can't be decoded nothing is known, so it is ignored."""
+    text = raw.replace(b"+", b" ")
+    if b"%" in text:
+        if name is not None and _BAD_ESCAPE.search(text):
+            raise InvalidParams(field=name, detail="has a % that two hexadecimal digits don't follow")
+        text = unquote_to_bytes(text)
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        if name is None:
+            return ""
+        raise InvalidParams(field=name, detail="is not UTF-8") from None
+
+
+def _put(params: Params, name: str, value: str) -> None:
+    if name in params:
+        raise InvalidParams(field=name, detail="is given twice")
+    params[name] = value
+
+
+def parse_body(raw: bytes, content_type: str) -> Params:
+    """The parameters of a POST body. Raises InvalidParams, ParseError or InvalidRequest.
+
+    An object is JSON whatever its type says, as that is how `curl -d` sends it.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if not raw.strip():
+        return {}
+    if raw.lstrip().startswith(b"{") or kind == "application/json":
+        return _parse_json(raw)
+    if kind in ("", "application/x-www-form-urlencoded"):
+        return parse_query(raw.strip())
+    raise InvalidRequest(detail=f"a body of type {kind[:80]!r}; expected a form or a JSON object")
+
+
+def _parse_json(raw: bytes) -> Params:
+    try:
+        pairs = _read_json(raw)
+    except (ValueError, RecursionError) as error:
+        detail = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise ParseError(detail=detail) from None
+    if not isinstance(pairs, _Pairs):
+        raise InvalidRequest(detail="the body must be a JSON object")
+    params: Params = {}
+    for key, value in pairs:
+        name = _FIELDS.get(key.lower())
+        if name is None or value is None:
+            continue
+        if isinstance(value, _Number) != (name in _NUMBERS) or not isinstance(value, str):
+            raise InvalidParams(field=name, detail=f"must be a {'number' if name in _NUMBERS else 'string'}")
+        _put(params, name, value)
+    return params
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of an object, repeated ones too."""
+
+
+def _read_json(raw: bytes) -> Any:
+    def refuse_constant(text: str) -> None:
+        raise ValueError(f"{text} is not a JSON number")
+
+    value = json.loads(
+        raw.decode(),
+        object_pairs_hook=_Pairs,
+        parse_int=_Number,
+        parse_float=_Number,
+        parse_constant=refuse_constant,
+    )
+    # Half a surrogate pair ("\ud800") is no text. It shows when it is encoded.
+    if b"\\" in raw and isinstance(value, _Pairs):
+        for member in value:
+            for text in member:
+                if isinstance(text, str):
+                    text.encode()
+    return value
+
+
+def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
+    """JSON text of the call descriptor for `method`. Raises InvalidParams naming the parameter.
+
+    `now_us` is the wall clock, the start of a GetCost that names none.
+    """
+    for name in ("cstmid", "subj", "dest"):
+        if not params.get(name):
+            raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
+    if method.needs_amount and "amount" not in params:
+        raise InvalidParams(field="amount", detail="is missing")
+    numbers = {name: _number(name, params[name]) for name in ("amount", "tor", "duration") if name in params}
+    members = [
+        f'"TOR":{numbers.get("tor", "0")}'.encode(),
+        b'"CstmId":' + _encode(params["cstmid"]),
+        b'"Subject":' + _encode(params["subj"]),
+        b'"DestinationPrefix":' + _encode(params["dest"]),
+    ]
+    if "amount" in numbers:
+        members.append(f'"Amount":{numbers["amount"]}'.encode())
+    if method.needs_times:
+        start, end = _times(params, numbers.get("duration"), now_us)
+        members += [b'"TimeStart":' + _encode(start), b'"TimeEnd":' + _encode(end)]
+    if params.get("requestid"):
+        members.append(b'"RequestId":' + _encode(params["requestid"]))
+    return b"{" + b",".join(members) + b"}"
+
+
+def _number(name: str, text: str) -> str:
+    """The text itself, checked to be a JSON number of a sensible size."""
+    if len(text) > MAX_NUMBER_CHARS:
+        raise InvalidParams(field=name, detail=f"a number of more than {MAX_NUMBER_CHARS} characters")
+    if not _NUMBER.fullmatch(text):
+        raise InvalidParams(field=name, detail=f"expected a number, not {text!r}")
+    if abs(float(text)) == float("inf"):
+        raise InvalidParams(field=name, detail=f"{text} is out of range")
+    return text
+
+
+def _times(params: Params, duration: str | None, now_us: int) -> tuple[str, str]:
+    start, end = (_LOST_PLUS.sub(r"\1+\2", params.get(name, "")) for name in ("start", "end"))
+    if end and not start:
+        raise InvalidParams(field="end", detail="is given without start")
+    if end and duration is not None:
+        raise InvalidParams(field="duration", detail="is given beside end: only one of them can hold")
+    if end:
+        return start, end
+    try:
+        start_us = parse_rfc3339(start) if start else now_us
+    except ValueError as error:
+        raise InvalidParams(field="start", detail=str(error)) from None
+    duration_us = DEFAULT_DURATION_US if duration is None else int(Decimal(duration) * SECOND_US)
+    if duration_us < 0:
+        raise InvalidParams(field="duration", detail="is negative")
+    try:
+        return start or format_rfc3339(start_us), format_rfc3339(start_us + duration_us)
+    except (OverflowError, ValueError):
+        raise InvalidParams(field="duration", detail="ends beyond the year 9999") from None

@@ -1,0 +1,260 @@
+"""The ROUTER loop: performs what dispatch decides, on one ZeroMQ socket, in the running event loop.
+
+The socket is a plain one. Its file descriptor becomes readable only when its state *changes*, so
+after every receive and every send `EVENTS` is asked again; whoever forgets that waits for ever.
+
+Natural batching: requests submitted in one turn of the loop leave together, one message per rater,
+when the turn is over. There are no timers on that way, so a single request leaves at once.
+
+Sends never block. A rater that cannot be routed to (EHOSTUNREACH, by ROUTER_MANDATORY) or whose
+queue is full (EAGAIN) is out at once, and its requests go elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
+
+import zmq
+
+from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained
+from balancer.dispatch import Dispatch, DispatchSettings, Readiness
+from common.addresses import Address
+from common.logs import Throttle
+from common.methods import Method
+from common.wire import (
+    HEARTBEAT_MS,
+    MAX_FRAME_BYTES,
+    MISSED_BEATS,
+    PROTOCOL,
+    Kind,
+    WireError,
+    WorkItem,
+    decode,
+    encode_beat,
+    encode_drained,
+    encode_work,
+)
+
+log = logging.getLogger(__name__)
+
+FRAMES_A_TURN: Final = 256
+"""Frames taken before gateways get their turn: enough for every rater, some milliseconds of work."""
+
+TICK_S: Final = 0.05
+"""How late a deadline may be noticed."""
+
+LINGER_MS: Final = 200
+"""What the last frames may take to leave when the process ends."""
+
+HIGH_WATER_FRAMES: Final = 50_000
+"""Frames queued for one rater. Above `max_queued`, so that the raters' credit is the real bound."""
+
+WARN_EVERY_S: Final = 5.0
+"""Bad messages are reported no more often than this."""
+
+
+_POLLIN: Final = int(zmq.POLLIN)  # arithmetic on the enum itself takes a microsecond
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class Router:
+    """Use within a running loop: `open`, then `submit` as often as wanted, then `close`."""
+
+    def __init__(self, settings: DispatchSettings) -> None:
+        self._dispatch = Dispatch(settings)
+        self._id = secrets.token_hex(8)
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._loop = asyncio.get_running_loop()
+        self._fd = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_beat_us = 0
+        self._flushing = False
+        self._draining = False
+        self._turn_us = 0
+        self._bad_messages = Throttle(WARN_EVERY_S)
+
+    def open(self, address: Address) -> Address:
+        """Bind and begin to work; the address with its real port. Raises OSError."""
+        family, _, _, _, resolved = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        router = self._socket
+        router.setsockopt(zmq.IPV6, family == socket.AF_INET6)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        router.setsockopt(zmq.LINGER, LINGER_MS)
+        router.setsockopt(zmq.SNDHWM, HIGH_WATER_FRAMES)
+        router.setsockopt(zmq.RCVHWM, HIGH_WATER_FRAMES)
+        router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        try:
+            router.bind(f"tcp://{Address(str(resolved[0]), address.port)}")
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
+        bound = router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._fd = cast(int, router.getsockopt(zmq.FD))
+        self._loop.add_reader(self._fd, self._drain)
+        self._tick()
+        return address._replace(port=int(bound.rpartition(":")[2]))
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+        self._socket.close()
+        self._context.term()  # for no longer than LINGER_MS
+
+    # --- for the gateways --------------------------------------------------------------------
+
+    def submit(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
+        """Have a request carried out. `callback` gets its one reply, at once when it is refused."""
+        if not self._flushing:
+            self._flush_soon()
+        request = Request(method.name, params, client_key, callback)
+        refusal = self._dispatch.submit(request, self._turn_us)
+        if refusal is not None:
+            callback(refusal.code, refusal.body, False)
+
+    @property
+    def readiness(self) -> Readiness:
+        return self._dispatch.readiness
+
+    @property
+    def unanswered(self) -> int:
+        return self._dispatch.unanswered
+
+    def refuse_new(self) -> None:
+        """From now on new requests get ShuttingDown; those that are here run on."""
+        self._dispatch.close()
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._socket.closed:
+            return
+        self._perform(self._dispatch.flush(monotonic_us()))
+        self._look_again()
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if type(action) is Answer:
+                action.request.on_answer(action.code, action.body, action.replayed)
+            elif type(action) is Send:
+                self._send_work(action.rater_id, action.items)
+            elif type(action) is SendDrained:
+                self._send(action.rater_id, encode_drained(self._id))
+
+    def _send_work(self, rater_id: bytes, items: list[WorkItem]) -> None:
+        frame = encode_work(self._id, monotonic_us(), items)
+        if len(frame) > MAX_FRAME_BYTES and len(items) > 1:
+            half = len(items) // 2
+            self._send_work(rater_id, items[:half])
+            self._send_work(rater_id, items[half:])
+        else:
+            self._send(rater_id, frame, items)
+
+    def _send(self, rater_id: bytes, frame: bytes, items: Sequence[WorkItem] = ()) -> None:
+        try:
+            self._socket.send_multipart((rater_id, frame), zmq.NOBLOCK, copy=True)
+        except zmq.ZMQError as error:
+            name = self._dispatch.rater_name(rater_id)
+            if name is not None:
+                log.warning("rater=%s lost: %s", name, error)
+            self._perform(self._dispatch.lost(rater_id, [item.seq for item in items]))
+            if not self._flushing:
+                self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        self._flushing = True
+        self._turn_us = monotonic_us()
+        self._loop.call_soon(self._flush)
+
+    # --- receiving ---------------------------------------------------------------------------
+
+    def _has_input(self) -> bool:
+        return bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & _POLLIN)
+
+    def _look_again(self) -> None:
+        """After a send: what arrived meanwhile may not make the file descriptor readable again."""
+        if not self._draining and self._has_input():
+            self._draining = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._draining = False
+        if self._socket.closed:
+            return
+        router = self._socket
+        for _ in range(FRAMES_A_TURN):
+            if not self._has_input():
+                break
+            rater_id, *frames = router.recv_multipart(zmq.NOBLOCK)
+            if len(frames) == 1:
+                self._receive(rater_id, frames[0])
+            else:
+                self._complain(rater_id, f"{len(frames)} frames, expected 1")
+        self._perform(self._dispatch.flush(monotonic_us()))
+        self._look_again()
+
+    def _receive(self, rater_id: bytes, frame: bytes) -> None:
+        try:
+            kind, fields = decode(frame)
+        except WireError as error:
+            self._complain(rater_id, str(error))
+            return
+        now_us = monotonic_us()
+        if kind is Kind.DONE:
+            if fields[0] == self._id:  # else they answer a predecessor of this process
+                self._perform(self._dispatch.replies(rater_id, fields[1], now_us))
+        elif kind is Kind.STATE:
+            self._take_state(rater_id, fields, now_us)
+        elif kind is Kind.LEAVE:
+            log.info("rater=%s leaves", self._dispatch.rater_name(rater_id))
+            self._perform(self._dispatch.leave(rater_id, now_us))
+        elif kind is Kind.GOODBYE:
+            log.info("rater=%s says goodbye", self._dispatch.rater_name(rater_id))
+            self._perform(self._dispatch.goodbye(rater_id))
+        else:
+            self._complain(rater_id, f"a {kind.name}, which only balancers send")
+
+    def _take_state(self, rater_id: bytes, fields: list[Any], now_us: int) -> None:
+        protocol, name, credit, tariff_epoch = fields
+        if protocol != PROTOCOL:
+            self._complain(rater_id, f"protocol {protocol}, this balancer speaks {PROTOCOL}")
+        elif self._dispatch.state(rater_id, name, credit, tariff_epoch, now_us):
+            log.info("rater=%s joins credit=%s tariff_epoch=%s", name, credit, tariff_epoch)
+            self._send(rater_id, encode_beat(self._id, now_us))
+
+    def _complain(self, rater_id: bytes, what: str) -> None:
+        held = self._bad_messages.passes(time.monotonic())
+        if held is not None:
+            log.warning("bad message peer=%s held_back=%s: %s", rater_id[:32].hex(), held, what)
+
+    # --- the passing of time -----------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._drain()  # what arrived while this process was held up counts first
+        now_us = monotonic_us()
+        known = {rater_id: self._dispatch.rater_name(rater_id) for rater_id in self._dispatch.rater_ids()}
+        actions = self._dispatch.tick(now_us)
+        for rater_id in known.keys() - self._dispatch.rater_ids():
+            log.warning("rater=%s is out: silent for %s heartbeats", known[rater_id], MISSED_BEATS)
+        self._perform(actions)
+        if now_us >= self._next_beat_us:
+            self._next_beat_us = now_us + HEARTBEAT_MS * 1000
+            for rater_id in self._dispatch.rater_ids():
+                self._send(rater_id, encode_beat(self._id, now_us))
+        self._perform(self._dispatch.flush(now_us))
+        self._look_again()

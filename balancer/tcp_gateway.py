@@ -1,0 +1,268 @@
+"""JSON-RPC over TCP: moves bytes between connections, their sessions and the router.
+
+What a message is and how it is answered is `common.jsonrpc`'s; which rater does it, dispatch's.
+Here is what belongs to connections: one write a turn of the loop for all the answers it brought,
+bounds on what one client and all of them may take, and orderly ends:
+
+* a client that has sent EOF gets the answers it is owed, then the connection closes;
+* where this side ends it (framing lost, shutdown), the last answers are followed by EOF, and what
+  still comes in is read and dropped for a moment: closing with unread input would send a reset,
+  which can overtake the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from functools import partial
+from typing import Final, cast
+
+from balancer.router import Router
+from common.addresses import Address
+from common.jsonrpc import Session
+from common.logs import Throttle
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 10_000
+"""Some 30 KB each. A switch needs one; this is for hundreds of hosts with pools of them."""
+
+MAX_IN_FLIGHT: Final = 1_000
+"""Calls of one connection. Above it reading stops, so a client can't fill the queue alone."""
+
+HIGH_WATER_BYTES: Final = 256 * 1024
+"""Unsent answers of one connection. Above it reading stops: who does not read can't ask more."""
+
+STUCK_S: Final = 30.0
+"""A client that has not read its answers, or not finished a message, for this long is let go."""
+
+LINGER_S: Final = 1.0
+"""How long input is dropped after our EOF, for the client to see the answers and close."""
+
+SWEEP_S: Final = 1.0
+BACKLOG: Final = 1024
+WARN_EVERY_S: Final = 5.0
+
+
+class TcpGateway:
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        self.closing = False
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[Connection] = set()
+        self._to_write: list[Connection] = []
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._refused = Throttle(WARN_EVERY_S)
+
+    async def open(self, listener: socket.socket) -> None:
+        self._server = await self._loop.create_server(
+            lambda: Connection(self), sock=listener, backlog=BACKLOG
+        )
+        self._sweep()
+
+    def stop_accepting(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let every connection end once it has its answers; cut what is left after `timeout_s`."""
+        self.closing = True
+        for connection in self._connections:
+            self.write_soon(connection)
+        give_up_s = time.monotonic() + timeout_s
+        while self._connections and time.monotonic() < give_up_s:
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    # --- for connections ---------------------------------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            held = self._refused.passes(time.monotonic())
+            if held is not None:
+                log.warning("connection refused limit=%s held_back=%s", MAX_CONNECTIONS, held)
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def write_soon(self, connection: Connection) -> None:
+        """Have `connection.write` called once when this turn of the loop is over."""
+        if connection.write_is_due:
+            return
+        connection.write_is_due = True
+        if not self._to_write:
+            self._loop.call_soon(self._write_all)
+        self._to_write.append(connection)
+
+    def _write_all(self) -> None:
+        connections, self._to_write = self._to_write, []
+        for connection in connections:
+            connection.write_is_due = False
+            connection.write()
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        now_s = time.monotonic()
+        for connection in list(self._connections):
+            connection.check(now_s)
+
+
+class Connection(asyncio.Protocol):
+    __slots__ = (
+        "_ended_at_s",
+        "_eof",
+        "_gateway",
+        "_gone",
+        "_reading",
+        "_session",
+        "_submit",
+        "_transport",
+        "_unfinished_since_s",
+        "_write_paused_since_s",
+        "write_is_due",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, gateway: TcpGateway) -> None:
+        self.write_is_due = False
+        self._gateway = gateway
+        self._submit = gateway.router.submit
+        self._session = Session()
+        self._reading = True
+        self._eof = False
+        self._gone = False
+        self._ended_at_s: float | None = None
+        """When this side sent its EOF; from then on input is dropped."""
+        self._unfinished_since_s: float | None = None
+        """Since when bytes have come in without completing anything."""
+        self._write_paused_since_s: float | None = None
+
+    # --- called by the transport -------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._gateway.admit(self):
+            self._gone = True
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        sock: socket.socket = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended_at_s is not None:
+            return
+        calls = self._session.feed(data)
+        if calls:
+            self._unfinished_since_s = None
+            for slot, method, params in calls:
+                self._submit(method, params, "", partial(self._answer, slot))
+            if self._session.in_flight > MAX_IN_FLIGHT:
+                self._update_reading()
+        elif self._unfinished_since_s is None and not data.isspace():
+            self._unfinished_since_s = time.monotonic()
+        self._gateway.write_soon(self)  # there may be errors to write
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        if self._ended_at_s is not None:
+            return False
+        self._session.feed_eof()
+        self._gateway.write_soon(self)
+        return True
+
+    def pause_writing(self) -> None:
+        self._write_paused_since_s = time.monotonic()
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        self._write_paused_since_s = None
+        self._update_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        self._gateway.forget(self)
+
+    # --- called by the router and the gateway ------------------------------------------------
+
+    def _answer(self, slot: int, code: int, body: bytes, _replayed: bool) -> None:
+        if code:
+            self._session.fail(slot, body)
+        else:
+            self._session.answer(slot, body)
+        if not self.write_is_due:
+            self._gateway.write_soon(self)
+
+    def write(self) -> None:
+        """Write what there is, and end the connection if this was the last of it."""
+        if self._gone:
+            return
+        session = self._session
+        output = session.take_output()
+        if output and self._ended_at_s is None:
+            self._transport.write(output)
+        if not self._reading:
+            self._update_reading()
+        if session.in_flight == 0 and (self._eof or session.closing or self._gateway.closing):
+            self._end()
+
+    def check(self, now_s: float) -> None:
+        """Let a client go that is stuck."""
+        if self._ended_at_s is not None:
+            if now_s - self._ended_at_s >= LINGER_S:
+                self._transport.close()
+            if now_s - self._ended_at_s >= STUCK_S:
+                self.abort()  # it never read the last answers
+        elif self._write_paused_since_s is not None and now_s - self._write_paused_since_s >= STUCK_S:
+            log.warning("peer=%s does not read its answers, closing", self._peer)
+            self.abort()
+        elif self._unfinished_since_s is not None and now_s - self._unfinished_since_s >= STUCK_S:
+            log.info("peer=%s does not finish its message, closing", self._peer)
+            self._eof = True
+            self._session.feed_eof()
+            self.write()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # --- states ------------------------------------------------------------------------------
+
+    def _update_reading(self) -> None:
+        """Read or not, by what the client owes us: its reading, and answers it waits for."""
+        if self._gone or self._transport.is_closing():
+            return
+        may_read = self._write_paused_since_s is None and self._session.in_flight <= MAX_IN_FLIGHT
+        if may_read and not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        elif not may_read and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _end(self) -> None:
+        if self._ended_at_s is not None:
+            return
+        self._ended_at_s = time.monotonic()
+        if self._eof or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    @property
+    def _peer(self) -> str:
+        name = self._transport.get_extra_info("peername")
+        return str(Address(name[0], name[1])) if name else "?"
