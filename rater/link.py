@@ -1,0 +1,150 @@
+"""One rater's connection to one balancer: a DEALER socket, its clock difference, its replies.
+
+Deadlines arrive on the balancer's monotonic clock. The difference to ours is estimated as the
+least (our time of receipt − its time of sending) seen since that balancer process appeared: the
+least is the one with the shortest way, so a message that was held up, or a rater that was
+stopped, does not make old work look young. Clock steps of either host do not matter.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import zmq
+
+from common.methods import BY_NAME
+from common.wire import (
+    Kind,
+    Reply,
+    WireError,
+    decode,
+    encode_done,
+    encode_goodbye,
+    encode_leave,
+    encode_state,
+)
+from rater.service import Job, Outcome
+
+log = logging.getLogger(__name__)
+
+MAX_FRAMES_A_TURN: Final = 64
+"""Frames taken from one link before other links get their turn."""
+
+GOODBYE_LINGER_MS: Final = 1000
+"""How long the last replies may take to leave the process."""
+
+RECONNECT_MS: Final = 50
+MAX_RECONNECT_MS: Final = 500
+"""A balancer that was restarted is found again within this."""
+
+
+class Peer:
+    """One life of a balancer process: where answers to its requests go.
+
+    Sequence numbers belong to one life: what a restarted balancer is told must never be an answer
+    to its predecessor's requests.
+    """
+
+    __slots__ = ("clock_difference_us", "id", "replies")
+
+    def __init__(self, balancer_id: str, clock_difference_us: int) -> None:
+        self.id = balancer_id
+        self.clock_difference_us = clock_difference_us
+        self.replies: list[Reply] = []
+
+    def reply(self, seq: int, outcome: Outcome) -> None:
+        self.replies.append(Reply(seq, outcome.code, outcome.body, outcome.replayed))
+
+
+class Link:
+    """A link sends nothing while the balancer is away: `ZMQ_IMMEDIATE` keeps no queue for it."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: str, credit: int
+    ) -> None:
+        self.endpoint = endpoint
+        self.drained = False
+        self._credit = credit
+        self._peer: Peer | None = None
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.IDENTITY, identity.encode())
+        self.socket.setsockopt(zmq.IMMEDIATE, 1)
+        self.socket.setsockopt(zmq.LINGER, GOODBYE_LINGER_MS)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
+        self.socket.setsockopt(zmq.SNDHWM, 0)  # bounded by the credit: replies never outnumber work
+        self.socket.connect(endpoint)
+
+    def receive(self, now_us: int) -> list[Job]:
+        """The jobs that have arrived, a bounded number of frames of them."""
+        jobs: list[Job] = []
+        for _ in range(MAX_FRAMES_A_TURN):
+            try:
+                frame = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                kind, fields = decode(frame)
+            except WireError as error:
+                log.warning("balancer=%s bad message: %s", self.endpoint, error)
+                continue
+            if kind is Kind.WORK:
+                peer = self._see(fields[0], fields[1], now_us)
+                jobs += [_job(peer, *item) for item in fields[2]]
+            elif kind is Kind.BEAT:
+                self._see(fields[0], fields[1], now_us)
+            elif kind is Kind.DRAINED:
+                self.drained = True
+        return jobs
+
+    def _see(self, balancer_id: str, sent_us: int, now_us: int) -> Peer:
+        difference_us = now_us - sent_us
+        if self._peer is None or self._peer.id != balancer_id:
+            log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
+            self._peer = Peer(balancer_id, difference_us)
+        elif difference_us < self._peer.clock_difference_us:
+            self._peer.clock_difference_us = difference_us
+        return self._peer
+
+    def flush(self) -> None:
+        """Send the replies of this turn as one message."""
+        if self._peer is not None and self._peer.replies:
+            self._send(encode_done(self._peer.id, self._peer.replies))
+            self._peer.replies.clear()
+
+    def beat(self, name: str, tariff_epoch: int) -> None:
+        self._send(encode_state(name, self._credit, tariff_epoch))
+
+    def leave(self) -> None:
+        # A balancer that is away has nothing more to send: there is nobody to wait for.
+        self.drained = not self._send(encode_leave())
+
+    def goodbye(self) -> None:
+        self.flush()
+        self._send(encode_goodbye())
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _send(self, frame: bytes) -> bool:
+        """Whether it went out. A balancer that is away and comes back has no use for old messages:
+        what it still waits for, it asks for again, under the same tokens."""
+        try:
+            self.socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            log.debug("balancer=%s is away, a message is dropped", self.endpoint)
+            return False
+        return True
+
+
+def _job(peer: Peer, seq: int, method: str, params: bytes, client_key: str, deadline_us: int) -> Job:
+    return Job(
+        peer,
+        seq,
+        BY_NAME.get(method),
+        params,
+        client_key,
+        f"{peer.id}-{seq}",
+        deadline_us + peer.clock_difference_us,
+    )

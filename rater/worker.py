@@ -1,0 +1,196 @@
+"""The work loop: take everything that has arrived, do it as one batch, answer, again.
+
+One plain synchronous loop with no timers: what arrives while a batch is in progress is the next
+batch. It polls the links to the balancers, the direct JSON-RPC connections and a wake-up pipe (for
+signals and for new tariffs), and lets heartbeats out in between, so that they tell the truth about
+the loop itself.
+
+When the store is out of reach, the undecided jobs stay in the backlog and are tried again, under
+the same tokens, until their deadlines; the loop goes on polling and beating meanwhile.
+
+Draining (SIGTERM): LEAVE goes to every balancer and the direct port closes; each balancer answers
+DRAINED once it has sent its last work; when the backlog is done, GOODBYE, and the loop ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections import deque
+from contextlib import suppress
+from types import FrameType
+from typing import Final
+
+import zmq
+
+from common.errors import DeadlineExceeded, StoreUnavailable
+from common.wire import HEARTBEAT_MS
+from rater.direct import DirectServer
+from rater.link import Link
+from rater.service import Job, Service, failed
+from rater.tariff_watch import TariffWatch
+
+log = logging.getLogger(__name__)
+
+BATCH_JOBS: Final = 512
+"""Jobs for one round trip to the store: enough to spread its cost, few enough to stay under 20 ms."""
+
+STORE_RETRY_US: Final = 100_000
+"""Pause between attempts while the store is out of reach: short beside any deadline."""
+
+LEAVE_TIMEOUT_US: Final = 2_000_000
+"""How long a leaving rater waits for balancers to say DRAINED; a dead one never will."""
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class Worker:
+    """Runs until `stop` is called, from a signal handler for example, and the backlog is done."""
+
+    def __init__(
+        self,
+        name: str,
+        service: Service,
+        watch: TariffWatch,
+        links: list[Link],
+        direct: DirectServer | None,
+    ) -> None:
+        self._name = name
+        self._service = service
+        self._watch = watch
+        self._links = links
+        self._direct = direct
+        self._backlog: deque[Job] = deque()
+        self._poller = zmq.Poller()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poller.register(self._wake_read, zmq.POLLIN)
+        for link in links:
+            self._poller.register(link.socket, zmq.POLLIN)
+        if direct is not None:
+            direct.open(self._poller)
+        self._next_beat_us = 0
+        self._store_retry_at_us = 0
+        self._stop_asked = False
+        self._leave_until_us: int | None = None
+
+    def stop(self) -> None:
+        """Begin to drain. Safe to call from a signal handler or another thread."""
+        self._stop_asked = True
+        self.wake()
+
+    def wake(self) -> None:
+        with suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._wake_write, b"!")
+
+    def stop_on_signals(self) -> None:
+        def handle(number: int, _frame: FrameType | None) -> None:
+            log.info("signal=%s draining", signal.Signals(number).name)
+            self.stop()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
+
+    def run(self) -> None:
+        self._watch.start(self.wake)
+        try:
+            while not self._finished():
+                self._turn()
+        finally:
+            self._watch.stop()
+            for link in self._links:
+                link.close()
+            if self._direct is not None:
+                self._direct.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _turn(self) -> None:
+        ready = dict(self._poller.poll(self._poll_timeout_ms()))
+        now_us = monotonic_us()
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+        self._take_new_tariff()
+        if self._stop_asked and self._leave_until_us is None:
+            self._begin_to_leave(now_us)
+        for link in self._links:
+            if link.socket in ready:
+                self._backlog.extend(link.receive(now_us))
+        if self._direct is not None:
+            self._backlog.extend(self._direct.handle(ready, now_us))
+        if self._backlog and now_us >= self._store_retry_at_us:
+            self._work_one_batch()
+        if now_us >= self._next_beat_us:
+            self._beat(now_us)
+        for link in self._links:
+            link.flush()
+        if self._direct is not None:
+            self._direct.flush(now_us)
+
+    def _poll_timeout_ms(self) -> int:
+        if self._backlog and not self._store_retry_at_us:
+            return 0
+        wait_us = self._next_beat_us - monotonic_us()
+        if self._backlog:
+            wait_us = min(wait_us, self._store_retry_at_us - monotonic_us())
+        return max(0, -(-wait_us // 1000))
+
+    def _work_one_batch(self) -> None:
+        jobs = [self._backlog.popleft() for _ in range(min(BATCH_JOBS, len(self._backlog)))]
+        live = []
+        now_us = monotonic_us()
+        for job in jobs:
+            if job.deadline_us <= now_us:
+                late = DeadlineExceeded(timeout_ms=0, detail="the deadline had passed before it was begun")
+                job.origin.reply(job.seq, failed(late))
+            else:
+                live.append(job)
+        undecided = []
+        for job, outcome in zip(live, self._service.process(live), strict=True):
+            if outcome is None:
+                undecided.append(job)
+            else:
+                job.origin.reply(job.seq, outcome)
+        self._backlog.extendleft(reversed(undecided))
+        self._store_retry_at_us = monotonic_us() + STORE_RETRY_US if undecided else 0
+
+    def _take_new_tariff(self) -> None:
+        snapshot = self._watch.take()
+        if snapshot is None:
+            return
+        self._service.snapshot = snapshot
+        self._watch.report_in_use(snapshot.epoch)
+        self._next_beat_us = 0
+        log.info("tariff epoch=%s tenants=%s", snapshot.epoch, len(snapshot.tenants))
+
+    def _beat(self, now_us: int) -> None:
+        self._next_beat_us = now_us + HEARTBEAT_MS * 1000
+        if not self._store_retry_at_us:
+            try:
+                self._service.measure_store_clock()
+            except StoreUnavailable as error:
+                log.warning("store unavailable: %s", error)
+        for link in self._links:
+            link.beat(self._name, self._service.snapshot.epoch)
+
+    def _begin_to_leave(self, now_us: int) -> None:
+        self._leave_until_us = now_us + LEAVE_TIMEOUT_US
+        for link in self._links:
+            link.leave()
+        if self._direct is not None:
+            self._direct.stop_accepting()
+
+    def _finished(self) -> bool:
+        if self._leave_until_us is None or self._backlog:
+            return False
+        timed_out = monotonic_us() >= self._leave_until_us
+        drained = all(link.drained for link in self._links)
+        quiet = self._direct is None or self._direct.idle
+        if not (timed_out or (drained and quiet)):
+            return False
+        for link in self._links:
+            link.goodbye()
+        return True
