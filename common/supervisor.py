@@ -1,0 +1,120 @@
+"""Child processes that are kept running: started, watched, restarted when they die, stopped in order.
+
+A child that dies is started again after a pause that doubles from 0.1 s to 5 s and is forgotten
+once it has run for 10 s: a crash costs one rater's share of the work for a moment, and a child
+that can't start does not burn the machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Final
+
+from common.child import die_with_parent
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+HEALTHY_AFTER_S: Final = 10.0
+
+
+class Child:
+    """One process, kept running by `Supervisor`.
+
+    `command` is asked for the arguments at each start, so that a restart can use what the first
+    start found out, such as the port that was free.
+    """
+
+    def __init__(self, name: str, command: Callable[[], list[str]], *, stop_within_s: float) -> None:
+        self.name = name
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = command
+        self._stop_within_s = stop_within_s
+        self._started_at = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self._start_again_at: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process else None
+
+    def start(self, now_s: float) -> None:
+        # A process group of its own: Ctrl-C in a terminal must reach the parent alone, which then
+        # stops the children in order.
+        self.process = subprocess.Popen(
+            self._command(), stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, process_group=0
+        )
+        self._started_at = now_s
+        self._start_again_at = None
+
+    def watch(self, now_s: float) -> None:
+        """Notice a death, and start again when the pause is over."""
+        if self._start_again_at is not None:
+            if now_s >= self._start_again_at:
+                self.start(now_s)
+            return
+        if self.process is None or self.process.poll() is None:
+            return
+        if now_s - self._started_at >= HEALTHY_AFTER_S:
+            self._pause_s = FIRST_PAUSE_S
+        log.warning(
+            "child=%s ended status=%s restart_in_s=%s", self.name, _status(self.process), self._pause_s
+        )
+        self._start_again_at = now_s + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def terminate(self) -> None:
+        """Ask it to end; a child between two lives is not started again."""
+        self._start_again_at = None
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def join(self) -> None:
+        """Wait for its end, and kill it when it takes longer than it may."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(self._stop_within_s)
+        except subprocess.TimeoutExpired:
+            log.warning("child=%s did not stop in %s s, killing it", self.name, self._stop_within_s)
+            self.process.kill()
+            self.process.wait()
+
+
+def _status(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    return signal.Signals(-code).name if code < 0 else str(code)
+
+
+class Supervisor:
+    """Starts children in the order they are added and stops them in the reverse order, by groups."""
+
+    def __init__(self) -> None:
+        self._groups: list[list[Child]] = []
+
+    @property
+    def children(self) -> list[Child]:
+        return [child for group in self._groups for child in group]
+
+    def add(self, *group: Child) -> None:
+        """Start the children of one group; they will be stopped together."""
+        self._groups.append(list(group))
+        for child in group:
+            child.start(time.monotonic())
+
+    def watch(self) -> None:
+        for child in self.children:
+            child.watch(time.monotonic())
+
+    def stop(self) -> None:
+        for group in reversed(self._groups):
+            for child in group:
+                child.terminate()
+            for child in group:
+                child.join()
+        self._groups.clear()

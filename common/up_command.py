@@ -1,0 +1,244 @@
+"""`ratel up`: a whole cluster on this machine, each part a child process that is kept running."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from common.addresses import Address, AddressType
+from common.child import die_with_parent
+from common.embedded_store import EmbeddedStore
+from common.logs import LEVELS, setup
+from common.paths import data_dir
+from common.supervisor import Child, Supervisor
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN_S: Final = 10.0
+"""How long a part may take to finish what it has: longer than any request's deadline."""
+
+LOOK_EVERY_S: Final = 0.05
+STORE_READY_WITHIN_S: Final = 60.0
+"""Replaying a large append-only file takes a while."""
+
+
+class Stopped(Exception):
+    """A signal asked the cluster to end."""
+
+
+def ratel(*args: str) -> list[str]:
+    """The command line of a subcommand in this same installation."""
+    return [sys.executable, "-m", "common.cli", *args]
+
+
+@click.command()
+@click.option("--raters", type=click.IntRange(1, 256), default=2, show_default=True, help="Rater processes.")
+@click.option(
+    "--data",
+    "data",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="RATEL_DATA",
+    show_envvar=True,
+    help="Folder of the embedded store.  [default: the user's data folder]",
+)
+@click.option("--store", "store_url", envvar="RATEL_STORE", show_envvar=True, help="Use this store instead.")
+@click.option(
+    "--jsonrpc", type=AddressType(), default="127.0.0.1:2001", show_default=True, help="JSON-RPC over TCP."
+)
+@click.option(
+    "--http", "http_", type=AddressType(), default="127.0.0.1:8000", show_default=True, help="HTTP."
+)
+@click.option(
+    "--router", type=AddressType(), default="127.0.0.1:2000", show_default=True, help="Where raters join."
+)
+@click.option(
+    "--load",
+    "paths",
+    type=click.Path(exists=True),
+    multiple=True,
+    help="Load this tariff file or folder at the start; may be repeated.",
+)
+@click.option("--tenant", help="Tenant of loaded objects that name none.")
+@click.option("--example", "examples", multiple=True, help="Arguments of a `ratel call` to show once ready.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True)
+def up(
+    raters: int,
+    data: Path | None,
+    store_url: str | None,
+    jsonrpc: Address,
+    http_: Address,
+    router: Address,
+    paths: tuple[str, ...],
+    tenant: str | None,
+    examples: tuple[str, ...],
+    log_level: str,
+) -> None:
+    """Run a whole cluster on this machine: a store, a balancer and raters.
+
+    Prints a line that begins with "ready" once it answers. Ctrl-C or SIGTERM stops everything.
+
+    \b
+    Examples:
+      ratel up --load deploy/sample-tariff
+      ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000
+      ratel up --store redis://127.0.0.1:6379/0
+    """
+    setup(log_level)
+    _stop_on_signals()
+    jsonrpc, http_, router = (_claim(address) for address in (jsonrpc, http_, router))
+    began_s = time.monotonic()
+    supervisor = Supervisor()
+    # Signals arrive as Stopped wherever this is, so whatever was started is stopped in `finally`.
+    try:
+        if store_url is None:
+            store_url = _start_store(supervisor, (data or data_dir()).absolute())
+        _start_cluster(supervisor, raters, store_url, jsonrpc, http_, router, log_level)
+        click.echo(f"  store     {store_url}")
+        click.echo(f"  json-rpc  {jsonrpc}")
+        click.echo(f"  http      http://{http_}")
+        click.echo(f"  router    {router}, {raters} rater{'s' if raters > 1 else ''}")
+        if paths:
+            _load(supervisor, store_url, paths, tenant)
+        _wait_until_ready(supervisor, http_, store_url)
+        click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
+        for example in examples:
+            click.echo(f"$ ratel call {example}")
+            _run(supervisor, ratel("call", "--address", str(jsonrpc), *shlex.split(example)))
+        while True:
+            _look(supervisor)
+    except Stopped:
+        click.echo("stopping")
+    finally:
+        _ignore_signals()
+        supervisor.stop()
+    click.echo("stopped")
+
+
+def _stop_on_signals() -> None:
+    def handle(_number: int, _frame: object) -> NoReturn:
+        _ignore_signals()  # one is enough: what follows must not be interrupted
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def _ignore_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _claim(address: Address) -> Address:
+    """The address, with a free port in place of 0: a restarted part must come back where it was.
+
+    Raises ClickException when something else listens there, which no restart would mend.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.create_server((address.host, address.port), family=family) as probe:
+            return address._replace(port=int(probe.getsockname()[1]))
+    except OSError as error:
+        raise click.ClickException(f"can't listen on {address}: {os.strerror(error.errno or 0)}") from None
+
+
+def _start_store(supervisor: Supervisor, data: Path) -> str:
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(data / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # held until the end
+    except OSError as error:
+        raise click.ClickException(f"can't use the data folder {data}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise click.ClickException(f"another `ratel up` uses the data folder {data}") from None
+    store = EmbeddedStore(data)
+    supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S))
+    deadline_s = time.monotonic() + STORE_READY_WITHIN_S
+    while not store.is_ready():
+        if time.monotonic() > deadline_s:
+            raise click.ClickException(f"the store in {data} is not ready after {STORE_READY_WITHIN_S:.0f} s")
+        _look(supervisor)
+    return store.url
+
+
+def _start_cluster(
+    supervisor: Supervisor,
+    raters: int,
+    store_url: str,
+    jsonrpc: Address,
+    http_: Address,
+    router: Address,
+    log_level: str,
+) -> None:
+    common = ["--log-level", log_level]
+    rater = ratel("rater", "--balancer", str(router), "--store", store_url, *common)
+    balancer = ratel(
+        "balancer", "--jsonrpc", str(jsonrpc), "--http", str(http_), "--router", str(router), *common
+    )
+    supervisor.add(
+        *(Child(f"rater-{n}", _fixed(rater), stop_within_s=STOP_WITHIN_S) for n in range(1, raters + 1))
+    )
+    # Added last, so stopped first: it answers what is in flight while the raters are still there.
+    supervisor.add(Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S))
+
+
+def _fixed(command: list[str]) -> Callable[[], list[str]]:
+    return lambda: command
+
+
+def _load(supervisor: Supervisor, store_url: str, paths: tuple[str, ...], tenant: str | None) -> None:
+    options = ["--tenant", tenant] if tenant else []
+    if _run(supervisor, ratel("load", "--store", store_url, *options, *paths)):
+        raise click.ClickException("the tariff was not loaded")
+
+
+def _run(supervisor: Supervisor, command: list[str]) -> int:
+    """Run a command to its end while the children are being watched; its exit code."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, process_group=0)
+    try:
+        while process.poll() is None:
+            _look(supervisor)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode
+
+
+def _wait_until_ready(supervisor: Supervisor, http_: Address, store_url: str) -> None:
+    hint_at_s = time.monotonic() + 5.0
+    while not _is_ready(http_):
+        if time.monotonic() > hint_at_s:
+            hint_at_s = float("inf")
+            click.echo(f"waiting for a tariff: ratel load --store {shlex.quote(store_url)} PATH")
+        _look(supervisor)
+
+
+def _is_ready(http_: Address) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http_.host, http_.host)
+    connection = http.client.HTTPConnection(host, http_.port, timeout=1.0)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _look(supervisor: Supervisor) -> None:
+    """Notice deaths, then wait a moment."""
+    supervisor.watch()
+    time.sleep(LOOK_EVERY_S)
