@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -183,7 +184,9 @@ def _listen(name: str, address: Address) -> socket.socket:
 
 
 def _why(name: str, address: Address, error: OSError) -> str:
-    return f"can't listen on {address} (--{name}): {error.strerror or error}"
+    # `socket` adds the address to the text; errors of name resolution have negative numbers.
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+    return f"can't listen on {address} (--{name}): {reason}"
 
 
 def _raise_file_limit() -> None:

@@ -145,13 +145,14 @@ class Dispatch:
             waiting.clear()
         else:
             batch = [waiting.popleft() for _ in range(count)]
-        items = []
         for request in batch:
             request.holders = holders
             request.sent_us = now_us
             request.attempts += 1
-            items.append(_work_item(request))
-        return items
+        return [
+            WorkItem(request.seq, request.method, request.params, request.client_key, request.deadline_us)
+            for request in batch
+        ]
 
     def close(self) -> None:
         """Refuse new requests from now on; those that are here run on."""

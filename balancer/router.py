@@ -80,6 +80,8 @@ class Router:
         self._next_beat_us = 0
         self._flushing = False
         self._draining = False
+        self._unsure = True
+        """`EVENTS` was not asked since the last send, or was not at its end."""
         self._turn_us = 0
         self._bad_messages = Throttle(WARN_EVERY_S)
 
@@ -165,6 +167,7 @@ class Router:
             self._send(rater_id, frame, items)
 
     def _send(self, rater_id: bytes, frame: bytes, items: Sequence[WorkItem] = ()) -> None:
+        self._unsure = True
         try:
             self._socket.send_multipart((rater_id, frame), zmq.NOBLOCK, copy=True)
         except zmq.ZMQError as error:
@@ -187,17 +190,21 @@ class Router:
 
     def _look_again(self) -> None:
         """After a send: what arrived meanwhile may not make the file descriptor readable again."""
-        if not self._draining and self._has_input():
-            self._draining = True
-            self._loop.call_soon(self._drain)
+        if self._unsure and not self._draining:
+            self._unsure = False
+            if self._has_input():
+                self._draining = True
+                self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         self._draining = False
         if self._socket.closed:
             return
         router = self._socket
+        self._unsure = True
         for _ in range(FRAMES_A_TURN):
             if not self._has_input():
+                self._unsure = False
                 break
             rater_id, *frames = router.recv_multipart(zmq.NOBLOCK)
             if len(frames) == 1:

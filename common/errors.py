@@ -194,8 +194,15 @@ class ShuttingDown(ServiceError):
     template = "shutting down"
 
 
+class ConnectionLost(ServiceError):
+    """Raised by the client. The outcome is unknown: the request may have been carried out."""
+
+    code, name, http_status = -32035, "connection_lost", 502
+    template = "the connection to {address} failed: {detail}"
+
+
 class TariffUnreadable(ServiceError):
-    code, name, http_status = -32035, "tariff_unreadable", 500
+    code, name, http_status = -32024, "tariff_unreadable", 500
     template = "version {version} of the tariff of tenant {tenant!r} can't be read: {detail}"
 
 

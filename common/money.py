@@ -89,8 +89,8 @@ def _format(scaled: int, unit: int) -> str:
         return str(whole)
     if scaled < 0:
         return "-" + _format(-scaled, unit)
-    # The decimals with their leading zeros are those of a number that begins with 1.
-    return f"{whole}.{str(unit + part)[1:]}".rstrip("0")
+    # The decimals, with their leading zeros, are those of a number that begins with 1.
+    return f"{whole}.{str(unit + part)[1:].rstrip('0')}"
 
 
 def format_micros(micros: int) -> str:

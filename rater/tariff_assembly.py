@@ -13,7 +13,7 @@ destination should.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -90,7 +90,8 @@ def _by_tenant(contents: Contents, tenant: str, active: ActiveTariffs, report: R
     ]
     default = tenant
     if homeless and not default:
-        default = _default_tenant(list(loads), homeless, active, report)
+        # What could not be read may have said it.
+        default = _default_tenant(list(loads), homeless, active, report if contents.complete else Report())
     for destination in contents.destinations:
         load_of(destination.tenant or default).destinations.append(destination)
     for plan in contents.plans:
@@ -133,23 +134,29 @@ def _check_unique(load: TenantLoad, report: Report) -> None:
         report,
     )
     _unique(
-        load.destinations, lambda each: each.id, lambda each: f"destination {whose} {quote(each.id)}", report
+        load.destinations,
+        lambda each: (each.id,),
+        lambda each: f"destination {whose} {quote(each.id)}",
+        report,
     )
-    _unique(load.plans, lambda each: each.id, lambda each: f"tariff plan {whose} {quote(each.id)}", report)
+    _unique(load.plans, lambda each: (each.id,), lambda each: f"tariff plan {whose} {quote(each.id)}", report)
     _unique(
         load.budgets,
-        lambda each: each.subject,
+        lambda each: (each.subject,),
         lambda each: f"user budget {whose} {quote(each.subject)}",
         report,
     )
 
 
 def _unique(
-    items: Iterable[Item[T]], key: Callable[[T], Hashable], name: Callable[[T], str], report: Report
+    items: Iterable[Item[T]], key: Callable[[T], tuple[str, ...]], name: Callable[[T], str], report: Report
 ) -> None:
-    seen: dict[Hashable, Item[T]] = {}
+    seen: dict[tuple[str, ...], Item[T]] = {}
     for item in items:
-        first = seen.setdefault(key(item.value), item)
+        names = key(item.value)
+        if not all(names):
+            continue  # reported already
+        first = seen.setdefault(names, item)
         if first is not item:
             report.error(item.place, f"duplicate {name(item.value)}; the first one is {first.place}")
 
@@ -175,9 +182,11 @@ def _complete(load: TenantLoad, active: ActiveTariffs, report: Report) -> None:
         _check_plans(load, frozenset(plan.id for plan in plans or old.plans), report)
     if load.destinations or not unknown:
         known = frozenset(destination.id for destination in destinations or old.destinations)
-        for plan in load.plans:
-            owner = f"tariff plan {quote(plan.value.id)}"
-            check_buckets(owner, buckets_of(plan.value), known, plan.place, report)
+        places = {item.value.id: item.place for item in load.plans}
+        kept = f"the active tariff of tenant {quote(load.tenant)}"  # its plans stay; destinations may not
+        for plan in load.tariff.plans if load.tariff else ():
+            owner = f"tariff plan {quote(plan.id)}"
+            check_buckets(owner, buckets_of(plan), known, places.get(plan.id, kept), report)
         for budget in load.budgets:
             owner = f"budget {quote(budget.value.subject)}"
             check_buckets(owner, budget.value.buckets, known, budget.place, report)

@@ -110,6 +110,7 @@ def _find_files(paths: Sequence[Path], report: Report) -> list[Path]:
 def read_text(data: bytes, source: Source, contents: Contents, progress: Callable[[int], None]) -> None:
     """Read one file's bytes into `contents`."""
     named = kinds_in_name(Path(source.name).name)
+    data = data.removeprefix(_BOM)
     elements = _split(data, source)
     if elements is None:
         contents.complete = False
@@ -160,7 +161,7 @@ def _read_bytes(file: Path, source: Source) -> bytes | None:
         )
         return None
     try:
-        return file.read_bytes().removeprefix(_BOM)
+        return file.read_bytes()
     except OSError as error:
         source.report.error(source.name, f"can not be read: {error.strerror}")
         return None
@@ -201,26 +202,29 @@ def _located(data: bytes, elements: list[msgspec.Raw]) -> Iterator[tuple[int, in
 
 def _syntax_error(data: bytes, name: str, said: str) -> tuple[str, str]:
     """Place and text for a file that is not JSON, or that ends too early."""
-    if not data.strip():
+    end = len(data.rstrip())
+    if not end:
         return name, "is empty; expected a list of objects: [{…}, …]"
+    what, _, byte = said.rstrip(")").partition(" (byte ")
+    offset = int(byte) if byte.isdecimal() else end
+    place = f"{name} (line {_line_of(data, min(offset, end))})"
     try:
         _loads(data.decode())
     except UnicodeDecodeError as error:
         return f"{name} (line {_line_of(data, error.start)})", "is not UTF-8 text"
     except json.JSONDecodeError as error:
-        if "truncated" in said:
-            return (
-                f"{name} (line {_line_of(data, len(data.rstrip()))})",
-                "the file ends in the middle of its JSON: was it truncated?",
-            )
+        if offset >= end:
+            return place, "the file ends in the middle of its JSON: was it truncated?"
         return f"{name} (line {error.lineno})", f"not valid JSON: {error.msg} at column {error.colno}"
     except (ValueError, RecursionError):
         pass
-    # What the strict reader alone refuses: NaN, half of a surrogate pair.
-    byte = said.rpartition("(byte ")[2].rstrip(")")
-    if byte.isdecimal():
-        return f"{name} (line {_line_of(data, int(byte))})", f"not valid JSON: {said.partition(' (byte')[0]}"
-    return name, "not valid JSON: a text holds half of a surrogate pair (a \\uD800 to \\uDFFF by itself)"
+    # What the strict reader alone refuses: half of a surrogate pair, else NaN and its like.
+    if any(word in what for word in ("truncated", "escape", "surrogate")):
+        return (
+            place if byte else name,
+            "not valid JSON: a text holds half of a surrogate pair (\\uD800 to \\uDFFF)",
+        )
+    return place, f"not valid JSON: {what}"
 
 
 def _line_of(data: bytes, offset: int) -> int:

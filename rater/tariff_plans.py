@@ -34,7 +34,7 @@ PLAN: Final = Shape(
     "MinuteBuckets",
     "VolumeDiscountThresholds",
     aliases={
-        "ReceivedCallsSecondsLimit": "ReceivedCallsSecondsLimit",
+        "ReceivedCallSecondsLimit": "ReceivedCallsSecondsLimit",
         "RecivedCallBonus": "ReceivedCallBonus",
     },
 )

@@ -25,7 +25,7 @@ from typing import Final
 
 import zmq
 
-from common.errors import DeadlineExceeded, StoreUnavailable
+from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.wire import HEARTBEAT_MS
 from rater.direct import DirectServer
 from rater.link import Link
@@ -37,8 +37,14 @@ log = logging.getLogger(__name__)
 BATCH_JOBS: Final = 512
 """Jobs for one round trip to the store: enough to spread its cost, few enough to stay under 20 ms."""
 
-STORE_RETRY_US: Final = 100_000
+RETRY_US: Final = 100_000
 """Pause between attempts while the store is out of reach: short beside any deadline."""
+
+MAX_BACKLOG_JOBS: Final = 20_000
+"""Direct requests beyond it are answered `overloaded`. Work from balancers is bounded by the credit."""
+
+LATE: Final = failed(DeadlineExceeded(detail="nothing was done before the deadline", timeout_ms=0))
+OVERLOADED: Final = failed(Overloaded(detail=f"{MAX_BACKLOG_JOBS} requests wait at this rater"))
 
 LEAVE_TIMEOUT_US: Final = 2_000_000
 """How long a leaving rater waits for balancers to say DRAINED; a dead one never will."""
@@ -73,7 +79,7 @@ class Worker:
         if direct is not None:
             direct.open(self._poller)
         self._next_beat_us = 0
-        self._store_retry_at_us = 0
+        self._retry_at_us = 0
         self._stop_asked = False
         self._leave_until_us: int | None = None
 
@@ -120,8 +126,8 @@ class Worker:
             if link.socket in ready:
                 self._backlog.extend(link.receive(now_us))
         if self._direct is not None:
-            self._backlog.extend(self._direct.handle(ready, now_us))
-        if self._backlog and now_us >= self._store_retry_at_us:
+            self._take_direct(self._direct.handle(ready, now_us))
+        if self._backlog and now_us >= self._retry_at_us:
             self._work_one_batch()
         if now_us >= self._next_beat_us:
             self._beat(now_us)
@@ -130,32 +136,39 @@ class Worker:
         if self._direct is not None:
             self._direct.flush(now_us)
 
+    def _take_direct(self, jobs: list[Job]) -> None:
+        room = max(0, MAX_BACKLOG_JOBS - len(self._backlog))
+        self._backlog.extend(jobs[:room])
+        for job in jobs[room:]:
+            job.origin.reply(job.seq, OVERLOADED)
+
     def _poll_timeout_ms(self) -> int:
-        if self._backlog and not self._store_retry_at_us:
+        if self._backlog and not self._retry_at_us:
             return 0
         wait_us = self._next_beat_us - monotonic_us()
         if self._backlog:
-            wait_us = min(wait_us, self._store_retry_at_us - monotonic_us())
+            wait_us = min(wait_us, self._retry_at_us - monotonic_us())
         return max(0, -(-wait_us // 1000))
 
     def _work_one_batch(self) -> None:
         jobs = [self._backlog.popleft() for _ in range(min(BATCH_JOBS, len(self._backlog)))]
-        live = []
         now_us = monotonic_us()
+        live = []
         for job in jobs:
             if job.deadline_us <= now_us:
-                late = DeadlineExceeded(timeout_ms=0, detail="the deadline had passed before it was begun")
-                job.origin.reply(job.seq, failed(late))
+                job.origin.reply(job.seq, LATE)
             else:
                 live.append(job)
+        # Before the first tariff there is nothing to decide by: like balancers', direct requests wait.
+        outcomes = self._service.process(live) if self._service.snapshot.epoch else [None] * len(live)
         undecided = []
-        for job, outcome in zip(live, self._service.process(live), strict=True):
+        for job, outcome in zip(live, outcomes, strict=True):
             if outcome is None:
                 undecided.append(job)
             else:
                 job.origin.reply(job.seq, outcome)
         self._backlog.extendleft(reversed(undecided))
-        self._store_retry_at_us = monotonic_us() + STORE_RETRY_US if undecided else 0
+        self._retry_at_us = monotonic_us() + RETRY_US if undecided else 0
 
     def _take_new_tariff(self) -> None:
         snapshot = self._watch.take()
@@ -168,7 +181,7 @@ class Worker:
 
     def _beat(self, now_us: int) -> None:
         self._next_beat_us = now_us + HEARTBEAT_MS * 1000
-        if not self._store_retry_at_us:
+        if not self._retry_at_us:
             try:
                 self._service.measure_store_clock()
             except StoreUnavailable as error:

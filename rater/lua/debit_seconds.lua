@@ -56,9 +56,9 @@ table.sort(matching, function(a, b)
   return a.place < b.place
 end)
 
-local cost, rest, left, changed = 0, amount, total - amount, 0
+local cost, rest, changed = 0, amount, 0
 if amount > 0 then
-  if left < 0 then
+  if total < amount then
     refusal = 'InsufficientSeconds ' .. string.format('%.0f', total)
   end
   while rest > 0 and not refusal do
@@ -80,6 +80,12 @@ elseif amount < 0 then
   else
     refusal = 'NoBucket'
   end
+end
+-- Summed up anew, not total - amount: a total beyond 2^53 may have been rounded, what is left is
+-- exact unless it is beyond 2^53 itself.
+local left = 0
+for i = 1, #matching do
+  left = left + matching[i].seconds
 end
 local floor = fields.min_credit
 local spendable = math.max(0, credit - (floor or 0))

@@ -20,9 +20,16 @@ def _interval(
     price: float, unit: int, start: str = "", end: str = "", days: list[int] | None = None
 ) -> dict[str, Any]:
     return {
-        "Month": 0, "MonthDay": 0, "WeekDays": days or [], "StartTime": start, "EndTime": end,
-        "Ponder": 0, "ConnectFee": 0, "Price": price, "BillingUnit": unit,
-    }  # fmt: skip
+        "Month": 0,
+        "MonthDay": 0,
+        "WeekDays": days or [],
+        "StartTime": start,
+        "EndTime": end,
+        "Ponder": 0,
+        "ConnectFee": 0,
+        "Price": price,
+        "BillingUnit": unit,
+    }
 
 
 def _day_and_night(day: float, night: float, unit: int) -> list[dict[str, Any]]:
@@ -39,8 +46,10 @@ def _rate(subject: str, prefix: str, *periods: tuple[str, list[dict[str, Any]]])
         "CstmId": TENANT,
         "Subject": subject,
         "DestinationPrefix": prefix,
-        "ActivationPeriods": [{"ActivationTime": time, "Intervals": intervals} for time, intervals in periods],
-    }  # fmt: skip
+        "ActivationPeriods": [
+            {"ActivationTime": time, "Intervals": intervals} for time, intervals in periods
+        ],
+    }
 
 
 JANUARY = "2012-01-01T00:00:00Z"
@@ -71,15 +80,19 @@ def _bucket(destination: str, seconds: int, priority: int, price: float = 0) -> 
 PLAN_BUCKETS = [_bucket("nationale", 10, 10, 0.01), _bucket("retea", 100, 20)]
 PLANS = [
     {
-        "Id": "seara", "SmsCredit": 100, "ReceivedCallsSecondsLimit": 100, "RecivedCallBonus": {"Credit": 100},
-        "MinuteBuckets": PLAN_BUCKETS, "VolumeDiscountThresholds": [{"Volume": 100, "Discount": 10}],
+        "Id": "seara",
+        "SmsCredit": 100,
+        "ReceivedCallsSecondsLimit": 100,
+        "RecivedCallBonus": {"Credit": 100},
+        "MinuteBuckets": PLAN_BUCKETS,
+        "VolumeDiscountThresholds": [{"Volume": 100, "Discount": 10}],
     },
     {
         "Id": "talk",
         "VolumeDiscountThresholds": [{"Volume": 100, "Discount": 10}, {"Volume": 500, "Discount": 20}],
     },
     {"Id": "ten", "ReceivedCallsSecondsLimit": 10, "ReceivedCallBonus": {"Credit": 100}},
-]  # fmt: skip
+]
 
 
 class Row(NamedTuple):
@@ -134,10 +147,14 @@ ARITHMETIC: Final = (
     _sms(110, None),
     _sms(-15, 115),
     Row(
-        "received-12", {"Credit": 21, "ReceivedCallSeconds": 1, "TariffPlanId": "ten"},
-        "AddRecievedCallSeconds", 12, 3, {"credit": 121, "received": 3},
+        "received-12",
+        {"Credit": 21, "ReceivedCallSeconds": 1, "TariffPlanId": "ten"},
+        "AddRecievedCallSeconds",
+        12,
+        3,
+        {"credit": 121, "received": 3},
     ),
-)  # fmt: skip
+)
 
 BUDGETS = [
     {"Id": "minutosu", "Credit": 21, "TariffPlanId": "seara", "MinuteBuckets": PLAN_BUCKETS},

@@ -11,8 +11,9 @@ import subprocess
 from typing import Any
 
 import pytest
+
 from common.client import JSONClient
-from conftest import Cluster
+from tests.e2e.cluster import Cluster
 
 CD = {
     "Tor": 0,

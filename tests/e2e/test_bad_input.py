@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from common.client import JSONClient
-from conftest import Cluster
 
+from common.client import JSONClient
 from common.errors import RatelError
+from tests.e2e.cluster import Cluster
 
 GOOD: dict[str, Any] = {
     "CstmId": "vdf",
@@ -224,7 +224,7 @@ ODD_NAMES = (
 
 
 def test_odd_names_are_stored_and_matched_exactly(sample_cluster: Cluster, tmp_path: Any) -> None:
-    from conftest import Process
+    from tests.e2e.cluster import Process
 
     budgets = [{"Id": name, "CstmId": "vdf", "Credit": 1000 + place} for place, name in enumerate(ODD_NAMES)]
     path = tmp_path / "user_budgets.json"

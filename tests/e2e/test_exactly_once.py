@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cluster, StartCluster
 
 from common.store import StoreConnection
 from rater.keys import account_keys
+from tests.e2e.cluster import Cluster, StartCluster
 
 TENANT = "shop"
 CONNECTIONS = 32

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
-from common.client import JSONClient
-from conftest import Cluster, Process, address
-from figures import ARITHMETIC, COSTS, DOORS, SESSION_TIMES, TENANT, Row, write_tariff
 
+from common.client import JSONClient
 from common.errors import RatelError
 from common.store import StoreConnection
 from rater.accounts import parse_account, read_command
 from rater.keys import account_keys
+from tests.e2e.cluster import Cluster, Process, address
+from tests.e2e.figures import ARITHMETIC, COSTS, DOORS, SESSION_TIMES, TENANT, Row, write_tariff
 
 Ask = Callable[[str, dict[str, Any]], Any]
 """Method and call descriptor in, the result out; None when it is refused."""
@@ -56,7 +56,8 @@ def _over_tcp(client: JSONClient) -> Ask:
         try:
             return client.call(f"Responder.{method}", cd)
         except RatelError as error:
-            assert error.name in ("insufficient_seconds", "insufficient_credit", "insufficient_sms")
+            if error.name not in ("insufficient_seconds", "insufficient_credit", "insufficient_sms"):
+                raise
             return None
 
     return ask

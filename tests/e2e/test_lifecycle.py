@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import RATEL, SAMPLE_TARIFF, Cluster, Process, StartCluster
+from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, Cluster, Process, StartCluster
 
 LOAD_SAMPLE = ("--load", str(SAMPLE_TARIFF), "--tenant", "vdf")
+FREE_PORTS = tuple(word for door in ("jsonrpc", "http", "router") for word in (f"--{door}", "127.0.0.1:0"))
 
 
 def eventually(check: Callable[[], bool], within_s: float = 30.0) -> None:
@@ -131,9 +132,12 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         done = subprocess.run(
-            [*RATEL, "up", "--data", str(tmp_path / "data"), "--http", where],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            [*RATEL, "up", "--data", str(tmp_path / "data"), *FREE_PORTS, "--http", where],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert done.returncode == 1
     assert f"can't listen on {where}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -141,16 +145,14 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_data_folder_serves_one_cluster_at_a_time(start_cluster: StartCluster, tmp_path: Path) -> None:
     start_cluster(*LOAD_SAMPLE)
-    second = Process("up", "--data", str(tmp_path / "data"), "--jsonrpc", "127.0.0.1:0", "--http", "127.0.0.1:0",
-                     "--router", "127.0.0.1:0")  # fmt: skip
+    second = Process("up", "--data", str(tmp_path / "data"), *FREE_PORTS)
     assert second.wait() == 1
 
 
 def test_a_tariff_with_errors_stops_the_start(tmp_path: Path) -> None:
     broken = tmp_path / "destinations.json"
     broken.write_text('[{"Id": "x", "Prefixes": []')
-    up = Process("up", "--data", str(tmp_path / "data"), "--jsonrpc", "127.0.0.1:0", "--http", "127.0.0.1:0",
-                 "--router", "127.0.0.1:0", "--load", str(broken))  # fmt: skip
+    up = Process("up", "--data", str(tmp_path / "data"), *FREE_PORTS, "--load", str(broken))
     assert up.wait() == 1
 
 

@@ -1,0 +1,356 @@
+"""The Python client: `JSONClient(("127.0.0.1", 2001)).call("Responder.GetCost", cd)`.
+
+Calls may be pipelined (`submit`, `call_many`) and made from several threads at once. There is no
+thread of the client's own: whoever waits for a reply reads the socket for everybody, and when it has
+what it waited for, another waiter takes over. One lock guards all state; it is never held while
+waiting for the network.
+
+**Exactly once.** The client gives each mutation that has no `RequestId` a fresh one, so that sending
+it again can't charge twice. When the connection is lost, it connects anew and sends once more what
+was in flight and is safe to repeat: reads, and mutations with a `RequestId`. Others (with
+`auto_request_id=False`) fail with ConnectionLost, as nobody knows whether they were carried out.
+An error that leaves this open has the RequestId in its `data["request_id"]`: to find out, make the same
+call again with it.
+
+**Time.** No call waits longer than its timeout; then it raises DeadlineExceeded, its late reply is
+dropped, and the connection goes on being used.
+"""
+
+from __future__ import annotations
+
+import secrets
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from common.addresses import Address, parse_address
+from common.client_link import Link
+from common.errors import ConnectionLost, DeadlineExceeded, RatelError
+from common.jsonrpc_replies import NotAReply, encode_call
+from common.methods import BY_RPC_NAME, SERVICE
+
+DEFAULT_TIMEOUT_S: Final = 10.0
+DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
+"""Long enough for a balancer to be restarted."""
+FIRST_BACKOFF_S: Final = 0.05
+LONGEST_BACKOFF_S: Final = 1.0
+"""Between attempts to connect, doubled from the first to the longest: a restart is noticed soon, and
+a host that is down is not hammered."""
+DEFAULT_WINDOW: Final = 64
+"""Calls in flight in `call_many`: enough to keep several raters busy, few enough that none of them
+waits long behind the others."""
+MAX_SENDS: Final = 2
+"""Once, and once more on a new connection: what loses two connections is not tried on a third."""
+
+
+class Pending:
+    """A call under way; see `JSONClient.submit`."""
+
+    __slots__ = (
+        "_client",
+        "_done",
+        "_id",
+        "_message",
+        "_outcome",
+        "_repeatable",
+        "_sends",
+        "_started",
+        "request_id",
+    )
+
+    def __init__(
+        self, client: JSONClient, call_id: int, message: bytes, repeatable: bool, request_id: str
+    ) -> None:
+        self.request_id = request_id
+        """Under which a mutation was sent: with the same one, it may be made again. Empty for reads."""
+        self._client = client
+        self._started = time.monotonic()
+        self._id = call_id
+        self._message = message
+        self._repeatable = repeatable
+        self._sends = 0
+        self._done = False
+        self._outcome: Any | RatelError = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the reply has been read: someone has to wait for a reply for any to be read."""
+        return self._done
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """The result, waited for no longer than `timeout_s` (default: the client's), or its error.
+
+        After a DeadlineExceeded the call is abandoned; asking again raises the same.
+        """
+        return self._client._result(self, self._client._deadline(timeout_s))
+
+    def _settle(self, outcome: Any | RatelError) -> None:
+        self._outcome = outcome
+        self._done = True
+
+
+class JSONClient:
+    """A client of one balancer or rater. It connects with the first call.
+
+    `address` is (host, port) or "HOST:PORT". Times are in seconds. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int] | str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
+        auto_request_id: bool = True,
+    ) -> None:
+        self._address = parse_address(address) if isinstance(address, str) else Address(*address)
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._auto_request_id = auto_request_id
+        self._request_id_prefix = secrets.token_hex(12)
+        self._changed = threading.Condition(threading.Lock())
+        self._last_id = 0
+        self._waiting: dict[int, Pending] = {}
+        self._link: Link | None = None
+        self._reading = False
+        """Some thread waits for the network on everybody's behalf."""
+        self._closed = False
+        self._give_up_at: float | None = None
+        """While there is no connection: until when to try."""
+        self._backoff_s = FIRST_BACKOFF_S
+
+    def __enter__(self) -> JSONClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Calls in flight fail with ConnectionLost."""
+        with self._changed:
+            self._closed = True
+            self._fail_waiting("the client was closed")
+            if self._link is not None:
+                self._link.abandon()
+                self._link = None
+
+    def call(
+        self, method: str, descriptor: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Any:
+        """The result of one call, or its error raised.
+
+        `method` is "Responder.GetCost" or plainly "GetCost". Whole numbers come as int, all others
+        as decimal.Decimal, so that money stays exact.
+        """
+        deadline = self._deadline(timeout_s)
+        return self._result(self._submit(method, descriptor, deadline), deadline)
+
+    def submit(self, method: str, descriptor: Mapping[str, Any] | None = None) -> Pending:
+        """Sends a call and doesn't wait for its reply. Many may be in flight."""
+        return self._submit(method, descriptor, self._deadline(None))
+
+    def call_many(
+        self, calls: Iterable[tuple[str, Mapping[str, Any]]], *, window: int = DEFAULT_WINDOW
+    ) -> list[Any | RatelError]:
+        """All the results in order, with up to `window` calls in flight; errors stand in their places."""
+        outcomes: list[Any | RatelError] = []
+        under_way: deque[Pending | RatelError] = deque()
+        for method, descriptor in calls:
+            if len(under_way) >= window:
+                outcomes.append(_outcome(under_way.popleft()))
+            try:
+                under_way.append(self.submit(method, descriptor))
+            except RatelError as error:
+                under_way.append(error)
+        outcomes += map(_outcome, under_way)
+        return outcomes
+
+    def _deadline(self, timeout_s: float | None) -> float:
+        return time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+
+    def _submit(self, method: str, descriptor: Mapping[str, Any] | None, deadline: float) -> Pending:
+        name = method if "." in method else f"{SERVICE}.{method}"
+        fields = dict(descriptor or {})
+        with self._changed:
+            if self._closed:
+                raise self._connection_lost("the client was closed")
+            self._last_id += 1
+            known = BY_RPC_NAME.get(name)
+            mutates = known is None or known.mutates
+            request_id = self._request_id(fields, may_add=known is not None) if mutates else ""
+            message = encode_call(self._last_id, name, fields)
+            pending = Pending(self, self._last_id, message, not mutates or bool(request_id), request_id)
+            self._send(pending, deadline)
+        return pending
+
+    def _request_id(self, fields: dict[str, Any], *, may_add: bool) -> str:
+        """The descriptor's RequestId, under any spelling; a fresh one is added if it has none."""
+        for field, value in fields.items():
+            if str(field).casefold() == "requestid":
+                return str(value or "")
+        if not (may_add and self._auto_request_id):
+            return ""
+        request_id = fields["RequestId"] = f"{self._request_id_prefix}-{self._last_id}"
+        return request_id
+
+    # From here on, all but _result is called with the lock held.
+
+    def _send(self, pending: Pending, deadline: float) -> None:
+        if self._link is not None and not self._waiting:
+            self._receive(self._link)  # an idle connection may have been closed meanwhile
+        self._waiting[pending._id] = pending
+        if self._link is not None:
+            self._enqueue(self._link, pending)
+            self._flush(self._link)
+        while not pending._done and (self._link is None or self._link.outbox):
+            if self._step(deadline, sending=True):
+                continue
+            if self._link is not None:  # part of a message is stuck in it
+                self._lose(self._link, "the server does not read")
+            self._expire(pending, deadline)
+
+    def _result(self, pending: Pending, deadline: float) -> Any:
+        with self._changed:
+            while not pending._done:
+                if not self._step(deadline, sending=False):
+                    self._expire(pending, deadline)
+        if isinstance(pending._outcome, RatelError):
+            raise pending._outcome
+        return pending._outcome
+
+    def _step(self, deadline: float, *, sending: bool) -> bool:
+        """Lets go of the lock until something may have changed. False when the time is up."""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return False
+        link = self._link
+        if self._reading:
+            if sending and link is not None:  # the reader may not know that there is more to send
+                self._wait(link, select.POLLOUT, left_s)
+                self._flush(link)
+            else:
+                self._changed.wait(left_s)
+            return True
+        self._reading = True
+        try:
+            if link is None:
+                self._connect(deadline)
+            else:
+                self._wait(link, select.POLLIN | (select.POLLOUT if link.outbox else 0), left_s)
+                self._flush(link)
+                self._receive(link)
+        finally:
+            self._reading = False
+            self._changed.notify_all()
+        return True
+
+    def _wait(self, link: Link, events: int, timeout_s: float) -> None:
+        link.waiters += 1
+        self._changed.release()
+        try:
+            link.wait(events, timeout_s)
+        finally:
+            self._changed.acquire()
+            link.waiters -= 1
+            if link.lost:
+                link.abandon()
+
+    def _flush(self, link: Link) -> None:
+        if link.lost:
+            return
+        try:
+            link.send()
+        except OSError as error:
+            self._lose(link, str(error))
+
+    def _receive(self, link: Link) -> None:
+        if link.lost:
+            return
+        try:
+            for call_id, outcome in link.receive():
+                pending = self._waiting.pop(call_id, None)
+                if pending is not None:  # else it comes too late
+                    pending._settle(outcome)
+        except (OSError, NotAReply) as error:
+            self._lose(link, str(error))
+
+    def _connect(self, deadline: float) -> None:
+        """One attempt. After it there is a link, or it is time for the next, or all have failed."""
+        now = time.monotonic()
+        if self._give_up_at is None:
+            self._give_up_at = now + self._connect_timeout_s
+            self._backoff_s = FIRST_BACKOFF_S
+        left_s = max(min(deadline, self._give_up_at) - now, 0.001)
+        self._changed.release()
+        try:
+            connected = socket.create_connection(self._address, timeout=left_s)
+        except OSError as error:
+            connected, detail = None, str(error)
+        finally:
+            self._changed.acquire()
+        if connected is not None:
+            self._give_up_at = None
+            self._adopt(connected)
+        elif time.monotonic() + self._backoff_s >= self._give_up_at:
+            self._give_up_at = None
+            self._fail_waiting(f"can't connect: {detail}")
+        else:
+            self._changed.wait(min(self._backoff_s, max(deadline - time.monotonic(), 0)))
+            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
+
+    def _adopt(self, connected: socket.socket) -> None:
+        """Sends on the new connection whatever waits for an answer."""
+        if self._closed:
+            connected.close()
+            return
+        link = self._link = Link(connected)
+        for pending in self._waiting.values():
+            self._enqueue(link, pending)
+        self._flush(link)
+
+    def _enqueue(self, link: Link, pending: Pending) -> None:
+        pending._sends += 1
+        link.outbox += pending._message
+
+    def _lose(self, link: Link, detail: str) -> None:
+        link.abandon()
+        if link is not self._link:
+            return
+        self._link = None
+        for call_id, pending in list(self._waiting.items()):
+            if pending._sends >= (MAX_SENDS if pending._repeatable else 1):
+                del self._waiting[call_id]
+                pending._settle(self._connection_lost(detail, pending.request_id))
+        self._changed.notify_all()
+
+    def _fail_waiting(self, detail: str) -> None:
+        for pending in self._waiting.values():
+            pending._settle(self._connection_lost(detail, pending.request_id))
+        self._waiting.clear()
+        self._changed.notify_all()
+
+    def _expire(self, pending: Pending, deadline: float) -> None:
+        self._waiting.pop(pending._id, None)
+        if not pending._done:
+            timeout_ms = round((deadline - pending._started) * 1000)
+            detail = f"{self._address} may or may not have carried it out"
+            pending._settle(
+                DeadlineExceeded(timeout_ms=timeout_ms, detail=detail, request_id=pending.request_id)
+            )
+
+    def _connection_lost(self, detail: str, request_id: str = "") -> ConnectionLost:
+        return ConnectionLost(address=str(self._address), detail=detail, request_id=request_id)
+
+
+def _outcome(pending: Pending | RatelError) -> Any | RatelError:
+    try:
+        return pending if isinstance(pending, RatelError) else pending.result()
+    except RatelError as error:
+        return error
