@@ -13,7 +13,7 @@ import zmq
 
 from common.addresses import Address, AddressType
 from common.logs import LEVELS, setup
-from common.store import StoreConnection, default_store_url
+from common.store import StoreConnection, StoreUrlError, default_store_url, describe_store_url
 from rater.accounts import JOURNAL_LINES
 from rater.direct import DirectServer
 from rater.link import Link
@@ -116,14 +116,18 @@ def rater(
     setup(log_level)
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     url = store_url or default_store_url()
+    try:
+        work_store, watch_store = (StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS) for _ in range(2))
+    except StoreUrlError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
     max_call_us = max_call_s * 1_000_000
     service = Service(
-        StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS),
+        work_store,
         EMPTY,
         key_ttl_ms=key_ttl_s * 1000,
         journal_lines=journal_lines,
     )
-    watch = TariffWatch(name, StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS), max_call_us)
+    watch = TariffWatch(name, watch_store, max_call_us)
     direct = None
     if jsonrpc is not None:
         try:
@@ -136,7 +140,12 @@ def rater(
     links = [Link(context, f"tcp://{endpoint}", name, credit) for endpoint in endpoints]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
-    log.info("rater=%s store=%s balancers=%s", name, url, ",".join(map(str, endpoints)) or "none")
+    log.info(
+        "rater=%s store=%s balancers=%s",
+        name,
+        describe_store_url(url),
+        ",".join(map(str, endpoints)) or "none",
+    )
     worker.run()
     context.term()
     log.info("rater=%s goodbye", name)

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
+from typing import Any
 
 import pytest
 
 from common.embedded_store import EmbeddedStore
 from common.store import StoreConnection
+from rater import scripts
+from rater.accounts import (
+    Mutation,
+    MutationResult,
+    Opening,
+    PlanChanged,
+    Refused,
+    mutation_command,
+    open_command,
+    parse_account,
+    parse_mutation_reply,
+    parse_open_reply,
+    read_command,
+)
+from rater.keys import account_keys
+from rater.model import Account
 
 STORE_TIMEOUT_MS = 20_000
 """Generous: the machine that runs the tests may be busy with something else."""
@@ -26,3 +44,72 @@ def store(store_server: EmbeddedStore) -> Iterator[StoreConnection]:
     with StoreConnection(store_server.url, timeout_ms=STORE_TIMEOUT_MS) as connection:
         assert connection.execute([("FLUSHALL", "SYNC")]) == [b"OK"]
         yield connection
+
+
+class Accounts:
+    """Accounts in a store, as tests talk about them. Amounts are whole units unless said otherwise."""
+
+    def __init__(self, store: StoreConnection, tenant: str = "vdf") -> None:
+        self.store = store
+        self.tenant = tenant
+        self._tokens = count(1)
+
+    def open(self, account: Account, *, replace: bool = False) -> Opening:
+        keys = account_keys(self.tenant, account.subject)
+        return parse_open_reply(
+            scripts.execute(self.store, [open_command(keys, account, replace=replace)])[0]
+        )
+
+    def read(self, subject: str = "rif") -> Account | None:
+        keys = account_keys(self.tenant, subject)
+        return parse_account(subject, self.store.execute([read_command(keys)])[0])
+
+    def mutation(self, method: str, amount: int | float = 0, **fields: Any) -> Mutation:
+        values: dict[str, Any] = {
+            "tenant": self.tenant,
+            "subject": "rif",
+            "token": f"test.{next(self._tokens)}",
+            "token_ttl_ms": 60_000,
+            "amount_micros": round(amount * 1_000_000),
+        }
+        return Mutation(method=method, **(values | fields))
+
+    def send(self, mutation: Mutation) -> MutationResult | Refused | PlanChanged:
+        keys = account_keys(mutation.tenant, mutation.subject)
+        [reply] = scripts.execute(self.store, [mutation_command(keys, mutation)])
+        return parse_mutation_reply(mutation, reply)
+
+    def run(self, method: str, amount: int | float = 0, **fields: Any) -> float:
+        """Carry out a mutation that must succeed; the result in whole units."""
+        outcome = self.send(self.mutation(method, amount, **fields))
+        assert isinstance(outcome, MutationResult), outcome
+        assert not outcome.replayed
+        return outcome.value_micros / 1_000_000
+
+    def refuse(self, method: str, amount: int | float = 0, **fields: Any) -> Exception:
+        """Carry out a mutation that must be refused, and see that nothing changed; the error."""
+        mutation = self.mutation(method, amount, **fields)
+        before = self.state(mutation.subject)
+        outcome = self.send(mutation)
+        assert isinstance(outcome, Refused), outcome
+        assert not outcome.replayed
+        assert self.state(mutation.subject) == before
+        return outcome.error
+
+    def state(self, subject: str = "rif") -> list[Any]:
+        """Everything that a refusal must leave as it is."""
+        keys = account_keys(self.tenant, subject)
+        return self.store.execute([("HGETALL", keys.account), ("XLEN", keys.journal)])
+
+    def journal(self, subject: str = "rif") -> list[dict[str, bytes]]:
+        keys = account_keys(self.tenant, subject)
+        [lines] = self.store.execute([("XRANGE", keys.journal, "-", "+")])
+        return [
+            dict(zip((name.decode() for name in fields[::2]), fields[1::2], strict=True))
+            for _, fields in lines
+        ]
+
+
+@pytest.fixture
+def accounts(store: StoreConnection) -> Accounts:
+    return Accounts(store)
