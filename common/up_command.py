@@ -20,7 +20,7 @@ import click
 
 from common.addresses import Address, AddressType
 from common.child import die_with_parent
-from common.embedded_store import EmbeddedStore
+from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.logs import LEVELS, setup
 from common.paths import data_dir
 from common.supervisor import Child, Supervisor
@@ -165,7 +165,10 @@ def _start_store(supervisor: Supervisor, data: Path) -> str:
     except BlockingIOError:
         raise click.ClickException(f"another `ratel up` uses the data folder {data}") from None
     store = EmbeddedStore(data)
-    supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S))
+    try:
+        supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S))
+    except EmbeddedStoreError as error:
+        raise click.ClickException(str(error)) from None
     deadline_s = time.monotonic() + STORE_READY_WITHIN_S
     while not store.is_ready():
         if time.monotonic() > deadline_s:

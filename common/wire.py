@@ -123,7 +123,7 @@ def decode(frame: bytes) -> tuple[Kind, list[Any]]:
         message = msgpack.unpackb(frame, raw=False)
     except Exception as error:  # msgpack raises a dozen unrelated types on bad input
         raise WireError(f"not msgpack: {error!r}") from None
-    if not isinstance(message, list) or not message or message[0] not in _SHAPES:
+    if type(message) is not list or not message or type(message[0]) is not int or message[0] not in _SHAPES:
         raise WireError("not a message")
     kind, fields = Kind(message[0]), message[1:]
     if tuple(type(field) for field in fields) != _SHAPES[kind]:
