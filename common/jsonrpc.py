@@ -77,7 +77,7 @@ _SILENT: Final = 3
 class _Request(msgspec.Struct, gc=False):
     method: str
     id: Raw = Raw(b"")
-    params: Raw = Raw(b"")
+    params: Raw = Raw(b"null")
     jsonrpc: Literal["2.0"] | UnsetType = UNSET
 
 
@@ -311,11 +311,12 @@ def _place_of_malformed(text: bytes) -> tuple[bytes, int]:
 
 def _descriptor(params: bytes) -> bytes | RatelError:
     """The one object in params, as text."""
-    if not params or params == b"null":
-        return b"{}"
-    if params[0] == _OPEN_OBJECT:
+    first = params[0]
+    if first == _OPEN_OBJECT:
         return params
-    if params[0] != _OPEN_LIST:
+    if first != _OPEN_LIST:
+        if params == b"null":
+            return b"{}"
         return InvalidParams(field="params", detail="expected an object, or a list of one object")
     if params[1] == _OPEN_OBJECT and params.find(b"}") == len(params) - 2:
         return params[1:-1]  # the first bracket that closes is the last but one: nothing beside it

@@ -1,0 +1,352 @@
+"""The session: two dialects, batches, notifications, ids, and an answer for every mistake."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import NoRate, Overloaded, encode_error
+from common.jsonrpc import Limits, Session
+from common.methods import BY_RPC_NAME
+
+CD = {"TOR": 0, "CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0256"}
+NO_RATE = encode_error(NoRate(tenant="vdf", subject='ri"f', destination="é"))
+
+
+def feed(*messages: Any, limits: Limits | None = None) -> tuple[Session, list[Any]]:
+    """A session after these messages (text, or values to be dumped), and its calls."""
+    session = Session(limits or Limits())
+    calls = []
+    for message in messages:
+        text = message if isinstance(message, bytes) else json.dumps(message).encode()
+        calls += session.feed(text + b"\n")
+    return session, calls
+
+
+def only_reply(session: Session) -> Any:
+    output = session.take_output()
+    assert output.count(b"\n") == 1
+    assert output.endswith(b"\n")
+    return json.loads(output)
+
+
+# --- 1.0 --------------------------------------------------------------------------------------
+
+
+def test_a_1_0_call_is_answered_in_1_0_with_its_result_spliced_in_unchanged() -> None:
+    session, calls = feed({"id": 1, "method": "Responder.GetCost", "params": [CD]})
+    assert (calls[0].method.name, json.loads(calls[0].params)) == ("GetCost", CD)
+    assert session.take_output() == b""
+    session.answer(calls[0].slot, b'{ "Cost":540.10 }')
+    assert session.take_output() == b'{"id":1,"result":{ "Cost":540.10 },"error":null}\n'
+    assert session.take_output() == b""
+
+
+def test_a_1_0_error_is_a_string_of_name_and_message() -> None:
+    session, calls = feed({"id": "x", "method": "Responder.GetCost", "params": [CD]})
+    session.fail(calls[0].slot, NO_RATE)
+    reply = only_reply(session)
+    assert (reply["id"], reply["result"]) == ("x", None)
+    assert reply["error"].startswith("no_rate: tenant 'vdf' has no rate")
+
+
+@pytest.mark.parametrize("message", [{"id": None}, {}])
+def test_a_1_0_message_without_an_id_is_answered_with_id_null(message: dict[str, Any]) -> None:
+    session, calls = feed(message | {"method": "Responder.GetCost", "params": [CD]})
+    session.answer(calls[0].slot, b"1")
+    assert only_reply(session) == {"id": None, "result": 1, "error": None}
+
+
+# --- 2.0 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [CD, [CD]])
+def test_a_2_0_call_with_named_or_positional_params(params: Any) -> None:
+    session, calls = feed({"jsonrpc": "2.0", "id": 1, "method": "Responder.DebitSMS", "params": params})
+    assert (calls[0].method.name, json.loads(calls[0].params)) == ("DebitSMS", CD)
+    session.answer(calls[0].slot, b"99.5")
+    assert session.take_output() == b'{"jsonrpc":"2.0","id":1,"result":99.5}\n'
+
+
+def test_a_2_0_error_is_an_object_with_code_message_and_the_fields_beside_the_name() -> None:
+    session, calls = feed({"jsonrpc": "2.0", "id": 1, "method": "Responder.GetCost", "params": CD})
+    session.fail(calls[0].slot, NO_RATE)
+    reply = only_reply(session)
+    assert set(reply) == {"jsonrpc", "id", "error"}
+    assert reply["error"]["code"] == NoRate.code
+    assert reply["error"]["data"] == {
+        "name": "no_rate",
+        "tenant": "vdf",
+        "subject": 'ri"f',
+        "destination": "é",
+    }
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_notification_is_carried_out_and_not_answered(fails: bool) -> None:
+    session, calls = feed({"jsonrpc": "2.0", "method": "Responder.DebitSMS", "params": CD})
+    assert session.in_flight == 1
+    if fails:
+        session.fail(calls[0].slot, NO_RATE)
+    else:
+        session.answer(calls[0].slot, b"1")
+    assert (session.take_output(), session.in_flight) == (b"", 0)
+
+
+def test_a_notification_that_is_wrong_is_not_answered_either_unless_it_is_no_request() -> None:
+    session, calls = feed(
+        {"jsonrpc": "2.0", "method": "Responder.Nonsense"},
+        {"jsonrpc": "2.0", "method": "Responder.GetCost", "params": "?"},
+    )
+    assert (calls, session.take_output()) == ([], b"")
+    session.feed(b'{"jsonrpc":"2.0","method":1,"params":"bar"}\n')
+    assert only_reply(session)["error"]["code"] == -32600
+
+
+def test_an_id_of_null_in_2_0_is_an_id() -> None:
+    session, calls = feed({"jsonrpc": "2.0", "id": None, "method": "Responder.GetCost"})
+    session.answer(calls[0].slot, b"1")
+    assert only_reply(session) == {"jsonrpc": "2.0", "id": None, "result": 1}
+
+
+def test_dialects_mix_on_one_connection() -> None:
+    session, calls = feed(
+        {"id": 1, "method": "Responder.GetCost"},
+        {"jsonrpc": "2.0", "id": 1, "method": "Responder.GetCost"},
+    )
+    for call in calls:
+        session.answer(call.slot, b"0")
+    assert session.take_output() == b'{"id":1,"result":0,"error":null}\n{"jsonrpc":"2.0","id":1,"result":0}\n'
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+def request(number: int, **more: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": "Responder.GetCost", "params": CD} | more
+
+
+def test_a_batch_is_answered_by_one_list_in_its_order_once_all_are_answered() -> None:
+    session, calls = feed([request(1), request(2), request(3)])
+    for call in reversed(calls):
+        assert session.take_output() == b""
+        session.answer(call.slot, b"%d" % call.slot)
+    assert [(reply["id"], reply["result"]) for reply in only_reply(session)] == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_each_bad_member_of_a_batch_gets_its_own_error_and_the_others_are_called() -> None:
+    session, calls = feed(
+        [
+            1,
+            request(1, method="Nonsense"),
+            request(2),
+            {"id": 3, "method": "Responder.GetCost", "params": [CD]},
+            {"jsonrpc": "2.0", "id": 4},
+            request(5, params=[]),
+            [],
+            {"jsonrpc": "2.0", "method": "Responder.GetCost"},
+        ]
+    )
+    assert len(calls) == 3
+    session.answer(calls[0].slot, b"10")
+    session.fail(calls[1].slot, NO_RATE)
+    # The notification is still in flight: the others don't wait for it.
+    replies = only_reply(session)
+    assert [reply["id"] for reply in replies] == [None, 1, 2, 3, 4, 5, None]
+    assert replies[2]["result"] == 10
+    assert replies[3]["error"].startswith("no_rate: ")
+    assert [reply["error"]["code"] for reply in (*replies[:2], *replies[4:])] == [
+        -32600,
+        -32601,
+        -32600,
+        -32602,
+        -32600,
+    ]
+    assert session.in_flight == 1
+
+
+def test_a_batch_of_errors_alone_is_answered_at_once() -> None:
+    session, calls = feed([1, 2])
+    assert calls == []
+    assert [reply["error"]["code"] for reply in only_reply(session)] == [-32600, -32600]
+
+
+def test_a_batch_of_notifications_is_not_answered() -> None:
+    session, calls = feed([{"jsonrpc": "2.0", "method": "Responder.GetCost"}] * 2)
+    for call in calls:
+        session.answer(call.slot, b"1")
+    assert session.take_output() == b""
+
+
+@pytest.mark.parametrize(("batch", "detail"), [([], "an empty batch"), ([1] * 4, "4 calls, the limit is 3")])
+def test_an_empty_or_too_long_batch_is_one_invalid_request(batch: list[Any], detail: str) -> None:
+    session, calls = feed(batch, limits=Limits(max_batch=3))
+    reply = only_reply(session)
+    assert (calls, reply["id"], reply["error"]["code"]) == ([], None, -32600)
+    assert detail in reply["error"]["message"]
+
+
+def test_a_batch_that_is_not_json_is_one_parse_error_and_calls_nothing() -> None:
+    good = json.dumps(request(1)).encode()
+    session, calls = feed(b"[" + good + b"," + good + b",]")
+    assert (calls, only_reply(session)["error"]["code"]) == ([], -32700)
+
+
+# --- what is wrong is said --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "detail"),
+    [
+        (b'{"jsonrpc":"2.0","id":9,"method":"Responder.Nope"}', -32601, "'Responder.Nope'"),
+        (b'{"jsonrpc":"2.0","id":9,"method":"responder.getcost"}', -32601, "'responder.getcost'"),
+        (b'{"jsonrpc":"2.0","id":9,"method":"GetCost"}', -32601, "'GetCost'"),
+        (b'{"jsonrpc":"2.0","id":9}', -32600, "method is missing"),
+        (b'{"jsonrpc":"2.0","id":9,"method":null}', -32600, "method must be a string"),
+        (b'{"jsonrpc":"1.0","id":9,"method":"Responder.GetCost"}', -32600, 'jsonrpc must be "2.0"'),
+        (b'{"jsonrpc":null,"id":9,"method":"Responder.GetCost"}', -32600, 'jsonrpc must be "2.0"'),
+        (b'{"jsonrpc":2.0,"id":9,"method":"Responder.GetCost"}', -32600, 'jsonrpc must be "2.0"'),
+        (b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":5}', -32602, "expected an object"),
+        (
+            b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":"{}"}',
+            -32602,
+            "expected an object",
+        ),
+        (b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":[5]}', -32602, "expected an object"),
+        (
+            b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":["{}"]}',
+            -32602,
+            "expected an object",
+        ),
+        (b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":[]}', -32602, "not 0 values"),
+        (b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":[{},{}]}', -32602, "not 2 values"),
+        (b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":[{},1]}', -32602, "not 2 values"),
+        (b'{"jsonrpc":"2.0","id":9,"method":"Responder.GetCost","params":[1,{}]}', -32602, "not 2 values"),
+    ],
+)
+def test_a_wrong_request_is_answered_with_its_id_and_what_is_wrong(
+    message: bytes, code: int, detail: str
+) -> None:
+    session, calls = feed(message)
+    reply = only_reply(session)
+    assert (calls, reply["id"], reply["error"]["code"]) == ([], 9, code)
+    assert detail in reply["error"]["message"]
+    if b'"2.0",' in message:
+        session, _ = feed(message.replace(b'"jsonrpc":"2.0",', b""))
+        reply = only_reply(session)
+        assert reply["id"] == 9
+        assert detail in reply["error"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"id":1,"method":"Responder.GetCost","params":[{}],}',
+        b'{"id":tru,"method":"Responder.GetCost"}',
+        b'{"id":01,"method":"Responder.GetCost"}',
+        b'{"id":NaN,"method":"Responder.GetCost"}',
+        b'{"id":"\xff","method":"Responder.GetCost"}',
+        b'{"id":"\xed\xa0\x80","method":"Responder.GetCost"}',
+        b'{"id":1,"method":"Responder.GetCost","params":[{"Subject":"\xc0\x80"}]}',
+        b'{"id":1,"method":"\xff"}',
+        b'{"id":1,"method":5,"params":{]}',
+        b'{"id":"\\ud800","method":"Responder.GetCost"}',
+        b'{"id":"\x00","method":"Responder.GetCost"}',
+        b'{"id":"\\x","method":"Responder.GetCost"}',
+        b"nonsense",
+        b'"a string"',
+    ],
+)
+def test_what_is_not_json_is_a_parse_error_with_id_null(message: bytes) -> None:
+    session, calls = feed(message)
+    reply = only_reply(session)
+    assert (calls, reply["id"], reply["error"]["code"]) == ([], None, -32700)
+    assert reply["error"]["data"]["detail"]
+
+
+@pytest.mark.parametrize("params", [b"", b',"params":null', b',"params":{}', b',"params":[{}]'])
+def test_params_that_are_null_or_missing_are_an_empty_descriptor(params: bytes) -> None:
+    _, calls = feed(b'{"id":1,"method":"Responder.GetCost"' + params + b"}")
+    assert calls[0].params == b"{}"
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    [b'{"a":{"b":1}}', b'{"a":"}"}', b'{"a":"}]"}', b'{ "a" : [ {} ] }', b"{}", b'{"a":[{},{}]}'],
+)
+@pytest.mark.parametrize("around", [b"[%b]", b"[ %b ]", b"%b", b"[\t%b\r\n]"])
+def test_the_descriptor_comes_as_it_was_written(descriptor: bytes, around: bytes) -> None:
+    _, calls = feed(b'{"id":1,"method":"Responder.GetCost","params":' + around % descriptor + b"}")
+    assert [call.params for call in calls] == [descriptor]
+
+
+def test_unknown_members_are_ignored_and_the_last_of_equal_members_counts() -> None:
+    session, calls = feed(b'{"id":1,"x":[{"id":5}],"id":2,"method":"Responder.GetCost","y":"\\""}')
+    session.answer(calls[0].slot, b"0")
+    assert only_reply(session)["id"] == 2
+
+
+@pytest.mark.parametrize("name", sorted(BY_RPC_NAME))
+def test_every_name_in_the_table_of_methods_is_known(name: str) -> None:
+    _, calls = feed({"id": 1, "method": name})
+    assert calls[0].method is BY_RPC_NAME[name]
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+IDS = [
+    b"0",
+    b"-0",
+    b"1.0",
+    b"1e400",
+    b"9" * 4000,
+    b'""',
+    b'"a\\u0000\\/"',
+    '"é😀"'.encode(),
+    b"null",
+    b"true",
+]
+IDS += [b"[1, 2]", b'{"a" : "}{"}', b'"\\ud83d\\ude00"', b'" {\\"id\\":1}"']
+
+
+@pytest.mark.parametrize("text", IDS)
+@pytest.mark.parametrize("dialect", [b"", b'"jsonrpc":"2.0",'])
+def test_an_id_comes_back_byte_for_byte(text: bytes, dialect: bytes) -> None:
+    session, calls = feed(b"{" + dialect + b'"id" : ' + text + b' ,"method":"Responder.GetCost"}')
+    session.answer(calls[0].slot, b"1")
+    assert b'"id":' + text + b',"result":1' in session.take_output()
+    session, _ = feed(b"{" + dialect + b'"id" : ' + text + b' ,"method":"Nonsense"}')
+    assert b'"id":' + text + b"," in session.take_output()
+
+
+@settings(deadline=None)
+@given(st.permutations(range(6)), st.lists(st.sampled_from(["single", "batch"]), min_size=3, max_size=3))
+def test_answers_may_come_in_any_order_and_ids_may_repeat(order: list[int], kinds: list[str]) -> None:
+    session = Session()
+    calls = []
+    for kind in kinds:
+        pair = [request(1), request(1)]
+        calls += session.feed(json.dumps(pair if kind == "batch" else pair[0]).encode())
+        if kind == "single":
+            calls += session.feed(json.dumps(pair[1]).encode())
+    for place in order:
+        session.answer(calls[place].slot, b"%d" % place)
+    assert session.in_flight == 0
+    results = []
+    for line in session.take_output().splitlines():
+        reply = json.loads(line)
+        results += [one["result"] for one in reply] if isinstance(reply, list) else [reply["result"]]
+    assert sorted(results) == list(range(6))
+
+
+def test_a_slot_is_answered_once() -> None:
+    session, calls = feed({"id": 1, "method": "Responder.GetCost"})
+    session.answer(calls[0].slot, b"1")
+    with pytest.raises(KeyError):
+        session.answer(calls[0].slot, b"1")
+    with pytest.raises(KeyError):
+        session.fail(calls[0].slot, encode_error(Overloaded(detail="full")))
