@@ -169,15 +169,20 @@ def _picked_up(raters: int, of: int, wait_s: float) -> str:
 def _lines(tenant: TenantResult, dry_run: bool) -> Iterator[str]:
     if tenant.tariff is not None:
         version = "would be a new version" if dry_run else f"version {tenant.version}"
-        yield f"{version}: " + ", ".join(f"{_count(tenant, kind)} {kind}" for kind in KINDS)
+        yield f"{version}: " + ", ".join(_amount(_count(tenant, kind), kind) for kind in KINDS)
     if tenant.accounts:
-        yield f"{tenant.accounts} accounts in the files" if dry_run else f"accounts: {_accounts(tenant)}"
+        in_files = _amount(str(tenant.accounts), "accounts")
+        yield f"{in_files} in the files" if dry_run else f"accounts: {_accounts(tenant)}"
+
+
+def _amount(count: str, things: str) -> str:
+    return f"{count} {things[:-1] if count.split(maxsplit=1)[0] == '1' else things}"
 
 
 def _count(tenant: TenantResult, kind: str) -> str:
     """How many the tenant has from now on; those that the files do not hold are kept."""
     if tenant.tariff is None:
-        return ""
+        return "–"
     count = str(len(getattr(tenant.tariff, kind)))
     return f"{count} kept" if kind in tenant.carried and count != "0" else count
 
