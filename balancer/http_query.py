@@ -52,6 +52,7 @@ _FIELDS: Final = {
 }
 """Name in lower case → parameter."""
 
+_RAW_FIELDS: Final = {name.encode(): field for name, field in _FIELDS.items()}
 _NUMBERS: Final = frozenset({"amount", "tor", "duration"})
 _AT_SEPARATOR: Final = re.compile(rf"@(?=(?:{'|'.join(_FIELDS)})=)".encode(), re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -81,7 +82,9 @@ def parse_query(raw: bytes) -> Params:
     params: Params = {}
     for pair in _AT_SEPARATOR.sub(b"&", raw).split(b"&"):
         raw_name, _, raw_value = pair.partition(b"=")
-        name = _FIELDS.get(_unquote(raw_name, None).lower())
+        name = _RAW_FIELDS.get(raw_name.lower())
+        if name is None and b"%" in raw_name:
+            name = _FIELDS.get(_unquote(raw_name, None).lower())
         if name is not None:
             _put(params, name, _unquote(raw_value, name))
     return params
@@ -205,7 +208,9 @@ def _number(name: str, text: str) -> str:
 
 
 def _times(params: Params, duration: str | None, now_us: int) -> tuple[str, str]:
-    start, end = (_LOST_PLUS.sub(r"\1+\2", params.get(name, "")) for name in ("start", "end"))
+    start, end = params.get("start", ""), params.get("end", "")
+    if start or end:
+        start, end = _LOST_PLUS.sub(r"\1+\2", start), _LOST_PLUS.sub(r"\1+\2", end)
     if end and not start:
         raise InvalidParams(field="end", detail="is given without start")
     if end and duration is not None:

@@ -176,7 +176,7 @@ class DeadlineExceeded(ServiceError):
     """The outcome is unknown: a mutation may or may not have happened. Retry with the same key."""
 
     code, name, http_status = -32031, "deadline_exceeded", 504
-    template = "no answer within {timeout_ms} ms: {detail}"
+    template = "the deadline has passed: {detail}"
 
 
 class StoreUnavailable(ServiceError):

@@ -101,8 +101,6 @@ class Mutation(msgspec.Struct, frozen=True, kw_only=True):
     """That plan; None when there is none of that id."""
     deadline_us: int = 0
     """On the store's clock; 0 is none."""
-    timeout_ms: int = 0
-    """How long the requester waits, for the message of DeadlineExceeded."""
     journal_lines: int = JOURNAL_LINES
 
 
@@ -287,7 +285,7 @@ _ERRORS: Final[dict[bytes, Callable[[Mutation, str], RatelError]]] = {
     b"UnknownSubject": lambda m, _: UnknownSubject(tenant=m.tenant, subject=m.subject),
     b"KeyReused": lambda m, _: KeyReused(request_id=m.request_id or m.token),
     b"Expired": lambda m, _: DeadlineExceeded(
-        timeout_ms=m.timeout_ms, detail="it reached the store too late, and changed nothing"
+        detail="the request reached the store too late, and changed nothing"
     ),
 }
 

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import zoneinfo
 from typing import Final
 
 import click
@@ -114,6 +115,8 @@ def rater(
       ratel rater --jsonrpc 127.0.0.1:2011
     """
     setup(log_level)
+    # The locked package's time zones, not the host's: every rater must price an hour alike.
+    zoneinfo.reset_tzpath(to=())
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     url = store_url or default_store_url()
     try:

@@ -5,10 +5,10 @@
 | `ratel:{T:S}:account` | HASH | one account, see below |
 | `ratel:{T:S}:journal` | STREAM | its changes, oldest first, see `rater.accounts` |
 | `ratel:{T:S}:token:<token>` | STRING, expires | fingerprint and outcome of one mutation |
-| `ratel:tariff:epoch` | STRING | counter, raised by every switch of a tariff |
-| `ratel:tariff:active` | HASH | tenant → active version |
+| `ratel:{tariff}:epoch` | STRING | counter, raised by every switch of a tariff |
+| `ratel:{tariff}:active` | HASH | tenant → active version |
 | `ratel:tariff:<T>:next` | STRING | counter, the last version number given out |
-| `ratel:tariff:<T>:<version>` | HASH | created, rates, destinations, plans, chunks, sha256, sources |
+| `ratel:tariff:<T>:<version>` | HASH | format, created, rates, destinations, plans, chunks, sha256, sources |
 | `ratel:tariff:<T>:<version>:<n>` | STRING | chunk n of the compiled tariff, from 0 |
 | `ratel:raters` | HASH | rater's name → "<epoch> <unix ms>" of its last sign of life |
 
@@ -38,8 +38,8 @@ from typing import Final, NamedTuple
 
 from common.errors import InvalidParams
 
-TARIFF_EPOCH: Final = "ratel:tariff:epoch"
-TARIFF_ACTIVE: Final = "ratel:tariff:active"
+TARIFF_EPOCH: Final = "ratel:{tariff}:epoch"
+TARIFF_ACTIVE: Final = "ratel:{tariff}:active"
 RATERS: Final = "ratel:raters"
 
 _UNSAFE: Final = re.compile(r"[%:{}\x00-\x1f\x7f-\x9f]")

@@ -37,10 +37,10 @@ def max_session_us(
     """
     if amount_us <= 0:
         return 0
-    check_length(tariff, amount_us)
     spendable = None if account is None else spendable_micros(account)
     if account is None or spendable is None:
         return amount_us
+    check_length(tariff, amount_us)
     uses = consume_buckets(tariff, route.destination, account, amount_us)
     covered_us = sum(use.quantity_us for use in uses)
     if spendable == 0 or covered_us == amount_us:

@@ -43,7 +43,7 @@ RETRY_US: Final = 100_000
 MAX_BACKLOG_JOBS: Final = 20_000
 """Direct requests beyond it are answered `overloaded`. Work from balancers is bounded by the credit."""
 
-LATE: Final = failed(DeadlineExceeded(detail="nothing was done before the deadline", timeout_ms=0))
+LATE: Final = failed(DeadlineExceeded(detail="nothing was done before it"))
 OVERLOADED: Final = failed(Overloaded(detail=f"{MAX_BACKLOG_JOBS} requests wait at this rater"))
 
 LEAVE_TIMEOUT_US: Final = 2_000_000

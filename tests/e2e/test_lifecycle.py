@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common.store import StoreConnection
+from rater.keys import RATERS
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, Cluster, Process, StartCluster
 
 LOAD_SAMPLE = ("--load", str(SAMPLE_TARIFF), "--tenant", "vdf")
@@ -76,6 +78,8 @@ def test_a_new_tariff_is_picked_up_and_live_balances_stay(
                 interval["Price"] = interval["Price"] * 2
     changed = tmp_path / "activation_periods.json"
     changed.write_text(json.dumps(objects))
+    with StoreConnection(cluster.store_url) as store:
+        eventually(lambda: store.execute([("HLEN", RATERS)]) == [2])
     call = ("/getcost", {"cstmid": "vdf", "subj": "rif", "dest": "0256", "start": "2012-02-02T17:30:00Z"})
     _, before = cluster.get(call[0], **call[1])
     loaded = subprocess.run(
@@ -102,7 +106,7 @@ def test_requests_that_arrive_before_any_tariff_wait_for_it(
         assert cluster.get("/healthz")[0] == 200
         assert cluster.get("/readyz")[0] == 503
         answers: list[tuple[int, Any]] = []
-        target = "/debitbalance?cstmid=vdf&subj=rif&dest=0257@amount=1"
+        target = "/getcost?cstmid=vdf&subj=rif&dest=0256"
         waiting = threading.Thread(target=lambda: answers.append(cluster.get(target)))
         waiting.start()
         subprocess.run(

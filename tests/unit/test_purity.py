@@ -36,6 +36,12 @@ PURE = (
     "common/methods.py",
     "common/wire.py",
     "rater/descriptor.py",
+    "rater/tariff_check.py",
+    "rater/tariff_fields.py",
+    "rater/tariff_kinds.py",
+    "rater/tariff_plans.py",
+    "rater/tariff_rates.py",
+    "rater/tariff_report.py",
 )
 
 IMPURE = {
