@@ -303,7 +303,7 @@ class Dispatch:
             detail = "every rater is busy; nothing was done"
         body = self._late_bodies.get(detail)
         if body is None:
-            error = DeadlineExceeded(timeout_ms=self._settings.deadline_us // 1000, detail=detail)
+            error = DeadlineExceeded(detail=f"after {self._settings.deadline_us // 1000} ms {detail}")
             body = self._late_bodies[detail] = encode_error(error)
         return body
 
