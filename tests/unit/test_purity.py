@@ -29,8 +29,10 @@ EXACT = (
 
 PURE = (
     *EXACT,
+    "balancer/actions.py",
     "balancer/dispatch.py",
     "balancer/http_query.py",
+    "balancer/sharing.py",
     "common/errors.py",
     "common/jsonrpc.py",
     "common/methods.py",

@@ -1,0 +1,258 @@
+"""HTTP through a real balancer process and a fake rater that echoes what it was given."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from common.errors import StoreUnavailable, encode_error
+from common.methods import BY_HTTP_NAME, BY_NAME
+from common.wire import Reply, WorkItem
+from tests.integration.balancer_process import PATIENCE_S, BalancerProcess
+from tests.integration.fake_rater import FakeRater, echo
+
+QUERY = "cstmid=vdf&subj=rif&dest=0257"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def balancer() -> Iterator[BalancerProcess]:
+    with BalancerProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def rater(balancer: BalancerProcess) -> Iterator[FakeRater]:
+    with FakeRater(balancer.router_port, echo) as rater:
+        rater.wait_for(lambda rater: rater.joined)
+        yield rater
+        rater.goodbye()
+
+
+@pytest.mark.parametrize("path", sorted(BY_HTTP_NAME))
+@pytest.mark.parametrize("separator", "@&")
+def test_every_method_by_get_in_the_documents_spelling(
+    balancer: BalancerProcess, rater: FakeRater, path: str, separator: str
+) -> None:
+    reply = balancer.get(f"/{path}?{QUERY}{separator}amount=100")
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.body.items() >= {"DestinationPrefix": "0257", "Amount": 100}.items()
+    assert rater.received[-1].method == BY_HTTP_NAME[path].name
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (f"{QUERY}&amount=1.5".encode(), FORM),
+        (b'{"cstmid":"vdf","Subject":"rif","dest":"0257","Amount":1.5}', JSON),
+        (b'{"cstmid":"vdf","Subject":"rif","dest":"0257","Amount":1.5}', FORM),
+    ],
+)
+def test_a_post_takes_its_parameters_from_the_body(
+    balancer: BalancerProcess, rater: FakeRater, body: bytes, headers: dict[str, str]
+) -> None:
+    reply = balancer.request("POST", "/debitbalance", body, headers)
+    assert reply.status == 200
+    assert reply.body == {
+        "TOR": 0,
+        "CstmId": "vdf",
+        "Subject": "rif",
+        "DestinationPrefix": "0257",
+        "Amount": 1.5,
+    }
+
+
+def test_a_post_takes_parameters_from_query_and_body_but_none_twice(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    assert balancer.request("POST", f"/debitbalance?{QUERY}", b"amount=1", FORM).status == 200
+    reply = balancer.request("POST", f"/debitbalance?{QUERY}&amount=1", b"amount=1", FORM)
+    assert (reply.status, reply.body["error"]["data"]["field"]) == (400, "amount")
+
+
+@pytest.mark.parametrize(
+    ("given", "key"), [("k-1", "k-1"), ('"k-1"', "k-1"), ("x" * 256, "x" * 256), ('"', '"')]
+)
+def test_an_idempotency_key_travels_with_a_mutation_and_a_replay_is_marked(
+    balancer: BalancerProcess, rater: FakeRater, given: str, key: str
+) -> None:
+    reply = balancer.get(f"/debitbalance?{QUERY}&amount=1", Idempotency_Key=given)
+    assert rater.received[-1].client_key == key
+    assert reply.headers["idempotency-replayed"] == "true"  # `echo` replays whatever has a key
+    assert "idempotency-replayed" not in balancer.get(f"/debitbalance?{QUERY}&amount=1").headers
+    assert balancer.get(f"/getcost?{QUERY}", Idempotency_Key=given).status == 200
+    assert rater.received[-1].client_key == ""
+
+
+@pytest.mark.parametrize("key", ["", '""', "x" * 257, "caf\xe9"])
+def test_a_bad_idempotency_key_is_refused(balancer: BalancerProcess, key: str) -> None:
+    reply = balancer.get(f"/debitbalance?{QUERY}&amount=1", Idempotency_Key=key)
+    assert (reply.status, reply.body["error"]["data"]["field"]) == (400, "Idempotency-Key")
+
+
+def test_a_header_and_a_body_that_name_different_requests_are_refused(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    body = b'{"cstmid":"vdf","subj":"rif","dest":"1","amount":1,"RequestId":"a"}'
+    assert balancer.request("POST", "/debitsms", body, JSON | {"Idempotency-Key": "a"}).status == 200
+    reply = balancer.request("POST", "/debitsms", body, JSON | {"Idempotency-Key": "b"})
+    assert (reply.status, reply.body["error"]["data"]["field"]) == (400, "requestid")
+
+
+@pytest.mark.parametrize(
+    ("verb", "target", "status", "name"),
+    [
+        ("GET", "/getcost?cstmid=vdf&subj=rif", 400, "invalid_params"),
+        ("GET", f"/debitsms?{QUERY}@amount=lots", 400, "invalid_params"),
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/", 404, "not_found"),
+        ("PUT", "/getcost", 405, "method_not_allowed"),
+        ("GET", "/jsonrpc", 405, "method_not_allowed"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+    ],
+)
+def test_what_cannot_be_served_gets_its_status_and_a_json_body(
+    balancer: BalancerProcess, verb: str, target: str, status: int, name: str
+) -> None:
+    reply = balancer.request(verb, target)
+    assert (reply.status, reply.body["error"]["name"]) == (status, name)
+    assert set(reply.body["error"]) == {"code", "name", "message", "data"}
+    assert ("allow" in reply.headers) == (status == 405)
+
+
+def test_an_error_of_the_rater_has_the_status_of_its_class(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    error = StoreUnavailable(detail="down")
+
+    def refuse(item: WorkItem) -> Reply | None:
+        return Reply(item.seq, error.code, encode_error(error), False)
+
+    rater.respond = refuse
+    reply = balancer.get(f"/getcost?{QUERY}")
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert reply.body == {"error": json.loads(encode_error(error))}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_refused(balancer: BalancerProcess, chunked: bool) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", balancer.http_port, timeout=PATIENCE_S)
+    connection.putrequest("POST", "/jsonrpc")
+    if chunked:
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders()
+        for _ in range(17):
+            connection.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    else:
+        connection.putheader("Content-Length", str(1024 * 1024 + 1))
+        connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 413
+    assert json.loads(response.read())["error"]["name"] == "message_too_large"
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nBad Header\r\n\r\n", 400),
+        (b"GET /healthz?" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\n" + b"Name: value\r\n" * 5_000 + b"\r\n", 431),
+    ],
+)
+def test_what_is_not_http_or_too_large_is_refused_in_json(
+    balancer: BalancerProcess, raw: bytes, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+        sock.sendall(raw)
+        reply = b""
+        while b"}}" not in reply:
+            part = sock.recv(65536)
+            assert part
+            reply += part
+    assert reply.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def rpc(balancer: BalancerProcess, value: Any) -> tuple[int, Any]:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    reply = balancer.request("POST", "/jsonrpc", body, JSON)
+    return reply.status, reply.body
+
+
+def test_post_jsonrpc_serves_both_dialects_batches_and_notifications(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    params = {"Subject": "rif"}
+    old = {"id": 1, "method": "Responder.GetCost", "params": [params]}
+    new = {"jsonrpc": "2.0", "id": 2, "method": "Responder.DebitSMS", "params": params}
+    silent = {"jsonrpc": "2.0", "method": "Responder.DebitSMS", "params": params}
+    answer = {"jsonrpc": "2.0", "id": 2, "result": params}
+    assert rpc(balancer, old) == (200, {"id": 1, "result": params, "error": None})
+    assert rpc(balancer, new) == (200, answer)
+    assert rpc(balancer, [new, silent, new]) == (200, [answer, answer])
+    assert rpc(balancer, silent) == (204, None)
+    assert rpc(balancer, [silent, silent]) == (204, None)
+    assert len(rater.received) == 8
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, -32700),
+        (b"hello", 400, -32700),
+        (b"[]", 400, -32600),
+        (b"[" * 1000, 400, -32700),
+        (b'{"jsonrpc":"2.0","id":1}', 400, -32600),
+        (b'{"jsonrpc":"2.0","id":1,"method":"Responder.Nothing"}', 200, -32601),
+    ],
+)
+def test_post_jsonrpc_with_what_is_no_request_is_answered_in_json_rpc(
+    balancer: BalancerProcess, body: bytes, status: int, code: int
+) -> None:
+    got, answer = rpc(balancer, body)
+    assert (got, answer["error"]["code"]) == (status, code)
+
+
+def test_post_jsonrpc_without_a_body_is_refused(balancer: BalancerProcess) -> None:
+    assert rpc(balancer, b" ")[0] == 400
+
+
+def test_readyz_is_200_only_while_a_rater_with_a_tariff_is_there() -> None:
+    with BalancerProcess() as balancer:
+        reply = balancer.get("/readyz")
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert reply.body == {"status": "no rater with a tariff is there", "raters": 0, "tariff_epoch": 0}
+        with FakeRater(balancer.router_port, epoch=0) as rater:
+            rater.wait_for(lambda rater: rater.joined)
+            assert balancer.get("/readyz").status == 503
+            rater.epoch = 3
+            _wait_for_status(balancer, 200)
+            assert balancer.get("/readyz").body == {"status": "ready", "raters": 1, "tariff_epoch": 3}
+            assert balancer.request("HEAD", "/readyz").status == 200
+            rater.leave()
+            _wait_for_status(balancer, 503)
+        assert balancer.get("/healthz").body == {"status": "up"}
+
+
+def _wait_for_status(balancer: BalancerProcess, status: int) -> None:
+    while balancer.get("/readyz").status != status:  # ends by the test's own timeout at the latest
+        pass
+
+
+def test_one_connection_serves_many_requests(balancer: BalancerProcess, rater: FakeRater) -> None:
+    assert "getcost" in BY_HTTP_NAME
+    assert BY_NAME["Get"].name == "GetCost"
+    connection = http.client.HTTPConnection("127.0.0.1", balancer.http_port, timeout=PATIENCE_S)
+    for number in range(50):
+        connection.request("GET", f"/debitsms?{QUERY}&amount={number}")
+        assert json.loads(connection.getresponse().read())["Amount"] == number
+    connection.close()

@@ -1,0 +1,411 @@
+"""What dispatch does with requests and raters, one rule a test."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from balancer.actions import Action, Answer, Request, Send, SendDrained
+from balancer.dispatch import (
+    COPIES_PER_S,
+    MAX_ATTEMPTS,
+    MAX_RATERS,
+    MAX_TICK_GAP_US,
+    SILENCE_US,
+    Dispatch,
+    DispatchSettings,
+    Readiness,
+)
+from common.errors import DeadlineExceeded, Overloaded, Quarantined, ShuttingDown
+from common.wire import HEARTBEAT_MS
+
+MS = 1000
+SETTINGS = DispatchSettings(deadline_us=5000 * MS, attempt_timeout_us=1500 * MS, max_queued=100)
+A, B, C = b"a", b"b", b"c"
+
+
+def request(params: bytes = b"{}") -> Request:
+    return Request("GetCost", params, "", lambda code, body, replayed: None)
+
+
+def dispatch_with(*raters: bytes, credit: int = 10, settings: DispatchSettings = SETTINGS) -> Dispatch:
+    dispatch = Dispatch(settings)
+    dispatch.tick(0)
+    for rater in raters:
+        dispatch.state(rater, rater.decode(), credit, 1, 0)
+    return dispatch
+
+
+def submit(dispatch: Dispatch, count: int, now_us: int = 0) -> list[Request]:
+    requests = [request() for _ in range(count)]
+    for each in requests:
+        assert dispatch.submit(each, now_us) is None
+    return requests
+
+
+def sizes(actions: list[Send]) -> dict[bytes, int]:
+    counts = {send.rater_id: len(send.items) for send in actions}
+    assert len(counts) == len(actions), "more than one message for a rater"
+    return counts
+
+
+def seqs(actions: list[Send]) -> dict[bytes, list[int]]:
+    return {send.rater_id: [item.seq for item in send.items] for send in actions}
+
+
+def done(*seqs: int) -> list[list[object]]:
+    return [[seq, 0, b"1", False] for seq in seqs]
+
+
+def pass_time(dispatch: Dispatch, from_us: int, to_us: int, *beating: bytes) -> list[Action]:
+    """Ticks and heartbeats as the router makes them."""
+    actions: list[Action] = []
+    for now_us in range(from_us, to_us + 1, 50 * MS):
+        for rater in beating:
+            dispatch.state(rater, rater.decode(), 10, 1, now_us)
+        actions += dispatch.tick(now_us)
+        actions += dispatch.flush(now_us)
+    return actions
+
+
+def answers(actions: list[Action]) -> list[Answer]:
+    return [action for action in actions if isinstance(action, Answer)]
+
+
+def sends(actions: list[Action]) -> list[Send]:
+    return [action for action in actions if isinstance(action, Send)]
+
+
+def test_what_was_submitted_in_one_turn_leaves_as_one_message_per_rater_split_evenly() -> None:
+    dispatch = dispatch_with(A, B, C)
+    submit(dispatch, 8)
+    counts = sizes(dispatch.flush(0))
+    assert sorted(counts.values()) == [2, 3, 3]
+
+
+def test_the_least_loaded_rater_is_filled_first() -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 4)
+    dispatch.flush(0)
+    dispatch.state(B, "b", 10, 1, 0)
+    submit(dispatch, 2)
+    assert sizes(dispatch.flush(0)) == {B: 2}
+    submit(dispatch, 4)
+    assert sizes(dispatch.flush(0)) == {A: 1, B: 3}
+
+
+def test_raters_of_equal_load_take_turns() -> None:
+    dispatch = dispatch_with(A, B)
+    turns: Counter[bytes] = Counter()
+    for _ in range(10):
+        submit(dispatch, 1)
+        [send] = dispatch.flush(0)
+        turns[send.rater_id] += 1
+        dispatch.replies(send.rater_id, done(send.items[0].seq), 0)
+    assert turns == {A: 5, B: 5}
+
+
+def test_no_rater_gets_more_than_its_credit_and_the_rest_follows_its_replies() -> None:
+    dispatch = dispatch_with(A, credit=3)
+    submit(dispatch, 5)
+    [send] = dispatch.flush(0)
+    assert [item.seq for item in send.items] == [1, 2, 3]
+    assert dispatch.flush(0) == []
+    assert len(dispatch.replies(A, done(2), 0)) == 1
+    assert seqs(dispatch.flush(0)) == {A: [4]}
+
+
+def test_a_batch_fills_small_raters_and_gives_the_rest_to_large_ones() -> None:
+    dispatch = dispatch_with(A, credit=2)
+    dispatch.state(B, "b", 50, 1, 0)
+    submit(dispatch, 20)
+    assert sizes(dispatch.flush(0)) == {A: 2, B: 18}
+
+
+def test_a_changed_credit_is_taken_over() -> None:
+    dispatch = dispatch_with(A, credit=3)
+    submit(dispatch, 6)
+    dispatch.flush(0)
+    dispatch.state(A, "a", 5, 1, 0)
+    assert sizes(dispatch.flush(0)) == {A: 2}
+    dispatch.state(A, "a", 1, 1, 0)
+    dispatch.replies(A, done(1, 2, 3), 0)
+    assert dispatch.flush(0) == []
+
+
+@pytest.mark.parametrize(("credit", "epoch"), [(10, 0), (0, 1), (-5, 1)])
+def test_a_rater_without_tariff_or_credit_gets_no_work(credit: int, epoch: int) -> None:
+    dispatch = dispatch_with()
+    dispatch.state(A, "a", credit, epoch, 0)
+    submit(dispatch, 1)
+    assert dispatch.flush(0) == []
+    assert dispatch.readiness.raters == 0
+
+
+def test_readiness_counts_the_raters_that_can_work_and_names_the_newest_tariff() -> None:
+    dispatch = dispatch_with()
+    assert dispatch.readiness == Readiness(0, 0)
+    dispatch.state(A, "a", 10, 4, 0)
+    dispatch.state(B, "b", 10, 5, 0)
+    dispatch.state(C, "c", 10, 0, 0)
+    assert dispatch.readiness == Readiness(2, 5)
+    dispatch.leave(B, 0)
+    assert dispatch.readiness == Readiness(1, 4)
+
+
+def test_a_request_waits_for_a_rater_until_its_deadline() -> None:
+    dispatch = dispatch_with()
+    submit(dispatch, 1)
+    assert answers(pass_time(dispatch, 0, 4950 * MS)) == []
+    dispatch.state(A, "a", 10, 1, 4960 * MS)
+    assert sizes(dispatch.flush(4960 * MS)) == {A: 1}
+
+
+@pytest.mark.parametrize(
+    ("raters", "epoch", "credit", "where"),
+    [
+        ([], 0, 10, "no rater is there"),
+        ([A], 0, 10, "no rater has a tariff"),
+        ([A], 1, 1, "every rater is busy"),
+    ],
+)
+def test_the_deadline_error_says_where_the_request_was(
+    raters: list[bytes], epoch: int, credit: int, where: str
+) -> None:
+    dispatch = dispatch_with()
+    submit(dispatch, 2)
+    late: list[Answer] = []
+    for now_us in range(0, 5001 * MS, 50 * MS):
+        for rater in raters:
+            dispatch.state(rater, "a", credit, epoch, now_us)
+        dispatch.flush(now_us)
+        late += answers(dispatch.tick(now_us))
+    assert [answer.code for answer in late] == [DeadlineExceeded.code] * 2
+    error = msgspec.json.decode(late[1].body)
+    assert error["name"] == "deadline_exceeded"
+    assert f"after 5000 ms {where}" in error["message"]
+    assert "nothing was done" in error["message"]
+
+
+def test_after_the_deadline_the_credit_is_free_again_and_a_late_reply_is_dropped() -> None:
+    dispatch = dispatch_with(A, credit=1)
+    submit(dispatch, 1)
+    dispatch.flush(0)
+    [late] = answers(pass_time(dispatch, 0, 5000 * MS, A))
+    assert late.code == DeadlineExceeded.code
+    assert b"unknown" in late.body
+    assert dispatch.replies(A, done(1), 5001 * MS) == []
+    dispatch.state(A, "a", 1, 1, 5001 * MS)
+    submit(dispatch, 1, 5001 * MS)
+    assert sizes(dispatch.flush(5001 * MS)) == {A: 1}
+
+
+def test_beyond_max_queued_the_answer_is_overloaded_at_once() -> None:
+    dispatch = dispatch_with(A, credit=60)
+    submit(dispatch, 60)
+    dispatch.flush(0)
+    submit(dispatch, 40)
+    refusal = dispatch.submit(request(), 0)
+    assert refusal is not None
+    assert refusal.code == Overloaded.code
+    assert b"100 requests" in refusal.body
+    dispatch.replies(A, done(1), 0)
+    assert dispatch.submit(request(), 0) is None
+
+
+def test_a_silent_raters_requests_go_first_under_the_same_sequence_numbers() -> None:
+    dispatch = dispatch_with(A, credit=2)
+    submit(dispatch, 4)
+    dispatch.flush(0)
+    actions: list[Action] = []
+    for now_us in range(0, SILENCE_US, 50 * MS):
+        actions += dispatch.tick(now_us)
+    assert actions == []
+    dispatch.state(B, "b", 3, 1, SILENCE_US)
+    assert dispatch.tick(SILENCE_US) == []
+    assert dispatch.rater_ids() == [B]
+    assert seqs(dispatch.flush(SILENCE_US)) == {B: [1, 2, 3]}
+
+
+def test_replies_are_signs_of_life() -> None:
+    dispatch = dispatch_with(A)
+    for now_us in range(0, 10 * SILENCE_US, 50 * MS):
+        dispatch.replies(A, [], now_us)
+        dispatch.tick(now_us)
+    assert dispatch.rater_ids() == [A]
+
+
+def test_silence_does_not_count_while_the_balancer_itself_was_held_up() -> None:
+    dispatch = dispatch_with(A)
+    dispatch.tick(400 * MS)
+    dispatch.tick(400 * MS + 10 * SILENCE_US)
+    assert dispatch.rater_ids() == [A]
+    gap_us = MAX_TICK_GAP_US // 2
+    for step in range(10):
+        dispatch.tick(400 * MS + 10 * SILENCE_US + step * gap_us)
+    assert dispatch.rater_ids() == []
+
+
+def test_a_request_whose_raters_died_twice_is_quarantined() -> None:
+    dispatch = dispatch_with(A, B)
+    submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    assert dispatch.lost(first.rater_id) == []
+    [second] = dispatch.flush(0)
+    assert second.rater_id != first.rater_id
+    [answer] = answers(dispatch.lost(second.rater_id))
+    assert answer.code == Quarantined.code
+    assert dispatch.unanswered == 0
+
+
+def test_raters_that_leave_in_order_or_never_got_the_message_are_no_deaths() -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 1)
+    for number in range(10):
+        [send] = dispatch.flush(0)
+        if number % 3 == 0:
+            assert dispatch.goodbye(send.rater_id) == []
+        elif number % 3 == 1:
+            assert dispatch.lost(send.rater_id, unsent=[1]) == []
+        else:
+            dispatch.leave(send.rater_id, 0)
+            assert dispatch.lost(send.rater_id) == []
+        dispatch.state(f"next{number}".encode(), "next", 10, 1, 0)
+    [send] = dispatch.flush(0)
+    assert len(dispatch.replies(send.rater_id, done(1), 0)) == 1
+
+
+def test_a_leaving_rater_gets_no_more_work_but_its_replies_count() -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 2)
+    dispatch.flush(0)
+    assert dispatch.leave(A, 0) == [SendDrained(A)]
+    dispatch.state(A, "a", 10, 1, 0)
+    submit(dispatch, 1)
+    assert dispatch.flush(0) == []
+    assert len(dispatch.replies(A, done(1, 2), 0)) == 2
+    assert dispatch.goodbye(A) == []
+    assert dispatch.rater_ids() == []
+
+
+def test_a_leaving_rater_that_was_taken_for_dead_does_not_come_back_by_its_heartbeats() -> None:
+    dispatch = dispatch_with()
+    assert dispatch.leave(A, 0) == [SendDrained(A)]
+    dispatch.state(A, "a", 10, 1, 0)
+    submit(dispatch, 1)
+    assert dispatch.flush(0) == []
+
+
+def test_replies_of_strangers_and_for_others_requests_are_dropped() -> None:
+    dispatch = dispatch_with(A, B)
+    submit(dispatch, 1)
+    [send] = dispatch.flush(0)
+    other = B if send.rater_id == A else A
+    assert dispatch.replies(b"stranger", done(1), 0) == []
+    assert dispatch.replies(other, done(1), 0) == []
+    assert dispatch.replies(send.rater_id, done(99, -1), 0) == []
+    assert len(dispatch.replies(send.rater_id, done(1, 1), 0)) == 1
+    assert dispatch.replies(send.rater_id, done(1), 0) == []
+
+
+def test_an_attempt_without_reply_is_sent_to_another_rater_and_the_first_reply_wins() -> None:
+    dispatch = dispatch_with(A, B)
+    [only] = submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    copies = sends(pass_time(dispatch, 0, 1500 * MS, A, B))
+    assert [send.items for send in copies] == [first.items]
+    assert copies[0].rater_id != first.rater_id
+    [answer] = dispatch.replies(copies[0].rater_id, [[1, 0, b"2", True]], 1500 * MS)
+    assert answer == Answer(only, 0, b"2", True)
+    assert dispatch.replies(first.rater_id, done(1), 1500 * MS) == []
+
+
+def test_the_slower_copy_keeps_its_credit_until_its_reply() -> None:
+    dispatch = dispatch_with(A, B, credit=1)
+    submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    now_us = 1500 * MS
+    for at_us in range(0, now_us + 1, 50 * MS):
+        for rater in (A, B):
+            dispatch.state(rater, "", 1, 1, at_us)
+        copies = sends(dispatch.tick(at_us))
+    dispatch.replies(copies[0].rater_id, done(1), now_us)
+    submit(dispatch, 2, now_us)
+    assert sizes(dispatch.flush(now_us)) == {copies[0].rater_id: 1}
+    dispatch.replies(first.rater_id, done(1), now_us)
+    assert sizes(dispatch.flush(now_us)) == {first.rater_id: 1}
+
+
+def test_a_request_has_a_bounded_number_of_attempts() -> None:
+    raters = [bytes([65 + n]) for n in range(6)]
+    dispatch = dispatch_with(*raters)
+    submit(dispatch, 1)
+    actions = [*dispatch.flush(0), *pass_time(dispatch, 0, 4950 * MS, *raters)]
+    used = [send.rater_id for send in sends(actions)]
+    assert len(used) == MAX_ATTEMPTS
+    assert len(set(used)) == MAX_ATTEMPTS
+
+
+def test_second_copies_take_from_a_budget() -> None:
+    settings = DispatchSettings(max_queued=10_000)
+    dispatch = dispatch_with(A, credit=10_000, settings=settings)
+    submit(dispatch, 2000)
+    dispatch.flush(0)
+    copies = 0
+    for now_us in range(0, 3001 * MS, 50 * MS):
+        for rater in (A, B):
+            dispatch.state(rater, "", 10_000, 1, now_us)
+        copies += sum(len(send.items) for send in sends(dispatch.tick(now_us)))
+    assert 0 < copies <= 2000 // 10 + COPIES_PER_S * 4
+
+
+def test_there_is_no_second_copy_without_another_rater_with_credit() -> None:
+    dispatch = dispatch_with(A, B, credit=1)
+    submit(dispatch, 2)
+    dispatch.flush(0)
+    actions: list[Action] = []
+    for now_us in range(0, 4950 * MS, 50 * MS):
+        for rater in (A, B):
+            dispatch.state(rater, "", 1, 1, now_us)
+        actions += dispatch.tick(now_us)
+    assert actions == []
+
+
+def test_when_a_copys_rater_dies_the_other_one_still_answers() -> None:
+    dispatch = dispatch_with(A, B)
+    submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    [copy] = sends(pass_time(dispatch, 0, 1500 * MS, A, B))
+    assert dispatch.lost(first.rater_id) == []
+    assert dispatch.flush(1500 * MS) == []
+    assert len(dispatch.replies(copy.rater_id, done(1), 1500 * MS)) == 1
+
+
+def test_after_close_new_requests_are_refused_and_old_ones_run_on() -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 1)
+    dispatch.close()
+    refusal = dispatch.submit(request(), 0)
+    assert refusal is not None
+    assert refusal.code == ShuttingDown.code
+    [send] = dispatch.flush(0)
+    assert dispatch.unanswered == 1
+    assert len(dispatch.replies(send.rater_id, done(1), 0)) == 1
+    assert dispatch.unanswered == 0
+
+
+def test_the_number_of_raters_is_bounded() -> None:
+    dispatch = dispatch_with()
+    for number in range(MAX_RATERS):
+        assert dispatch.state(str(number).encode(), "", 1, 1, 0)
+    assert not dispatch.state(b"one more", "", 1, 1, 0)
+    assert dispatch.leave(b"one more", 0) == [SendDrained(b"one more")]
+    assert len(dispatch.rater_ids()) == MAX_RATERS
+
+
+def test_heartbeats_are_frequent_enough_for_two_retries_before_the_deadline() -> None:
+    assert SILENCE_US == HEARTBEAT_MS * 1000 * 3
+    assert 3 * DispatchSettings().attempt_timeout_us < DispatchSettings().deadline_us
+    assert DispatchSettings().deadline_us > 2 * SILENCE_US
