@@ -16,7 +16,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("common.up_command:up", "Run a whole cluster on this machine: store, balancer and raters."),
     "balancer": ("balancer.command:balancer", "Run a balancer: the JSON-RPC and HTTP gateways."),
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
-    "load": ("rater.load_command:load", "Load tariff files as a new version, and open accounts."),
+    "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
 }
 """Name → (module:attribute, one line for the list of commands)."""

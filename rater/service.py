@@ -42,13 +42,13 @@ from rater.accounts import (
     read_command,
     store_error,
 )
-from rater.call_cost import encode_call_cost
 from rater.descriptor import Descriptor, parse_descriptor
 from rater.keys import AccountKeys, account_keys
-from rater.rating import Call, rate_call
+from rater.rating.call_cost import encode_call_cost
+from rater.rating.session_time import max_session_us
+from rater.rating.snapshot import CompiledTariff, Snapshot
+from rater.rating.spans import Call, rate_call
 from rater.scripts import execute
-from rater.session_time import max_session_us
-from rater.snapshot import CompiledTariff, Snapshot
 
 log = logging.getLogger(__name__)
 

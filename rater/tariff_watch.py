@@ -18,7 +18,7 @@ from typing import Final
 from common.errors import RatelError
 from common.store import StoreConnection
 from rater.keys import RATERS
-from rater.snapshot import CompiledTariff, Snapshot, compile_tariff
+from rater.rating.snapshot import CompiledTariff, Snapshot, compile_tariff
 from rater.tariff_store import read_active, read_version
 
 log = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from common.errors import StoreUnavailable
 from common.store import StoreConnection
 from rater.accounts import parse_account, read_command
 from rater.keys import RATERS, TARIFF_EPOCH, account_keys, tariff_chunk_key
-from rater.load_command import load
+from rater.loader.command import load
+from rater.loader.load import LoadOptions, LoadResult, load_paths, wait_for_raters
 from rater.model import Account, Destination, Plan, Tariff
-from rater.tariff_load import LoadOptions, LoadResult, load_paths, wait_for_raters
 from rater.tariff_store import (
     Active,
     publish,
@@ -288,11 +288,11 @@ def test_a_load_that_ended_between_tariff_and_accounts_is_completed_by_another(
             raise StoreUnavailable(detail="gone")
         return real(store, commands)
 
-    from rater import tariff_load
+    from rater.loader import load
 
-    real = tariff_load.execute
+    real = load.execute
     with monkeypatch.context() as patch:
-        patch.setattr(tariff_load, "execute", dies)
+        patch.setattr(load, "execute", dies)
         assert loader(files).exit_code == 3
     assert read_active(store).versions == {"vdf": 1}
     assert account(store, "s0") is not None
@@ -343,13 +343,13 @@ def test_a_partial_load_on_a_damaged_version_is_refused(loader: Loader, store: S
 def test_a_load_that_lost_says_so(
     loader: Loader, store: StoreConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rater import tariff_load
+    from rater.loader import load
 
     def late(*args: Any) -> Any:
         publish(store, [tariff()], {}, {})
         return publish(*args)
 
-    monkeypatch.setattr(tariff_load, "publish", late)
+    monkeypatch.setattr(load, "publish", late)
     result = loader(sample_files())
     assert result.exit_code == 1
     assert "someone else loaded meanwhile; nothing was switched, load again" in result.stderr

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rater.loader.assembly import TenantLoad, assemble
+from rater.loader.fields import Source
+from rater.loader.files import Contents, read_text
+from rater.loader.report import Report
 from rater.model import Tariff
-from rater.tariff_assembly import TenantLoad, assemble
-from rater.tariff_fields import Source
-from rater.tariff_files import Contents, read_text
-from rater.tariff_report import Report
 
 RATES = "activation_periods.json"
 DESTINATIONS = "destinations.json"

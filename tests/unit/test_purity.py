@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 EXACT = (
     "common/money.py",
     "common/times.py",
-    "rater/call_cost.py",
-    "rater/intervals.py",
+    "rater/rating/call_cost.py",
+    "rater/rating/intervals.py",
     "rater/model.py",
-    "rater/rating.py",
-    "rater/schedule.py",
-    "rater/session_time.py",
-    "rater/snapshot.py",
+    "rater/rating/spans.py",
+    "rater/rating/schedule.py",
+    "rater/rating/session_time.py",
+    "rater/rating/snapshot.py",
 )
 """Pure, and without floats."""
 
@@ -38,12 +38,12 @@ PURE = (
     "common/methods.py",
     "common/wire.py",
     "rater/descriptor.py",
-    "rater/tariff_check.py",
-    "rater/tariff_fields.py",
-    "rater/tariff_kinds.py",
-    "rater/tariff_plans.py",
-    "rater/tariff_rates.py",
-    "rater/tariff_report.py",
+    "rater/loader/check.py",
+    "rater/loader/fields.py",
+    "rater/loader/kinds.py",
+    "rater/loader/plans.py",
+    "rater/loader/rates.py",
+    "rater/loader/report.py",
 )
 
 IMPURE = {

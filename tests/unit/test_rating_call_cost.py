@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rater.call_cost import encode_call_cost
 from rater.model import Account, ActivationPeriod, Bucket, Destination, Interval, Rate, Tariff
-from rater.rating import Call, rate_call
-from rater.snapshot import compile_tariff
+from rater.rating.call_cost import encode_call_cost
+from rater.rating.snapshot import compile_tariff
+from rater.rating.spans import Call, rate_call
 from tests.unit.rating_oracle import (
     DAY,
     MAX_CALL,

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rater.model import ANY_SUBJECT, Account, Bucket, Destination, Plan, Rate, Tariff, Threshold
-from rater.rating import Call, CallCost, rate_call
-from rater.schedule import load_zone
-from rater.snapshot import compile_tariff
+from rater.rating.schedule import load_zone
+from rater.rating.snapshot import compile_tariff
+from rater.rating.spans import Call, CallCost, rate_call
 from tests.unit.rating_oracle import (
     DAY,
     HOUR,

@@ -18,8 +18,8 @@ from rater.model import (
     Tariff,
     Threshold,
 )
-from rater.rating import Call, CallCost, rate_call
-from rater.snapshot import CompiledTariff, compile_tariff
+from rater.rating.snapshot import CompiledTariff, compile_tariff
+from rater.rating.spans import Call, CallCost, rate_call
 from tests.unit.rating_oracle import (
     HOUR,
     MAX_CALL,

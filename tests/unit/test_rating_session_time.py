@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from common.errors import CallTooLong, NoRate, NotActive
 from rater.model import Account, Bucket, Destination, Plan, Tariff, Threshold, spendable_micros
-from rater.rating import Call, rate_call
-from rater.session_time import max_session_us
-from rater.snapshot import CompiledTariff, compile_tariff
+from rater.rating.session_time import max_session_us
+from rater.rating.snapshot import CompiledTariff, compile_tariff
+from rater.rating.spans import Call, rate_call
 from tests.unit.rating_oracle import (
     BROKER,
     MAX_CALL,

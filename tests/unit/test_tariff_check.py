@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rater.loader.check import find_gaps, find_overlaps
 from rater.model import DAY_S, Interval
-from rater.tariff_check import find_gaps, find_overlaps
 from tests.unit.tariff_sample import BUDGETS, DESTINATIONS, PLANS, RATES, FakeActive, read, sample_files
 
 HOUR_S = 3600

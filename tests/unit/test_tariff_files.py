@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from common.times import parse_rfc3339
+from rater.loader.files import read_paths
+from rater.loader.report import Report
 from rater.model import Account, Bucket, Destination, Interval, Threshold
-from rater.tariff_files import read_paths
-from rater.tariff_report import Report
 from tests.unit.tariff_sample import (
     BUDGETS,
     DESTINATIONS,

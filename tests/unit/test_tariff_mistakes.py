@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rater.tariff_report import MAX_SHOWN
+from rater.loader.report import MAX_SHOWN
 from tests.unit.tariff_sample import (
     BUDGETS,
     DESTINATIONS,

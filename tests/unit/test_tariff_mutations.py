@@ -13,7 +13,7 @@ from common.money import LIMIT
 from rater.accounts import open_command
 from rater.keys import account_keys
 from rater.model import Tariff
-from rater.snapshot import compile_tariff
+from rater.rating.snapshot import compile_tariff
 from tests.unit.tariff_sample import FakeActive, read, sample_files
 
 BYTES = {name: json.dumps(value, indent=1).encode() for name, value in sample_files().items()}

@@ -13,9 +13,9 @@ import click
 from common.errors import RatelError, StoreUnavailable
 from common.store import StoreUrlError, default_store_url
 from rater.accounts import Opening
-from rater.tariff_fields import MAX_NAME_CHARS
-from rater.tariff_load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
-from rater.tariff_report import MAX_SHOWN, Report, quote
+from rater.loader.fields import MAX_NAME_CHARS
+from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
+from rater.loader.report import MAX_SHOWN, Report, quote
 
 EXIT_REFUSED: Final = 1
 EXIT_STORE: Final = 3

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from common.money import LIMIT, NotExact, Number, parse_decimal, to_micros, to_nanos
-from rater.tariff_report import Report, describe, quote
+from rater.loader.report import Report, describe, quote
 
 MAX_NAME_CHARS: Final = 256
 """Of tenants, subjects, prefixes and ids: they become parts of keys and are compared on every call."""

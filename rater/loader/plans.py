@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from rater.loader.fields import MAX_NAME_CHARS, Fields, Shape
+from rater.loader.report import describe
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Destination, Plan, Threshold
-from rater.tariff_fields import MAX_NAME_CHARS, Fields, Shape
-from rater.tariff_report import describe
 
 MAX_PRIORITY: Final = 2**31 - 1
 MAX_THRESHOLDS: Final = 64

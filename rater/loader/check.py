@@ -16,8 +16,8 @@ from itertools import combinations
 from typing import Final, NamedTuple
 
 from common.times import format_rfc3339
+from rater.loader.report import Report, quote
 from rater.model import DAY_S, Account, Bucket, Interval, Plan, Rate
-from rater.tariff_report import Report, quote
 
 MAX_PLACES: Final = 5
 """Gaps or overlaps that one message lists; the rest is counted."""

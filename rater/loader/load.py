@@ -25,11 +25,11 @@ from common.store import StoreConnection
 from common.times import format_rfc3339
 from rater.accounts import Opening, open_command, parse_open_reply, store_error
 from rater.keys import RATERS, account_keys
+from rater.loader.assembly import TenantLoad, assemble
+from rater.loader.files import read_paths
+from rater.loader.report import Report
 from rater.model import Account, Tariff
 from rater.scripts import execute
-from rater.tariff_assembly import TenantLoad, assemble
-from rater.tariff_files import read_paths
-from rater.tariff_report import Report
 from rater.tariff_store import Active, publish, read_active, read_version
 
 STORE_TIMEOUT_MS: Final = 10_000

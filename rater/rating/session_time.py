@@ -13,7 +13,8 @@ from bisect import bisect_left
 from typing import Final
 
 from rater.model import Account, spendable_micros
-from rater.rating import (
+from rater.rating.snapshot import CompiledTariff
+from rater.rating.spans import (
     Route,
     charge_micros,
     check_length,
@@ -22,7 +23,6 @@ from rater.rating import (
     find_discount,
     price_pieces,
 )
-from rater.snapshot import CompiledTariff
 
 STEPS: Final = 10
 

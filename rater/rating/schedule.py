@@ -23,8 +23,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from common.times import DAY_US, MAX_INSTANT_US, MIN_INSTANT_US, SECOND_US
-from rater.intervals import CompiledInterval
 from rater.model import Interval
+from rater.rating.intervals import CompiledInterval
 
 Winner = CompiledInterval | None
 """None: no interval applies."""

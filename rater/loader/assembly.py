@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from rater.loader.check import buckets_of, check_buckets, check_rate
+from rater.loader.files import Contents, Item
+from rater.loader.report import Report, quote
 from rater.model import Account, Destination, Plan, Rate, Tariff
-from rater.tariff_check import buckets_of, check_buckets, check_rate
-from rater.tariff_files import Contents, Item
-from rater.tariff_report import Report, quote
 
 T = TypeVar("T")
 

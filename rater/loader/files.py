@@ -17,12 +17,12 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from rater.loader.fields import Fields, JsonNumber, Source
+from rater.loader.kinds import SHAPES, Kind, kind_of, kinds_in_name
+from rater.loader.plans import read_budget, read_destination, read_plan
+from rater.loader.rates import read_rate
+from rater.loader.report import Report, describe, quote
 from rater.model import Account, Destination, Plan, Rate
-from rater.tariff_fields import Fields, JsonNumber, Source
-from rater.tariff_kinds import SHAPES, Kind, kind_of, kinds_in_name
-from rater.tariff_plans import read_budget, read_destination, read_plan
-from rater.tariff_rates import read_rate
-from rater.tariff_report import Report, describe, quote
 
 T = TypeVar("T")
 

@@ -16,10 +16,10 @@ import msgspec
 from common.errors import CallTooLong, InvalidParams, NoRate, NotActive
 from common.money import NANO, format_micros, price_of
 from common.times import SECOND_US, format_rfc3339
-from rater.intervals import CompiledInterval
 from rater.model import Account, spendable_micros
-from rater.schedule import Piece, Winner, walk
-from rater.snapshot import CompiledRate, CompiledTariff, RatePlan
+from rater.rating.intervals import CompiledInterval
+from rater.rating.schedule import Piece, Winner, walk
+from rater.rating.snapshot import CompiledRate, CompiledTariff, RatePlan
 
 
 class Call(NamedTuple):

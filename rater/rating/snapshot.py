@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from rater.intervals import compile_intervals
 from rater.model import ANY_SUBJECT, ActivationPeriod, Destination, Interval, Plan, Rate, Tariff
-from rater.schedule import Schedule, Zone, load_zone
+from rater.rating.intervals import compile_intervals
+from rater.rating.schedule import Schedule, Zone, load_zone
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 
-from rater.tariff_fields import Shape
-from rater.tariff_plans import BUDGET, DESTINATION, PLAN
-from rater.tariff_rates import RATE
+from rater.loader.fields import Shape
+from rater.loader.plans import BUDGET, DESTINATION, PLAN
+from rater.loader.rates import RATE
 
 
 class Kind(Enum):

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Final
 
 from common.times import format_rfc3339, parse_rfc3339
+from rater.loader.fields import Fields, Shape
+from rater.loader.report import describe, quote
 from rater.model import DAY_S, ActivationPeriod, Interval, Rate
-from rater.tariff_fields import Fields, Shape
-from rater.tariff_report import describe, quote
 
 MAX_INTERVALS: Final = 1000
 """Of one activation period. A call looks at them at each border; real price lists have a dozen."""

@@ -1,0 +1,6 @@
+"""Tariff files into the store: read, checked as a whole, published as a version.
+
+`command` is `ratel load`, `load` its steps in order: `files` reads, `kinds`, `rates`, `plans` and
+`fields` turn objects into values, `assembly` puts them together by tenant, `check` finds what is
+suspicious, `report` keeps what there is to say. Versions in the store: `rater.tariff_store`.
+"""
