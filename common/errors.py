@@ -77,7 +77,12 @@ class NestedTooDeep(CallerError):
 
 class CallTooLong(CallerError):
     code, name, http_status = -32003, "call_too_long", 400
-    template = "the call lasts {seconds} s, the longest that is rated is {limit_seconds} s"
+    template = "a call of {seconds} s is too long, the longest that is rated is {limit_seconds} s"
+
+
+class ResultTooLarge(CallerError):
+    code, name, http_status = -32004, "result_too_large", 400
+    template = "the result has {size_bytes} bytes, the limit is {limit_bytes}: ask about a shorter call"
 
 
 # --- the request is understood and refused ------------------------------------------------------

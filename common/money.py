@@ -10,6 +10,7 @@ in micros are the same number.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -28,6 +29,9 @@ MAX_NUMBER_CHARS: Final = 64
 Number = int | Decimal
 
 
+_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?[eE][+-]?\d+", re.ASCII)
+
+
 class NotExact(ValueError):
     """The number can't be held exactly; the text says why."""
 
@@ -41,6 +45,8 @@ def parse_decimal(text: str) -> Decimal:
     try:
         value = Decimal(text)
     except InvalidOperation:
+        if _NUMBER.fullmatch(text):  # its exponent is beyond even what Decimal holds
+            raise NotExact(f"outside ±{_format(LIMIT, MICRO)}, or more decimals than are held") from None
         raise NotExact(f"not a number: {text!r}") from None
     if not value.is_finite():
         raise NotExact(f"not a finite number: {text!r}")

@@ -140,7 +140,9 @@ def rater(
         click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")
     endpoints = balancers or (() if direct else (Address("127.0.0.1", 2000),))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links = [Link(context, f"tcp://{endpoint}", name, credit) for endpoint in endpoints]
+    # A name may be given, and lives again after a restart; to a balancer each life is another rater.
+    identity = f"{name}-{secrets.token_hex(8)}"
+    links = [Link(context, f"tcp://{endpoint}", identity, credit) for endpoint in endpoints]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
     log.info(

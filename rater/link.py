@@ -1,20 +1,24 @@
 """One rater's connection to one balancer: a DEALER socket, its clock difference, its replies.
 
 Deadlines arrive on the balancer's monotonic clock. The difference to ours is estimated as the
-least (our time of receipt − its time of sending) seen since that balancer process appeared: the
-least is the one with the shortest way, so a message that was held up, or a rater that was
-stopped, does not make old work look young. Clock steps of either host do not matter.
+least (our time of receipt − its time of sending) seen lately: the least is the one with the shortest
+way, so a message that was held up, or a rater that was stopped, does not make old work look young.
+"Lately" is this and the last period of a few heartbeats, because monotonic clocks of two hosts
+drift apart, and one of them stands still while its machine is paused. Clock steps do not matter.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 import zmq
 
 from common.methods import BY_NAME
 from common.wire import (
+    HEARTBEAT_MS,
     Kind,
     Reply,
     WireError,
@@ -39,6 +43,22 @@ MAX_RECONNECT_MS: Final = 500
 """A balancer that was restarted is found again within this."""
 
 
+DIFFERENCE_PERIOD_US: Final = 10 * HEARTBEAT_MS * 1000
+"""Ten heartbeats: enough to have one that was not held up, and after two periods an error is over."""
+
+DONE_BYTES: Final = 4 * 1024 * 1024
+"""Replies in one message, about: with one more result it stays below `MAX_FRAME_BYTES`."""
+
+CONNECTION_HEARTBEAT_MS: Final = 500
+CONNECTION_TIMEOUT_MS: Final = 2000
+"""A connection on which nothing comes back for this long is given up and made anew. These are ZeroMQ's
+own heartbeats: they go on while the work loop is busy."""
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
 class Peer:
     """One life of a balancer process: where answers to its requests go.
 
@@ -46,12 +66,23 @@ class Peer:
     to its predecessor's requests.
     """
 
-    __slots__ = ("clock_difference_us", "id", "replies")
-
-    def __init__(self, balancer_id: str, clock_difference_us: int) -> None:
+    def __init__(self, balancer_id: str, difference_us: int, now_us: int) -> None:
         self.id = balancer_id
-        self.clock_difference_us = clock_difference_us
         self.replies: list[Reply] = []
+        self._least_us = self._least_before_us = difference_us
+        self._period_ends_us = now_us + DIFFERENCE_PERIOD_US
+
+    @property
+    def clock_difference_us(self) -> int:
+        """What to add to its clock to get ours."""
+        return min(self._least_us, self._least_before_us)
+
+    def see(self, difference_us: int, now_us: int) -> None:
+        if now_us < self._period_ends_us:
+            self._least_us = min(self._least_us, difference_us)
+        else:
+            self._least_before_us, self._least_us = self._least_us, difference_us
+            self._period_ends_us = now_us + DIFFERENCE_PERIOD_US
 
     def reply(self, seq: int, outcome: Outcome) -> None:
         self.replies.append(Reply(seq, outcome.code, outcome.body, outcome.replayed))
@@ -61,11 +92,17 @@ class Link:
     """A link sends nothing while the balancer is away: `ZMQ_IMMEDIATE` keeps no queue for it."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: str, credit: int
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        identity: str,
+        credit: int,
+        clock_us: Callable[[], int] = monotonic_us,
     ) -> None:
         self.endpoint = endpoint
         self.drained = False
         self._credit = credit
+        self._clock_us = clock_us
         self._peer: Peer | None = None
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.IDENTITY, identity.encode())
@@ -74,9 +111,13 @@ class Link:
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
         self.socket.setsockopt(zmq.SNDHWM, 0)  # bounded by the credit: replies never outnumber work
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, CONNECTION_HEARTBEAT_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, CONNECTION_TIMEOUT_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TTL, CONNECTION_TIMEOUT_MS)
+        self.socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         self.socket.connect(endpoint)
 
-    def receive(self, now_us: int) -> list[Job]:
+    def receive(self) -> list[Job]:
         """The jobs that have arrived, a bounded number of frames of them."""
         jobs: list[Job] = []
         for _ in range(MAX_FRAMES_A_TURN):
@@ -90,31 +131,43 @@ class Link:
                 log.warning("balancer=%s bad message: %s", self.endpoint, error)
                 continue
             if kind is Kind.WORK:
-                peer = self._see(fields[0], fields[1], now_us)
+                peer = self._see(fields[0], fields[1])
                 jobs += [_job(peer, *item) for item in fields[2]]
             elif kind is Kind.BEAT:
-                self._see(fields[0], fields[1], now_us)
+                self._see(fields[0], fields[1])
             elif kind is Kind.DRAINED:
                 self.drained = True
         return jobs
 
-    def _see(self, balancer_id: str, sent_us: int, now_us: int) -> Peer:
+    def _see(self, balancer_id: str, sent_us: int) -> Peer:
+        now_us = self._clock_us()  # after the receipt: a pause before it must not be taken for lead
         difference_us = now_us - sent_us
         if self._peer is None or self._peer.id != balancer_id:
             log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
-            self._peer = Peer(balancer_id, difference_us)
-        elif difference_us < self._peer.clock_difference_us:
-            self._peer.clock_difference_us = difference_us
+            self._peer = Peer(balancer_id, difference_us, now_us)
+        else:
+            self._peer.see(difference_us, now_us)
         return self._peer
 
     def flush(self) -> None:
-        """Send the replies of this turn as one message."""
-        if self._peer is not None and self._peer.replies:
-            self._send(encode_done(self._peer.id, self._peer.replies))
-            self._peer.replies.clear()
+        """Send the replies of this turn as one message, or as several where they are large."""
+        if self._peer is None or not self._peer.replies:
+            return
+        batch: list[Reply] = []
+        size = 0
+        for reply in self._peer.replies:
+            batch.append(reply)
+            size += len(reply.body)
+            if size >= DONE_BYTES:
+                self._send(encode_done(self._peer.id, batch))
+                batch, size = [], 0
+        if batch:
+            self._send(encode_done(self._peer.id, batch))
+        self._peer.replies.clear()
 
-    def beat(self, name: str, tariff_epoch: int) -> None:
-        self._send(encode_state(name, self._credit, tariff_epoch))
+    def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:
+        """A heartbeat. A rater that can do nothing now offers no credit, and so gets no new work."""
+        self._send(encode_state(name, self._credit if takes_work else 0, tariff_epoch))
 
     def leave(self) -> None:
         # A balancer that is away has nothing more to send: there is nobody to wait for.

@@ -5,9 +5,9 @@ command for the store and what to do with the reply. The commands of all steps g
 reply gives an outcome or a further step. Most requests take one step, those that depend on the
 account's tariff plan take two.
 
-A request that fails, in whatever way, has its own outcome and never touches its neighbours'. When
-the store is out of reach, the outcomes not decided yet are None: the caller may process those jobs
-again, since a mutation is done at most once under its token.
+A request that fails, in whatever way, has its own outcome and never touches its neighbours'. What
+could not be decided is `Undecided`, and may be processed again, since a mutation is done at most once
+under its token.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
 
 from redis.exceptions import ResponseError
@@ -24,11 +25,13 @@ from common.errors import (
     MethodNotFound,
     Overloaded,
     RatelError,
+    ResultTooLarge,
     StoreUnavailable,
     UnknownSubject,
     UnknownTenant,
     encode_error,
 )
+from common.logs import Throttle
 from common.methods import Method
 from common.money import format_micros
 from common.store import Command, Reply, StoreConnection
@@ -59,8 +62,22 @@ TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its
 deadline, and the script itself refuses what comes later, so any margin above clock errors will do."""
 
+READ: Final = b"HGETALL"
+"""The command that reads an account: equal ones are sent once, and can be left and repeated."""
+
 PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY")
 """The store's words for states that end by themselves: the command was not run, and is tried again."""
+
+
+TIME_BUDGET_US: Final = 50_000
+"""Rating in one batch; reads beyond it are left for the next. A call of a month at hourly prices takes
+10 ms to rate, and a work loop that is not heard from for 1.5 s is taken for dead."""
+
+WARN_EVERY_S: Final = 5.0
+"""A store that is away is reported no more often than this."""
+
+MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
+"""A result with its neighbours must fit into a frame (`common.wire.MAX_FRAME_BYTES`)."""
 
 
 class Origin(Protocol):
@@ -84,6 +101,8 @@ class Job(NamedTuple):
     """Names this request among all, for retries by the balancer or by this rater."""
     deadline_us: int
     """On this process's monotonic clock."""
+    attempted: bool = False
+    """Whether a command for it may have reached the store before."""
 
 
 class Outcome(NamedTuple):
@@ -92,6 +111,13 @@ class Outcome(NamedTuple):
     body: bytes
     """JSON text: the result or the error object."""
     replayed: bool
+
+
+class Undecided(Enum):
+    NOT_BEGUN = "not begun"
+    """There was no time left; nothing was changed for it."""
+    UNKNOWN = "unknown"
+    """The store was out of reach: whether its command was carried out is not known."""
 
 
 class Step(NamedTuple):
@@ -115,20 +141,22 @@ class Service:
         self._key_ttl_ms = key_ttl_ms
         self._journal_lines = journal_lines
         self._store_clock_offset_us: int | None = None
+        self._warnings = Throttle(WARN_EVERY_S)
 
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
         self._store_clock_offset_us = self._store.clock_offset_us(_monotonic_us)
 
-    def process(self, jobs: Sequence[Job]) -> list[Outcome | None]:
-        """The outcome of each job, in order; None where the store was out of reach."""
-        outcomes: list[Outcome | None] = [None] * len(jobs)
+    def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
+        """The outcome of each job, in order."""
+        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
         if self._store_clock_offset_us is None:
             try:
                 self.measure_store_clock()
             except StoreUnavailable as error:
-                log.warning("undecided=%s %s", len(jobs), error)
+                self._complain(len(jobs), error)
                 return outcomes
+        give_up_us = _monotonic_us() + TIME_BUDGET_US
         steps: list[tuple[int, Step]] = []
         for index, job in enumerate(jobs):
             _settle(outcomes, steps, index, self._begin, job)
@@ -138,11 +166,14 @@ class Service:
             try:
                 replies = self._execute([step.command for _, step in steps])
             except StoreUnavailable as error:
-                log.warning("undecided=%s %s", len(steps), error)
+                self._complain(len(steps), error)
                 return outcomes
             further: list[tuple[int, Step]] = []
-            for (index, step), reply in zip(steps, replies, strict=True):
+            for position, ((index, step), reply) in enumerate(zip(steps, replies, strict=True)):
                 if type(reply) is ResponseError and str(reply).startswith(PASSING_ERRORS):
+                    continue
+                if position and step.command[0] == READ and _monotonic_us() > give_up_us:
+                    outcomes[index] = Undecided.NOT_BEGUN
                     continue
                 _settle(outcomes, further, index, step.finish, reply)
             steps = further
@@ -156,15 +187,20 @@ class Service:
         unique: list[Command] = []
         order: list[int] = []
         for command in commands:
-            place = places.get(command) if command[0] == b"HGETALL" else None
+            place = places.get(command) if command[0] == READ else None
             if place is None:
                 place = len(unique)
                 unique.append(command)
-                if command[0] == b"HGETALL":
+                if command[0] == READ:
                     places[command] = place
             order.append(place)
         replies = execute(self._store, unique)
         return replies if len(unique) == len(commands) else [replies[place] for place in order]
+
+    def _complain(self, undecided: int, error: StoreUnavailable) -> None:
+        held = self._warnings.passes(time.monotonic())
+        if held is not None:
+            log.warning("undecided=%s held_back=%s %s", undecided, held, error)
 
     # --- one request ----------------------------------------------------------------------------
 
@@ -231,7 +267,7 @@ class Service:
             token=f"c:{client_key}" if client_key else f"g:{job.token}",
             token_ttl_ms=self._key_ttl_ms if client_key else max(0, remaining_ms) + TOKEN_MARGIN_MS,
             request_id=client_key,
-            amount_micros=descriptor.amount_micros,
+            amount_micros=descriptor.amount_micros if method.needs_amount else 0,
             destination=descriptor.destination,
             matches=matches,
             plan_id=plan_id,
@@ -267,7 +303,7 @@ class Service:
 
 
 def _settle(
-    outcomes: list[Outcome | None],
+    outcomes: list[Outcome | Undecided],
     steps: list[tuple[int, Step]],
     index: int,
     work: Callable[[Any], Outcome | Step],
@@ -292,8 +328,10 @@ def _settle(
 def _get_cost(tariff: CompiledTariff, descriptor: Descriptor, reply: Reply) -> Outcome:
     tor, tenant, subject, destination, start_us, end_us, _, _ = descriptor
     call = Call(tor, tenant, subject, destination, start_us, end_us)
-    cost = rate_call(tariff, call, parse_account(subject, reply))
-    return Outcome(0, encode_call_cost(cost), False)
+    body = encode_call_cost(rate_call(tariff, call, parse_account(subject, reply)))
+    if len(body) > MAX_RESULT_BYTES:
+        raise ResultTooLarge(size_bytes=len(body), limit_bytes=MAX_RESULT_BYTES)
+    return Outcome(0, body, False)
 
 
 def _get_max_session_time(tariff: CompiledTariff, descriptor: Descriptor, reply: Reply) -> Outcome:

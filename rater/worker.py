@@ -29,13 +29,16 @@ from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.wire import HEARTBEAT_MS
 from rater.direct import DirectServer
 from rater.link import Link
-from rater.service import Job, Service, failed
+from rater.service import Job, Service, Undecided, failed
 from rater.tariff_watch import TariffWatch
 
 log = logging.getLogger(__name__)
 
 BATCH_JOBS: Final = 512
 """Jobs for one round trip to the store: enough to spread its cost, few enough to stay under 20 ms."""
+
+MIN_BATCH_JOBS: Final = 4
+"""However slow requests are: a batch of a few shares its round trip, and takes little of a heartbeat."""
 
 RETRY_US: Final = 100_000
 """Pause between attempts while the store is out of reach: short beside any deadline."""
@@ -44,6 +47,7 @@ MAX_BACKLOG_JOBS: Final = 20_000
 """Direct requests beyond it are answered `overloaded`. Work from balancers is bounded by the credit."""
 
 LATE: Final = failed(DeadlineExceeded(detail="nothing was done before it"))
+LATE_UNKNOWN: Final = failed(DeadlineExceeded(detail="whether it was carried out is unknown"))
 OVERLOADED: Final = failed(Overloaded(detail=f"{MAX_BACKLOG_JOBS} requests wait at this rater"))
 
 LEAVE_TIMEOUT_US: Final = 2_000_000
@@ -80,6 +84,7 @@ class Worker:
             direct.open(self._poller)
         self._next_beat_us = 0
         self._retry_at_us = 0
+        self._batch_jobs = BATCH_JOBS
         self._stop_asked = False
         self._leave_until_us: int | None = None
 
@@ -93,8 +98,7 @@ class Worker:
             os.write(self._wake_write, b"!")
 
     def stop_on_signals(self) -> None:
-        def handle(number: int, _frame: FrameType | None) -> None:
-            log.info("signal=%s draining", signal.Signals(number).name)
+        def handle(_number: int, _frame: FrameType | None) -> None:
             self.stop()
 
         signal.signal(signal.SIGTERM, handle)
@@ -106,6 +110,9 @@ class Worker:
             while not self._finished():
                 self._turn()
         finally:
+            # The pipe that a handler would write into is about to be closed.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._watch.stop()
             for link in self._links:
                 link.close()
@@ -124,7 +131,7 @@ class Worker:
             self._begin_to_leave(now_us)
         for link in self._links:
             if link.socket in ready:
-                self._backlog.extend(link.receive(now_us))
+                self._backlog.extend(link.receive())
         if self._direct is not None:
             self._take_direct(self._direct.handle(ready, now_us))
         if self._backlog and now_us >= self._retry_at_us:
@@ -143,7 +150,7 @@ class Worker:
             job.origin.reply(job.seq, OVERLOADED)
 
     def _poll_timeout_ms(self) -> int:
-        if self._backlog and not self._retry_at_us:
+        if (self._backlog and not self._retry_at_us) or (self._direct is not None and self._direct.busy):
             return 0
         wait_us = self._next_beat_us - monotonic_us()
         if self._backlog:
@@ -151,24 +158,40 @@ class Worker:
         return max(0, -(-wait_us // 1000))
 
     def _work_one_batch(self) -> None:
-        jobs = [self._backlog.popleft() for _ in range(min(BATCH_JOBS, len(self._backlog)))]
         now_us = monotonic_us()
-        live = []
-        for job in jobs:
+        jobs = []
+        for _ in range(min(self._batch_jobs, len(self._backlog))):
+            job = self._backlog.popleft()
             if job.deadline_us <= now_us:
-                job.origin.reply(job.seq, LATE)
+                job.origin.reply(job.seq, LATE_UNKNOWN if job.attempted else LATE)
             else:
-                live.append(job)
-        # Before the first tariff there is nothing to decide by: like balancers', direct requests wait.
-        outcomes = self._service.process(live) if self._service.snapshot.epoch else [None] * len(live)
-        undecided = []
-        for job, outcome in zip(live, outcomes, strict=True):
-            if outcome is None:
-                undecided.append(job)
+                jobs.append(job)
+        again = self._process(jobs)
+        self._backlog.extendleft(reversed(again))
+        # As many as get done in the time that a batch may take: what is left over was read in vain.
+        done = len(jobs) - len(again)
+        self._batch_jobs = max(MIN_BATCH_JOBS, done) if again else min(2 * self._batch_jobs, BATCH_JOBS)
+
+    def _process(self, jobs: list[Job]) -> list[Job]:
+        """Answer what gets decided; the others are to be processed again."""
+        if not self._service.snapshot.epoch:
+            # Before the first tariff there is nothing to decide by: like a balancer's, requests wait.
+            self._retry_at_us = monotonic_us() + RETRY_US
+            return jobs
+        again = []
+        lost = self._retry_at_us
+        self._retry_at_us = 0
+        for job, outcome in zip(jobs, self._service.process(jobs), strict=True):
+            if outcome is Undecided.UNKNOWN:
+                again.append(job._replace(attempted=True))
+                self._retry_at_us = monotonic_us() + RETRY_US
+            elif outcome is Undecided.NOT_BEGUN:
+                again.append(job)
             else:
                 job.origin.reply(job.seq, outcome)
-        self._backlog.extendleft(reversed(undecided))
-        self._retry_at_us = monotonic_us() + RETRY_US if undecided else 0
+        if bool(lost) != bool(self._retry_at_us):
+            self._next_beat_us = 0  # balancers should know at once whether to send work here
+        return again
 
     def _take_new_tariff(self) -> None:
         snapshot = self._watch.take()
@@ -187,9 +210,10 @@ class Worker:
             except StoreUnavailable as error:
                 log.warning("store unavailable: %s", error)
         for link in self._links:
-            link.beat(self._name, self._service.snapshot.epoch)
+            link.beat(self._name, self._service.snapshot.epoch, takes_work=not self._retry_at_us)
 
     def _begin_to_leave(self, now_us: int) -> None:
+        log.info("draining")
         self._leave_until_us = now_us + LEAVE_TIMEOUT_US
         for link in self._links:
             link.leave()

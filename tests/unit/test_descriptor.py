@@ -53,6 +53,26 @@ def test_a_field_given_in_two_spellings_is_refused() -> None:
         parse(CALL | {"TOR": 1, "Tor": 2})
 
 
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"CstmId":"vdf","Subject":"rif","Subject":"anna","Amount":1}', "Subject"),
+        ('{"CstmId":"vdf","Subject":"rif","Amount":0,"Amount":1}', "Amount"),
+        ('{"CstmId":"vdf","Subject":"rif","Amount":0,"TOR":0,"Tor":0}', "TOR"),
+        ('{"CstmId":"vdf","Subject":"rif","Subj\\u0065ct":"rif","Amount":1}', "Subject"),
+    ],
+)
+def test_equal_names_are_refused_whichever_is_meant(text: str, field: str) -> None:
+    with pytest.raises(InvalidParams, match=f"{field}: is given twice"):
+        parse_descriptor(text.encode(), DEBIT)
+
+
+@given(st.text(min_size=1, max_size=20), st.text(max_size=20))
+def test_any_text_arrives_as_it_was(subject: str, destination: str) -> None:
+    got = parse({"CstmId": "t", "Subject": subject, "DestinationPrefix": destination, "Amount": 1}, DEBIT)
+    assert (got.subject, got.destination) == (subject, destination)
+
+
 def test_null_is_absent() -> None:
     assert parse(CALL | {"TOR": None, "Amount": None, "RequestId": None}) == parse(CALL)
     with pytest.raises(InvalidParams, match="Subject: is missing"):

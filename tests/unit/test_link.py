@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from common.wire import Kind, WorkItem, decode, encode_beat, encode_work
-from rater.link import Link
+from common.wire import MAX_FRAME_BYTES, Kind, WorkItem, decode, encode_beat, encode_work
+from rater.link import DIFFERENCE_PERIOD_US, Link
 from rater.service import Job, Outcome
 
 OK = Outcome(0, b"1", False)
@@ -23,7 +23,10 @@ class Pair:
         self.router.setsockopt(zmq.RCVTIMEO, 10_000)
         self.router.setsockopt(zmq.LINGER, 0)
         port = self.router.bind_to_random_port("tcp://127.0.0.1")
-        self.link = Link(self.context, f"tcp://127.0.0.1:{port}", "r1", credit=8)
+        self.now_us = 0
+        self.link = Link(
+            self.context, f"tcp://127.0.0.1:{port}", "r1", credit=8, clock_us=lambda: self.now_us
+        )
         while True:  # nothing is sent before the connection is there
             self.link.beat("r1", 1)
             if self.router.poll(10):
@@ -37,7 +40,8 @@ class Pair:
     def deliver(self, frame: bytes, now_us: int) -> list[Job]:
         self.router.send_multipart((b"r1", frame))
         self.link.socket.poll(10_000)
-        return self.link.receive(now_us)
+        self.now_us = now_us
+        return self.link.receive()
 
     def close(self) -> None:
         self.link.close()
@@ -69,6 +73,29 @@ def test_work_that_waited_while_we_were_stopped_is_late(pair: Pair) -> None:
     pair.deliver(encode_beat("b1", 0), 0)
     (job,) = pair.deliver(work("b1", 1_000, 1, 6_000), 9_000_000)
     assert job.deadline_us == 6_000
+
+
+def test_an_estimate_that_was_wrong_is_over_after_two_periods(pair: Pair) -> None:
+    pair.deliver(encode_beat("b1", 0), 0)
+    paused_us = 60_000_000  # the balancer's machine stood still, and so did its clock
+    jobs = []
+    for sent_us in range(1_000_000, 3 * DIFFERENCE_PERIOD_US, 1_000_000):
+        jobs += pair.deliver(work("b1", sent_us, 1, sent_us + 5_000_000), sent_us + paused_us)
+    assert jobs[0].deadline_us < 10_000_000 + 1_000_000
+    assert jobs[-1].deadline_us - pair.now_us == 5_000_000
+
+
+def test_replies_too_large_for_one_message_go_out_as_several(pair: Pair) -> None:
+    (job,) = pair.deliver(work("b1", 0, 1, 9), 1)
+    for seq in range(12):
+        job.origin.reply(seq, Outcome(0, bytes(2 * 1024 * 1024), False))
+    pair.link.flush()
+    rows = []
+    while len(rows) < 12:
+        frame = pair.router.recv_multipart()[1]
+        assert len(frame) < MAX_FRAME_BYTES
+        rows += decode(frame)[1][1]
+    assert [row[0] for row in rows] == list(range(12))
 
 
 def test_a_restarted_balancer_has_a_clock_of_its_own_and_never_gets_its_predecessors_answers(
