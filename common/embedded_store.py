@@ -1,8 +1,9 @@
 """The embedded store: a Valkey or Redis server as a child process, with its data in a folder.
 
 It listens on a unix socket only, `DIR/store.sock`, which nobody but its owner can open; where that
-path is too long for a socket, on one in a private temporary folder. `DIR/store.url` says where, so
-that other commands find the store of a data folder, and in a second line which run wrote that.
+path is too long for a socket, on one in a private temporary folder, which is a new one when the old
+one is gone. `DIR/store.url` says where, so that other commands find the store of a data folder, and
+in a second line which run wrote that. `embedded:DIR` is the name that holds for all runs.
 `DIR/store.log` is what the server says, `DIR/store.log.old` what it said the time before.
 
 Two servers on one append-only file would ruin it. So this module, run as a program, first takes the
@@ -21,12 +22,13 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final, Literal, NoReturn, get_args
+from typing import Final, Literal, NamedTuple, NoReturn, get_args
 from urllib.parse import quote, unquote
 
 from common.child import die_with_parent
@@ -83,16 +85,20 @@ def _bundled_server() -> str | None:
 
 
 def socket_path(data_dir: str | os.PathLike[str]) -> Path | None:
-    """Where the store of a data folder listens; None if its path is too long and it isn't running."""
-    path = Path(data_dir).resolve() / "store.sock"
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+    """Where the store of a data folder listens; None if its path is too long and none has run there.
+
+    Never a place that others could have made, such as after a reboot emptied the temporary folder.
+    """
+    path = _path_inside(data_dir)
+    if path is not None:
         return path
-    return _written_path(data_dir)
+    written = _written(data_dir)
+    return written.path if written and _is_private(written.path.parent, written.owner) else None
 
 
 def read_url(data_dir: str | os.PathLike[str]) -> str:
     """The URL of the store that runs in a data folder. Raises StoreUnavailable when none does."""
-    path = _written_path(data_dir)
+    path = socket_path(data_dir)
     if path is None or not _answers(path):
         raise StoreUnavailable(detail=f"no embedded store runs in {Path(data_dir)}")
     return _url_of(path)
@@ -109,7 +115,10 @@ class EmbeddedStore:
 
     @property
     def url(self) -> str:
-        """`unix://…`. Raises EmbeddedStoreError when that is known only once it is ready."""
+        """`unix://…`. Raises EmbeddedStoreError when that is known only once it is ready.
+
+        Where the path is too long for a socket, another run may have another one.
+        """
         path = socket_path(self.data_dir)
         if path is None:
             raise EmbeddedStoreError(f"no embedded store runs in {self.data_dir}")
@@ -142,8 +151,10 @@ class EmbeddedStore:
 
     def is_ready(self) -> bool:
         """Whether the store has read its data and answers: the one of the last `command`, if any."""
-        path = _written_path(self.data_dir, self._run)
-        return path is not None and _answers(path, b"+PONG")
+        written, path = _written(self.data_dir), socket_path(self.data_dir)
+        if written is None or path is None or self._run not in ("", written.run):
+            return False
+        return _answers(path, b"+PONG")
 
     def start(self) -> None:
         """Start the server as a child of this process. Raises EmbeddedStoreError."""
@@ -211,15 +222,49 @@ def _url_of(path: Path) -> str:
     return f"unix://{quote(str(path))}"
 
 
-def _written_path(data_dir: str | os.PathLike[str], run: str = "") -> Path | None:
-    """The socket that `store.url` names, if it was written by this run."""
+def _path_inside(data_dir: str | os.PathLike[str]) -> Path | None:
+    path = Path(data_dir).resolve() / "store.sock"
+    return path if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES else None
+
+
+def _path_outside(data_dir: Path) -> Path:
+    """Where the store listened before, or in a new private folder when that one can't be used.
+
+    A store that answers there is that of a copied data folder: this one's, whose lock is held, has ended.
+    """
+    path = socket_path(data_dir)
+    if path is None or not _is_private(path.parent, os.geteuid()) or _answers(path):
+        path = Path(tempfile.mkdtemp(prefix="ratel-store-")) / "store.sock"
+    return path
+
+
+class _Written(NamedTuple):
+    """What `store.url` says, and who wrote it."""
+
+    path: Path
+    run: str
+    owner: int
+
+
+def _written(data_dir: str | os.PathLike[str]) -> _Written | None:
+    file = Path(data_dir) / "store.url"
     try:
-        url, _, written_by = (Path(data_dir) / "store.url").read_text(encoding="utf-8").partition("\n")
+        url, _, run = file.read_text(encoding="utf-8").partition("\n")
+        owner = file.stat().st_uid
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not url.startswith("unix:///"):
+        return None
+    return _Written(Path(unquote(url.removeprefix("unix://"))), run.strip(), owner)
+
+
+def _is_private(folder: Path, owner: int) -> bool:
+    """Whether it is a folder, no link to one, that `owner` alone can use."""
+    try:
+        found = folder.lstat()
     except OSError:
-        return None
-    if not url.startswith("unix:///") or run not in ("", written_by.strip()):
-        return None
-    return Path(unquote(url.removeprefix("unix://")))
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077
 
 
 def _answers(path: Path, expected: bytes = b"") -> bool:
@@ -253,9 +298,7 @@ def _lock(folder: Path) -> int:
 
 def _become_server(folder: Path, appendfsync: str, run: str) -> NoReturn:
     _lock(folder)
-    path = socket_path(folder)
-    if path is None:
-        path = Path(tempfile.mkdtemp(prefix="ratel-store-")) / "store.sock"
+    path = _path_inside(folder) or _path_outside(folder)
     log = folder / "store.log"
     if log.exists():
         log.replace(folder / "store.log.old")

@@ -3,11 +3,17 @@
 A child that dies is started again after a pause that doubles from 0.1 s to 5 s and is forgotten
 once it has run for 10 s: a crash costs one rater's share of the work for a moment, and a child
 that can't start does not burn the machine.
+
+A signal that asks for the end is only noted when it comes. It becomes `Stopped` where the caller
+waits, and nowhere else: raised in the middle of other code it could leave a child that nobody knows,
+or be discarded where Python discards exceptions (finalizers, logging, the callbacks of a fork).
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import select
 import signal
 import subprocess
 import time
@@ -21,6 +27,38 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 HEALTHY_AFTER_S: Final = 10.0
+
+
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+
+class StopSignals:
+    """From its making on, SIGTERM and SIGINT are noted, and `wait` raises Stopped for them.
+
+    There is one in a process, in its main thread, and it stays: further signals change nothing.
+    """
+
+    def __init__(self) -> None:
+        # The interpreter writes each signal's number into the pipe. Nothing is ever read from it,
+        # so a pipe that can be read is the note.
+        self._pipe, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep; a signal wakes it. Raises Stopped at once if one has ever come."""
+        if select.select([self._pipe], [], [], timeout_s)[0]:
+            raise Stopped
+
+    def ignore(self) -> None:
+        """For the end, when no child will be started that would inherit it.
+
+        An interpreter that ends gives handled signals their default back, which would be the exit status.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 class Child:
@@ -56,7 +94,7 @@ class Child:
         """Notice a death, and start again when the pause is over."""
         if self._start_again_at is not None:
             if now_s >= self._start_again_at:
-                self.start(now_s)
+                self._try_to_start(now_s)
             return
         if self.process is None or self.process.poll() is None:
             return
@@ -65,6 +103,18 @@ class Child:
         log.warning(
             "child=%s ended status=%s restart_in_s=%s", self.name, _status(self.process), self._pause_s
         )
+        self._pause(now_s)
+
+    def _try_to_start(self, now_s: float) -> None:
+        try:
+            self.start(now_s)
+        except Exception as error:  # no process to be had, or `command` failed: either may pass
+            log.warning(
+                "child=%s can't be started error=%r restart_in_s=%s", self.name, str(error), self._pause_s
+            )
+            self._pause(now_s)
+
+    def _pause(self, now_s: float) -> None:
         self._start_again_at = now_s + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
@@ -88,7 +138,10 @@ class Child:
 
 def _status(process: subprocess.Popen[bytes]) -> str:
     code = process.returncode
-    return signal.Signals(-code).name if code < 0 else str(code)
+    try:
+        return signal.Signals(-code).name if code < 0 else str(code)
+    except ValueError:  # a real-time signal, which has no name
+        return f"signal-{-code}"
 
 
 class Supervisor:
@@ -102,7 +155,10 @@ class Supervisor:
         return [child for group in self._groups for child in group]
 
     def add(self, *group: Child) -> None:
-        """Start the children of one group; they will be stopped together."""
+        """Start the children of one group; they will be stopped together.
+
+        What stops one from starting is raised: a first start that fails is for the caller to explain.
+        """
         self._groups.append(list(group))
         for child in group:
             child.start(time.monotonic())

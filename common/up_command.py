@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import logging
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 
@@ -23,7 +23,7 @@ from common.child import die_with_parent
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.logs import LEVELS, setup
 from common.paths import data_dir
-from common.supervisor import Child, Supervisor
+from common.supervisor import Child, Stopped, StopSignals, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,8 @@ LOOK_EVERY_S: Final = 0.05
 STORE_READY_WITHIN_S: Final = 60.0
 """Replaying a large append-only file takes a while."""
 
-
-class Stopped(Exception):
-    """A signal asked the cluster to end."""
+Look = Callable[[], None]
+"""Waits a moment and notices deaths of children meanwhile."""
 
 
 def ratel(*args: str) -> list[str]:
@@ -97,64 +96,69 @@ def up(
       ratel up --store redis://127.0.0.1:6379/0
     """
     setup(log_level)
-    _stop_on_signals()
-    jsonrpc, http_, router = (_claim(address) for address in (jsonrpc, http_, router))
-    began_s = time.monotonic()
-    supervisor = Supervisor()
-    # Signals arrive as Stopped wherever this is, so whatever was started is stopped in `finally`.
+    stop, supervisor = StopSignals(), Supervisor()
+
+    def look() -> None:
+        """Wait a moment, then notice deaths. Raises Stopped."""
+        stop.wait(LOOK_EVERY_S)
+        supervisor.watch()
+
+    # Every wait is a `look`, and whatever was started by then is stopped in `finally`.
     try:
+        jsonrpc, http_, router = _claim(jsonrpc, http_, router)
+        began_s = time.monotonic()
         if store_url is None:
-            store_url = _start_store(supervisor, (data or data_dir()).absolute())
+            store = _start_store(supervisor, look, (data or data_dir()).absolute())
+            # For the children not its URL, which may be another one when the store is started again.
+            shown_url, store_url = store.url, f"embedded:{store.data_dir}"
+        else:
+            shown_url = store_url
         _start_cluster(supervisor, raters, store_url, jsonrpc, http_, router, log_level)
-        click.echo(f"  store     {store_url}")
+        click.echo(f"  store     {shown_url}")
         click.echo(f"  json-rpc  {jsonrpc}")
         click.echo(f"  http      http://{http_}")
         click.echo(f"  router    {router}, {raters} rater{'s' if raters > 1 else ''}")
         if paths:
-            _load(supervisor, store_url, paths, tenant)
-        _wait_until_ready(supervisor, http_, store_url)
+            _load(look, store_url, paths, tenant)
+        _wait_until_ready(look, http_, store_url)
         click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
         for example in examples:
             click.echo(f"$ ratel call {example}")
-            _run(supervisor, ratel("call", "--address", str(jsonrpc), *shlex.split(example)))
+            _run(look, ratel("call", "--address", str(jsonrpc), *shlex.split(example)))
         while True:
-            _look(supervisor)
+            look()
     except Stopped:
         click.echo("stopping")
     finally:
-        _ignore_signals()
         supervisor.stop()
+        stop.ignore()
     click.echo("stopped")
 
 
-def _stop_on_signals() -> None:
-    def handle(_number: int, _frame: object) -> NoReturn:
-        _ignore_signals()  # one is enough: what follows must not be interrupted
-        raise Stopped
+def _claim(*addresses: Address) -> list[Address]:
+    """The addresses, with free ports in place of 0: a restarted part must come back where it was.
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-
-
-def _ignore_signals() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _claim(address: Address) -> Address:
-    """The address, with a free port in place of 0: a restarted part must come back where it was.
-
+    A port that was free is not kept: until the part listens there, the system may give it to an
+    outgoing connection of anyone, and the part is then started again until it is free.
     Raises ClickException when something else listens there, which no restart would mend.
     """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        with socket.create_server((address.host, address.port), family=family) as probe:
-            return address._replace(port=int(probe.getsockname()[1]))
-    except OSError as error:
-        raise click.ClickException(f"can't listen on {address}: {os.strerror(error.errno or 0)}") from None
+    claimed = []
+    with contextlib.ExitStack() as probes:  # all held until the end: no port is chosen twice
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            try:
+                probe = probes.enter_context(
+                    socket.create_server((address.host, address.port), family=family)
+                )
+            except OSError as error:
+                raise click.ClickException(
+                    f"can't listen on {address}: {os.strerror(error.errno or 0)}"
+                ) from None
+            claimed.append(address._replace(port=int(probe.getsockname()[1])))
+    return claimed
 
 
-def _start_store(supervisor: Supervisor, data: Path) -> str:
+def _start_store(supervisor: Supervisor, look: Look, data: Path) -> EmbeddedStore:
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(data / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # held until the end
@@ -173,8 +177,8 @@ def _start_store(supervisor: Supervisor, data: Path) -> str:
     while not store.is_ready():
         if time.monotonic() > deadline_s:
             raise click.ClickException(f"the store in {data} is not ready after {STORE_READY_WITHIN_S:.0f} s")
-        _look(supervisor)
-    return store.url
+        look()
+    return store
 
 
 def _start_cluster(
@@ -202,31 +206,31 @@ def _fixed(command: list[str]) -> Callable[[], list[str]]:
     return lambda: command
 
 
-def _load(supervisor: Supervisor, store_url: str, paths: tuple[str, ...], tenant: str | None) -> None:
+def _load(look: Look, store_url: str, paths: tuple[str, ...], tenant: str | None) -> None:
     options = ["--tenant", tenant] if tenant else []
-    if _run(supervisor, ratel("load", "--store", store_url, *options, *paths)):
+    if _run(look, ratel("load", "--store", store_url, *options, *paths)):
         raise click.ClickException("the tariff was not loaded")
 
 
-def _run(supervisor: Supervisor, command: list[str]) -> int:
+def _run(look: Look, command: list[str]) -> int:
     """Run a command to its end while the children are being watched; its exit code."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, process_group=0)
     try:
         while process.poll() is None:
-            _look(supervisor)
+            look()
     finally:
         process.kill()
         process.wait()
     return process.returncode
 
 
-def _wait_until_ready(supervisor: Supervisor, http_: Address, store_url: str) -> None:
+def _wait_until_ready(look: Look, http_: Address, store_url: str) -> None:
     hint_at_s = time.monotonic() + 5.0
     while not _is_ready(http_):
         if time.monotonic() > hint_at_s:
             hint_at_s = float("inf")
             click.echo(f"waiting for a tariff: ratel load --store {shlex.quote(store_url)} PATH")
-        _look(supervisor)
+        look()
 
 
 def _is_ready(http_: Address) -> bool:
@@ -239,9 +243,3 @@ def _is_ready(http_: Address) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _look(supervisor: Supervisor) -> None:
-    """Notice deaths, then wait a moment."""
-    supervisor.watch()
-    time.sleep(LOOK_EVERY_S)

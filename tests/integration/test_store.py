@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,14 @@ def test_it_is_private_persistent_and_never_evicts(own_server: EmbeddedStore) ->
     assert dict(replies) == wanted
 
 
-def test_a_folder_whose_path_is_too_long_for_a_socket_works(tmp_path: Path) -> None:
+@pytest.fixture
+def own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary folder for the processes that a test starts."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+
+
+def test_a_folder_whose_path_is_too_long_for_a_socket_works(own_tmp: None, tmp_path: Path) -> None:
     folder = tmp_path / ("long " * 30) / 'odd "quoted" \' é'
     assert socket_path(folder) is None
     server = EmbeddedStore(folder)
@@ -273,7 +281,75 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_works(tmp_path: Path) -> N
             assert path.parent.stat().st_mode & 0o777 == 0o700
             with StoreConnection(f"embedded:{folder}") as store:
                 assert store.execute([("INCR", "k")]) == [int(value)]
+    assert path is not None
     assert not path.parent.exists() or not any(path.parent.iterdir())
+
+
+@pytest.fixture
+def long_store(own_tmp: None, tmp_path: Path) -> Iterator[EmbeddedStore]:
+    """A store whose folder's path is too long for a socket, after a kill in its first run."""
+    server = EmbeddedStore(tmp_path / ("long " * 30))
+    with server:
+        server.kill()
+        yield server
+
+
+def reboot(private: Path) -> None:
+    shutil.rmtree(private)
+
+
+def open_to_others(private: Path) -> None:
+    private.chmod(0o755)
+
+
+def link(private: Path) -> None:
+    private.rename(private.with_name("elsewhere"))
+    private.symlink_to("elsewhere")
+
+
+def occupy(private: Path) -> None:
+    shutil.rmtree(private)
+    private.write_text("")
+
+
+@pytest.mark.parametrize("spoil", [reboot, open_to_others, link, occupy])
+def test_a_private_folder_that_can_t_be_trusted_any_more_is_replaced(
+    long_store: EmbeddedStore, spoil: Callable[[Path], None]
+) -> None:
+    before = socket_path(long_store.data_dir)
+    assert before is not None
+    with StoreConnection(f"embedded:{long_store.data_dir}") as store:
+        spoil(before.parent)
+        assert socket_path(long_store.data_dir) is None
+        with pytest.raises(StoreUnavailable, match="no embedded store runs in"):
+            store.execute([("PING",)])
+        long_store.start()
+        long_store.wait_ready()
+        after = socket_path(long_store.data_dir)
+        assert after is not None
+        assert after.parent != before.parent
+        assert after.parent.stat().st_mode & 0o777 == 0o700
+        assert store.execute([("PING",)]) == [b"PONG"], "the name embedded:DIR holds for every run"
+
+
+def test_a_private_folder_that_is_still_there_is_used_again(long_store: EmbeddedStore) -> None:
+    before = long_store.url
+    long_store.start()
+    long_store.wait_ready()
+    assert long_store.url == before
+
+
+def test_a_copy_of_a_data_folder_gets_a_place_of_its_own(long_store: EmbeddedStore) -> None:
+    long_store.start()
+    long_store.wait_ready()
+    with StoreConnection(f"embedded:{long_store.data_dir}") as store:
+        store.execute([("SET", "who", "original")])
+        copied = Path(f"{long_store.data_dir}copied")
+        shutil.copytree(long_store.data_dir, copied)
+        with EmbeddedStore(copied) as copy, StoreConnection(copy.url) as other:
+            assert copy.url != long_store.url
+            other.execute([("SET", "who", "copy")])
+            assert store.execute([("GET", "who")]) == [b"original"]
 
 
 def test_two_servers_never_share_a_folder(own_server: EmbeddedStore, monkeypatch: pytest.MonkeyPatch) -> None:

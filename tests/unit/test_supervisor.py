@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from common.supervisor import FIRST_PAUSE_S, HEALTHY_AFTER_S, LONGEST_PAUSE_S, Child, Supervisor
+import click
+import pytest
+
+from common.addresses import Address
+from common.supervisor import (
+    FIRST_PAUSE_S,
+    HEALTHY_AFTER_S,
+    LONGEST_PAUSE_S,
+    Child,
+    Stopped,
+    StopSignals,
+    Supervisor,
+)
+from common.up_command import _claim
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -103,3 +121,160 @@ def test_a_child_that_does_not_stop_is_killed() -> None:
     child.join()
     assert child.process is not None
     assert child.process.returncode in (-signal.SIGKILL, -signal.SIGTERM)  # TERM if it came first
+
+
+# --- starts that fail -----------------------------------------------------------------------------
+
+
+def test_a_restart_that_fails_is_tried_again_after_the_usual_pauses(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failures: list[Exception] = []
+    tries: list[int] = []
+
+    def command() -> list[str]:
+        tries.append(len(tries))
+        if failures:
+            raise failures.pop()
+        return SLEEPER
+
+    child = Child("unlucky", command, stop_within_s=10.0)
+    child.start(0.0)
+    first = child.pid
+    die(child)
+    failures += [
+        ValueError("no server"),
+        OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+        subprocess.SubprocessError("preexec"),
+    ]
+    now_s, pause_s = 0.0, FIRST_PAUSE_S
+    child.watch(now_s)
+    for failed in range(1, 4):
+        now_s += pause_s
+        child.watch(now_s)
+        assert len(tries) == 1 + failed
+        pause_s *= 2
+        child.watch(now_s + pause_s * 0.9)
+        assert len(tries) == 1 + failed, "not before the pause is over"
+    assert child.pid == first
+    child.watch(now_s + pause_s)
+    assert child.pid != first
+    assert "child=unlucky can't be started error='[Errno 11] Resource temporarily" in caplog.text
+    die(child)
+
+
+def test_a_child_whose_restart_failed_can_be_stopped() -> None:
+    answers = [SLEEPER]
+    child = Child("gone", answers.pop, stop_within_s=10.0)
+    child.start(0.0)
+    die(child)
+    child.watch(0.0)
+    child.watch(1.0)
+    child.terminate()
+    child.join()
+    child.watch(1_000.0)
+
+
+def test_a_child_that_a_real_time_signal_ended_is_started_again() -> None:
+    child = sleeper()
+    child.start(0.0)
+    first = child.pid
+    assert child.process is not None
+    child.process.send_signal(signal.SIGRTMIN + 3)
+    child.process.wait()
+    child.watch(0.0)
+    child.watch(1.0)
+    assert child.pid != first
+    die(child)
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stop() -> Iterator[StopSignals]:
+    """Signals as `ratel up` has them; afterwards they are as before."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    made = StopSignals()
+    yield made
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    os.close(signal.set_wakeup_fd(-1))
+    os.close(made._pipe)
+
+
+def test_a_signal_is_noted_even_where_exceptions_are_discarded(stop: StopSignals) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    stop.wait(0.0)
+    Finalized()
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            stop.wait(0.0)
+
+
+def test_a_signal_while_a_child_is_started_leaves_the_child_known(stop: StopSignals) -> None:
+    class Interrupted(list[str]):
+        """Arguments of a command that are read when its process is about to be made."""
+
+        def __iter__(self) -> Iterator[str]:
+            signal.raise_signal(signal.SIGINT)
+            return super().__iter__()
+
+    child = Child("known", lambda: Interrupted(SLEEPER), stop_within_s=10.0)
+    child.start(0.0)
+    with pytest.raises(Stopped):
+        stop.wait(0.0)
+    child.terminate()
+    child.join()
+    assert child.process is not None
+    assert child.process.returncode == -signal.SIGTERM
+
+
+def test_a_signal_ends_a_wait_at_once(stop: StopSignals) -> None:
+    thread = threading.Thread(target=lambda: os.kill(os.getpid(), signal.SIGINT))
+    thread.start()
+    with pytest.raises(Stopped):
+        stop.wait(3_600.0)  # longer than any test may take
+    thread.join()
+
+
+def test_signals_without_number_change_nothing_after_the_first(stop: StopSignals) -> None:
+    for _ in range(70_000):  # more than the pipe can take
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Stopped):
+        stop.wait(0.0)
+
+
+def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_code() -> None:
+    program = (
+        "import os, signal\n"
+        "from common import supervisor, up_command\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT): kill(pid, number)\n"
+        "def stopped(*_): raise supervisor.Stopped\n"
+        "up_command._claim = stopped\n"
+        "late = Late()\n"
+        "up_command.up([])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopping\nstopped\n", "")
+
+
+# --- ports ----------------------------------------------------------------------------------------
+
+
+def test_free_ports_are_all_different() -> None:
+    free = [Address("127.0.0.1", 0)] * 200
+    ports = [address.port for address in _claim(*free)]
+    assert 0 not in ports
+    assert len(set(ports)) == 200
+
+
+def test_one_address_can_t_be_claimed_twice() -> None:
+    [address] = _claim(Address("127.0.0.1", 0))
+    with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
+        _claim(address, address)
