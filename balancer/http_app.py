@@ -2,11 +2,15 @@
 
 Requests go to the router just as those of the TCP gateway do. The body of a reply is the JSON
 result itself, an error is `{"error":{"code","name","message","data"}}` with the status of its class.
+
+The body of `POST /jsonrpc` is read to its end before the first of its calls is carried out: it is
+refused as a whole if it holds too many messages, or a key that is not for one call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from functools import partial
@@ -18,25 +22,39 @@ from balancer.http_query import descriptor_of, parse_body, parse_query
 from balancer.router import Router
 from common.errors import (
     BY_CODE,
+    DeadlineExceeded,
+    InternalError,
     InvalidParams,
     InvalidRequest,
     MessageTooLarge,
     RatelError,
     encode_error,
 )
-from common.jsonrpc import Session
+from common.jsonrpc import DEFAULT_LIMITS, Call, Session
 from common.methods import BY_HTTP_NAME, Method
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """As for one message of JSON-RPC over TCP."""
 
+MAX_CALLS: Final = DEFAULT_LIMITS.max_batch
+"""In one body of `POST /jsonrpc`: as in one batch."""
+
+MAX_FOUND: Final = 2 * MAX_CALLS
+"""Whatever is in a body, calls or not: room for as many calls even if each is a batch of its own."""
+
+MAX_IN_FLIGHT: Final = 128
+"""Calls of one body at a time: enough to keep raters busy, and no bulk job fills the queue alone."""
+
 READ_TIMEOUT_S: Final = 30.0
 """For a request to arrive in full."""
+
+log = logging.getLogger(__name__)
 
 Scope = dict[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
 _JSON: Final = (b"content-type", b"application/json")
+_ANNOUNCE_BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 
 
@@ -44,6 +62,10 @@ class Response(msgspec.Struct, frozen=True):
     status: int
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def all_headers(self) -> Headers:
+        kind = [_JSON] if self.body else []
+        return [*kind, (b"content-length", b"%d" % len(self.body)), *self.headers]
 
 
 class HttpApp:
@@ -62,8 +84,11 @@ class HttpApp:
             response = refused.response
         except _Disconnected:
             return
-        headers: Headers = [_JSON] if response.body else []
-        headers += [(b"content-length", str(len(response.body)).encode()), *response.headers]
+        except Exception:
+            log.exception("a defect: path=%r", scope["path"][:200])
+            defect = InternalError(detail="a defect of the balancer; its log says more")
+            response = _error_response(defect.code, encode_error(defect))
+        headers = response.all_headers()
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
 
@@ -95,7 +120,10 @@ class HttpApp:
     async def _call(self, method: Method, scope: Scope, receive: Any) -> Response:
         key = _idempotency_key(scope["headers"]) if method.mutates else ""
         params = parse_query(scope["query_string"])
-        if scope["method"] == "POST":
+        if scope["method"] == "GET":
+            if any(name in _ANNOUNCE_BODY for name, _ in scope["headers"]):
+                await _read_body(scope["headers"], receive)  # it means nothing, but the request must be whole
+        else:
             body = await _read_body(scope["headers"], receive)
             for name, value in parse_body(body, _header(scope["headers"], b"content-type")).items():
                 if name in params:
@@ -113,23 +141,68 @@ class HttpApp:
         if not body.strip():
             raise InvalidRequest(detail="the body is empty")
         session = Session()
-        calls = session.feed(body)
-        session.feed_eof()
+        calls = await _read_calls(session, body)
+        key = _key_of_body(calls, scope["headers"])
         if not calls:
             output = session.take_output()
             return Response(_status_of_refusal(output), output)
-        done = asyncio.get_running_loop().create_future()
-
-        def answer(slot: int, code: int, reply: bytes, _replayed: bool) -> None:
-            (session.fail if code else session.answer)(slot, reply)
-            if not session.in_flight and not done.done():
-                done.set_result(None)
-
+        flight = _Flight(session)
         for slot, method, params in calls:
-            self._router.submit(method, params, "", partial(answer, slot))
-        await done
+            await flight.until_below(MAX_IN_FLIGHT)
+            flight.submit(self._router, slot, method, params, key)
+        await flight.until_below(1)
         output = session.take_output()
-        return Response(200 if output else 204, output)
+        replayed = _REPLAYED if flight.replayed and len(calls) == 1 else ()
+        return Response(200 if output else 204, output, replayed)
+
+
+async def _read_calls(session: Session, body: bytes) -> list[Call]:
+    """All calls of a body; the other requests get their turns in between. Raises InvalidRequest."""
+    calls = session.feed(body)
+    while session.more and len(calls) <= MAX_CALLS and session.found <= MAX_FOUND:
+        await asyncio.sleep(0)
+        calls += session.feed(b"")
+    if len(calls) > MAX_CALLS or session.found > MAX_FOUND or session.closing:
+        detail = f"too much in one body, the limit is {MAX_CALLS} calls; nothing was carried out"
+        raise InvalidRequest(detail=detail)
+    session.feed_eof()
+    return calls
+
+
+class _Flight:
+    """The calls of one body on their way to their answers."""
+
+    def __init__(self, session: Session) -> None:
+        self.replayed = False
+        self._session = session
+        self._in_flight = 0
+        self._late = False
+        """A call was not answered in time: what has waited since before it was submitted is as late."""
+        self._answered = asyncio.Event()
+
+    def submit(self, router: Router, slot: int, method: Method, params: bytes, key: str) -> None:
+        if self._late:
+            self._session.fail(slot, _NOT_BEGUN)
+            return
+        self._in_flight += 1
+        router.submit(method, params, key, partial(self._answer, slot))
+
+    async def until_below(self, limit: int) -> None:
+        while self._in_flight >= limit:
+            self._answered.clear()
+            await self._answered.wait()
+
+    def _answer(self, slot: int, code: int, reply: bytes, replayed: bool) -> None:
+        (self._session.fail if code else self._session.answer)(slot, reply)
+        self._late = self._late or code == DeadlineExceeded.code
+        self.replayed = replayed
+        self._in_flight -= 1
+        self._answered.set()
+
+
+_NOT_BEGUN: Final = encode_error(
+    DeadlineExceeded(detail="calls before it in the same body took all of it; nothing was done")
+)
 
 
 class _Disconnected(Exception):
@@ -212,6 +285,30 @@ def _idempotency_key(headers: Headers) -> str:
     if not _KEY.fullmatch(key):
         raise InvalidParams(field="Idempotency-Key", detail="expected 1 to 256 printable ASCII characters")
     return key.decode()
+
+
+def _key_of_body(calls: list[Call], headers: Headers) -> str:
+    """The key for the one call of a JSON-RPC body, "" for none. Raises InvalidParams."""
+    if len(calls) > 1 and _header(headers, b"idempotency-key"):
+        detail = f"is for one call, the body holds {len(calls)}: give each its own RequestId"
+        raise InvalidParams(field="Idempotency-Key", detail=detail)
+    if len(calls) != 1 or not calls[0].method.mutates:
+        return ""
+    key = _idempotency_key(headers)
+    if key and _request_ids(calls[0].params) - {key}:
+        raise InvalidParams(field="RequestId", detail="differs from the header Idempotency-Key")
+    return key
+
+
+def _request_ids(params: bytes) -> set[str]:
+    """What a descriptor names as its RequestId, in any case. What is wrong with it the rater says."""
+    try:
+        fields = msgspec.json.decode(params)
+    except msgspec.DecodeError:
+        return set()
+    return {value for name, value in fields.items() if name.lower() == "requestid" and type(value) is str} - {
+        ""
+    }
 
 
 async def _read_body(headers: Headers, receive: Any) -> bytes:

@@ -2,23 +2,26 @@
 
 uvicorn bounds neither the head of a request nor the time that one may take to arrive, and answers
 what is not HTTP in plain text: `BoundedHttp` has bounds, and answers in JSON.
+
+Every request that arrived in full gets its response, in order, whatever comes after it: nonsense
+(its refusal is sent last) or the end of the client's sending. Then the connection closes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import http
 import logging
 import math
 import socket
 from collections.abc import Iterator
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from balancer.http_app import READ_TIMEOUT_S, HttpApp, plain_error
+from balancer.http_app import CLOSE, READ_TIMEOUT_S, Headers, HttpApp, Response, plain_error
 from balancer.router import Router
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -40,12 +43,34 @@ class BoundedHttp(HttpToolsProtocol):
     _head_bytes = 0
     head_since_s: float | None = None
     """When the head at hand, or the connection, began; None while a request is being served."""
+    _ending = False
+    """The connection closes after the responses that are due …"""
+    _last_words: Response | None = None
+    """… and this one."""
+    _start: Any = None
+    """The message that began the response at hand."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.head_since_s = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "overloaded", f"more than {MAX_CONNECTIONS} connections")
+
+    def data_received(self, data: bytes) -> None:
+        if not self._ending:  # else it is dropped: left unread it would make a reset of the close
+            super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client has sent its last request, and may wait for responses."""
+        if not self._ending:
+            self._end(None)
+        return True  # `_end` closes the transport, now or later
+
+    def on_response_complete(self) -> None:
+        last = not self.pipeline
+        super().on_response_complete()
+        if last and self._ending:
+            self._close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -63,6 +88,31 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.head_since_s = None
         super().on_headers_complete()
+        self.cycle.send = partial(self._send, self.cycle)  # type: ignore[method-assign]
+
+    async def _send(self, cycle: RequestResponseCycle, message: Any) -> None:
+        """In place of the cycle's own: one write a response, and headers that are ours are not checked.
+
+        The app sends a response in two messages, one after the other.
+        """
+        if message["type"] == "http.response.start":
+            self._start = message
+            cycle.response_started = True
+            return
+        del cycle.send  # a reference to itself
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        cycle.response_complete = True
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        status, headers = self._start["status"], self._start["headers"]
+        cycle.keep_alive = cycle.keep_alive and CLOSE not in headers
+        body = b"" if cycle.scope["method"] == "HEAD" else message["body"]
+        self._write(status, headers, body, cycle.keep_alive)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -81,13 +131,39 @@ class BoundedHttp(HttpToolsProtocol):
         self._refuse(408, "request_timeout", f"no request arrived within {READ_TIMEOUT_S:.0f} s")
 
     def _refuse(self, status: int, name: str, message: str) -> None:
-        response = plain_error(status, name, message)
-        head = (
-            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(response.body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + response.body)
+        if not self._ending:
+            self._end(plain_error(status, name, message))
+
+    def _end(self, last_words: Response | None) -> None:
+        """Read no more, and close after the responses that are due and `last_words`."""
+        self._ending = True
+        self._last_words = last_words
+        self.head_since_s = None
+        cycle = self.cycle  # of the request that came last: done means that all are
+        due = cycle is not None and not cycle.response_complete
+        if due and cycle.more_body:  # the rest of it will not come
+            due = bool(self.pipeline)
+            if due:
+                self.pipeline.popleft()
+        elif due and last_words is None:
+            cycle.keep_alive = False
+        if not due:
+            self._close()
+
+    def _close(self) -> None:
+        last = self._last_words
+        if last is not None and not self.transport.is_closing():
+            self._write(last.status, last.all_headers(), last.body, keep_alive=False)
         self.transport.close()
+
+    def _write(self, status: int, headers: Headers, body: bytes, keep_alive: bool) -> None:
+        parts = [STATUS_LINE[status]]
+        for header in (*self.server_state.default_headers, *headers):  # the date, and the app's
+            if header != CLOSE:
+                parts.append(b"%b: %b\r\n" % header)
+        parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+        parts.append(body)
+        self.transport.write(b"".join(parts))
 
 
 class _Server(uvicorn.Server):

@@ -9,8 +9,10 @@ Two readings beyond the usual rules of forms:
 
 * An `@` directly before a known name and `=` separates parameters as `&` does, because the API's
   documents write `dest=0257@amount=100`. An `@` that belongs to a value is written `%40`.
-* `+` stands for a space, so the offset of `start=2012-02-02T17:30:00+02:00` arrives as one: it is
-  put right in `start` and `end`.
+* `+` stands for a space, so a client that does not write it `%2B` would lose it where it is meant:
+  in the offset of `start=2012-02-02T17:30:00+02:00`, which is put right in `start` and `end`, and
+  before a number, `dest=+40256`: an unescaped `+` at the very beginning of `subj` and `dest` is
+  itself. A space there is written `%20`.
 
 Source: docs/rating.md, "HTTP".
 """
@@ -19,21 +21,19 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from common.errors import InvalidParams, InvalidRequest, ParseError
+from common.errors import InvalidParams, InvalidRequest, NestedTooDeep, ParseError
+from common.jsonrpc import DEFAULT_LIMITS
 from common.methods import Method
+from common.money import MAX_NUMBER_CHARS, NotExact, parse_decimal, to_micros
 from common.times import SECOND_US, format_rfc3339, parse_rfc3339
 
 DEFAULT_DURATION_US: Final = 60 * SECOND_US
 """What GetCost without times prices."""
-
-MAX_NUMBER_CHARS: Final = 64
-"""No quantity that fits the range needs more digits, so longer ones are not even converted."""
 
 _FIELDS: Final = {
     "cstmid": "cstmid",
@@ -54,6 +54,8 @@ _FIELDS: Final = {
 
 _RAW_FIELDS: Final = {name.encode(): field for name, field in _FIELDS.items()}
 _NUMBERS: Final = frozenset({"amount", "tor", "duration"})
+_DIALLED: Final = frozenset({"subj", "dest"})
+"""What may begin with the `+` of an international number."""
 _AT_SEPARATOR: Final = re.compile(rf"@(?=(?:{'|'.join(_FIELDS)})=)".encode(), re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -86,7 +88,10 @@ def parse_query(raw: bytes) -> Params:
         if name is None and b"%" in raw_name:
             name = _FIELDS.get(_unquote(raw_name, None).lower())
         if name is not None:
-            _put(params, name, _unquote(raw_value, name))
+            value = _unquote(raw_value, name)
+            if name in _DIALLED and raw_value.startswith(b"+"):
+                value = "+" + value[1:]
+            _put(params, name, value)
     return params
 
 
@@ -126,14 +131,12 @@ def parse_body(raw: bytes, content_type: str) -> Params:
     raise InvalidRequest(detail=f"a body of type {kind[:80]!r}; expected a form or a JSON object")
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """The members of an object, repeated ones too."""
+
+
 def _parse_json(raw: bytes) -> Params:
-    try:
-        pairs = _read_json(raw)
-    except (ValueError, RecursionError) as error:
-        detail = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise ParseError(detail=detail) from None
-    if not isinstance(pairs, _Pairs):
-        raise InvalidRequest(detail="the body must be a JSON object")
+    pairs = _read_json(raw)
     params: Params = {}
     for key, value in pairs:
         name = _FIELDS.get(key.lower())
@@ -141,32 +144,61 @@ def _parse_json(raw: bytes) -> Params:
             continue
         if isinstance(value, _Number) != (name in _NUMBERS) or not isinstance(value, str):
             raise InvalidParams(field=name, detail=f"must be a {'number' if name in _NUMBERS else 'string'}")
+        if not _is_text(value):
+            raise InvalidParams(field=name, detail="is no text: invalid UTF-8, or half of a surrogate pair")
         _put(params, name, value)
+    if not _is_text(raw.decode(errors="surrogateescape")):
+        raise ParseError(detail="invalid UTF-8")
     return params
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The members of an object, repeated ones too."""
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _read_json(raw: bytes) -> Any:
+def _read_json(raw: bytes) -> _Pairs:
+    """The object; bytes that are no UTF-8 are surrogates in it, as are `\\ud800` and its like."""
+
     def refuse_constant(text: str) -> None:
         raise ValueError(f"{text} is not a JSON number")
 
-    value = json.loads(
-        raw.decode(),
-        object_pairs_hook=_Pairs,
-        parse_int=_Number,
-        parse_float=_Number,
-        parse_constant=refuse_constant,
-    )
-    # Half a surrogate pair ("\ud800") is no text. It shows when it is encoded.
-    if b"\\" in raw and isinstance(value, _Pairs):
-        for member in value:
-            for text in member:
-                if isinstance(text, str):
-                    text.encode()
+    too_deep = NestedTooDeep(limit=DEFAULT_LIMITS.max_depth)
+    try:
+        value = json.loads(
+            raw.decode(errors="surrogateescape"),
+            object_pairs_hook=_Pairs,
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=refuse_constant,
+        )
+    except ValueError as error:
+        raise ParseError(detail=str(error)) from None
+    except RecursionError:
+        raise too_deep from None
+    if raw.count(b"{") + raw.count(b"[") > DEFAULT_LIMITS.max_depth and _is_too_deep(value):
+        raise too_deep
+    if not isinstance(value, _Pairs):
+        raise InvalidRequest(detail="the body must be a JSON object")
     return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEFAULT_LIMITS.max_depth):
+        level = [member for holder in level for member in _members(holder)]
+        if not level:
+            return False
+    return True
+
+
+def _members(value: Any) -> list[Any]:
+    """The objects and lists directly in an object or a list."""
+    members = [member for _, member in value] if isinstance(value, _Pairs) else value
+    return [member for member in members if isinstance(member, list)]
 
 
 def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
@@ -221,7 +253,10 @@ def _times(params: Params, duration: str | None, now_us: int) -> tuple[str, str]
         start_us = parse_rfc3339(start) if start else now_us
     except ValueError as error:
         raise InvalidParams(field="start", detail=str(error)) from None
-    duration_us = DEFAULT_DURATION_US if duration is None else int(Decimal(duration) * SECOND_US)
+    try:
+        duration_us = DEFAULT_DURATION_US if duration is None else to_micros(parse_decimal(duration))
+    except NotExact as error:
+        raise InvalidParams(field="duration", detail=str(error)) from None
     if duration_us < 0:
         raise InvalidParams(field="duration", detail="is negative")
     try:

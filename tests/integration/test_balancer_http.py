@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import logging
 import socket
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 
+from balancer.http_app import MAX_CALLS, MAX_IN_FLIGHT, HttpApp
+from balancer.router import Router
 from common.errors import StoreUnavailable, encode_error
 from common.methods import BY_HTTP_NAME, BY_NAME
-from common.wire import Reply, WorkItem
-from tests.integration.balancer_process import PATIENCE_S, BalancerProcess
-from tests.integration.fake_rater import FakeRater, echo
+from common.wire import Reply, WorkItem, encode_done
+from tests.integration.balancer_process import PATIENCE_S, BalancerProcess, message
+from tests.integration.fake_rater import FakeRater, echo, hold
 
 QUERY = "cstmid=vdf&subj=rif&dest=0257"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -224,6 +229,191 @@ def test_post_jsonrpc_with_what_is_no_request_is_answered_in_json_rpc(
 
 def test_post_jsonrpc_without_a_body_is_refused(balancer: BalancerProcess) -> None:
     assert rpc(balancer, b" ")[0] == 400
+
+
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "Responder.DebitSMS", "params": {"Subject": "rif"}}
+READ = CALL | {"method": "Responder.GetCost"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}" * (512 * 1024),
+        b"]\n" * (512 * 1024),
+        b"[]" * (512 * 1024),
+        message(1) * (MAX_CALLS + 1),
+        message(1) * 10_000,
+        json.dumps([CALL] * MAX_CALLS).encode() + message(1),
+        json.dumps([CALL] * MAX_CALLS).encode() * 2,
+    ],
+    ids=["objects", "nonsense", "lists", "one_too_many", "many", "batch_and_call", "batches"],
+)
+def test_a_body_of_too_many_messages_is_refused_and_none_of_it_carried_out(
+    balancer: BalancerProcess, rater: FakeRater, body: bytes
+) -> None:
+    status, answer = rpc(balancer, body)
+    assert (status, answer["error"]["name"]) == (400, "invalid_request")
+    assert str(MAX_CALLS) in answer["error"]["message"]
+    assert balancer.get(f"/getcost?{QUERY}").status == 200
+    assert [item.method for item in rater.received] == ["GetCost"]
+
+
+def test_a_body_of_as_many_messages_as_may_be_is_answered(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", balancer.http_port, timeout=PATIENCE_S)
+    connection.request("POST", "/jsonrpc", b"".join(message(number) for number in range(MAX_CALLS)))
+    answers = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+    assert sorted(answer["id"] for answer in answers) == list(range(MAX_CALLS))
+    assert len(rpc(balancer, [CALL] * MAX_CALLS)[1]) == MAX_CALLS
+    connection.request("POST", "/jsonrpc", json.dumps([CALL]).encode() * MAX_CALLS)
+    assert len(connection.getresponse().read().splitlines()) == MAX_CALLS
+    connection.close()
+
+
+def test_the_calls_of_a_body_leave_room_for_others(balancer: BalancerProcess, rater: FakeRater) -> None:
+    rater.respond = hold
+    with ThreadPoolExecutor() as pool, balancer.connect() as other:
+        many = pool.submit(rpc, balancer, [CALL] * 500)
+        rater.wait_for_items(MAX_IN_FLIGHT)
+        other.send([message(7, Subject="other")])
+        assert b"other" in rater.wait_for_items(MAX_IN_FLIGHT + 1)[MAX_IN_FLIGHT].params
+        rater.release()
+        assert other.reply()["result"] == 1
+        assert [answer["result"] for answer in many.result(PATIENCE_S)[1]] == [1] * 500
+
+
+def test_a_body_whose_calls_are_not_carried_out_is_answered_at_one_deadline() -> None:
+    with BalancerProcess("--deadline=100") as balancer:
+        _, answers = rpc(balancer, [CALL] * 300)
+        assert {answer["error"]["data"]["name"] for answer in answers} == {"deadline_exceeded"}
+        details = [answer["error"]["data"]["detail"] for answer in answers]
+        assert sum("calls before it" in detail for detail in details) == 300 - MAX_IN_FLIGHT
+
+
+def test_an_idempotency_key_is_that_of_the_one_call_of_a_body(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    def post(value: Any, key: str) -> tuple[int, Any, bool]:
+        headers = JSON | {"Idempotency-Key": key}
+        reply = balancer.request("POST", "/jsonrpc", json.dumps(value).encode(), headers)
+        return reply.status, reply.body, "idempotency-replayed" in reply.headers
+
+    for value in (
+        CALL,
+        [CALL],
+        CALL | {"params": [{"requestID": "k"}]},
+        CALL | {"params": {"RequestId": ""}},
+    ):
+        status, _, replayed = post(value, "k")
+        assert (status, replayed, rater.received[-1].client_key) == (200, True, "k")
+    assert post(READ, "k")[0] == 200
+    assert rater.received[-1].client_key == ""
+    carried_out = len(rater.received)
+    for value, key, field in (
+        (CALL | {"params": {"requestid": "other"}}, "k", "RequestId"),
+        ([CALL, CALL], "k", "Idempotency-Key"),
+        ([CALL, READ], "k", "Idempotency-Key"),
+        (CALL, "x" * 257, "Idempotency-Key"),
+    ):
+        status, body, _ = post(value, key)
+        assert (status, body["error"]["data"]["field"]) == (400, field)
+    assert len(rater.received) == carried_out
+
+
+GET = f"GET /debitsms?{QUERY}&amount=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+POST_HEAD = b"POST /debitsms HTTP/1.1\r\nHost: x\r\n"
+
+
+def exchange(
+    balancer: BalancerProcess, rater: FakeRater, raw: bytes, *, carried_out: int, half_close: bool
+) -> list[tuple[int, Any]]:
+    """What comes back up to the end; the rater answers the first request once all that was sent is there."""
+    rater.respond = hold if carried_out else echo
+    with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+        sock.sendall(raw)
+        if half_close:
+            sock.shutdown(socket.SHUT_WR)
+        if carried_out:
+            rater.wait_for_items(1)
+            balancer.get("/healthz")  # by now the balancer has seen the end as well
+            rater.respond = echo
+            answers = [Reply(item.seq, 0, item.params, False) for item in rater.held]
+            rater.send_raw(encode_done(rater._balancer_id, answers))
+        text = b""
+        while part := sock.recv(65536):
+            text += part
+    assert len(rater.received) == carried_out
+    replies = []
+    while text:
+        head, _, rest = text.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        replies.append((int(head.split()[1]), json.loads(rest[:length])))
+        text = rest[length:]
+    return replies
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"BAD\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nBad Header\r\n\r\n",
+        POST_HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["line", "header", "chunk"],
+)
+@pytest.mark.parametrize("good", [0, 1, 3])
+@pytest.mark.parametrize("half_close", [False, True])
+def test_nonsense_is_refused_after_the_responses_to_the_requests_before_it(
+    balancer: BalancerProcess, rater: FakeRater, good: int, bad: bytes, half_close: bool
+) -> None:
+    raw = b"".join((GET % number).encode() for number in range(good)) + bad
+    replies = exchange(balancer, rater, raw, carried_out=good, half_close=half_close)
+    assert [status for status, _ in replies] == [200] * good + [400]
+    assert replies[-1][1]["error"]["name"] == "bad_http"
+
+
+@pytest.mark.parametrize("good", [1, 3])
+@pytest.mark.parametrize(
+    "rest",
+    [b"", b"GET /debitsms?am", POST_HEAD + b"Content-Length: 9\r\n\r\n{"],
+    ids=["whole", "half_a_head", "half_a_body"],
+)
+def test_a_client_that_ends_its_sending_gets_all_responses(
+    balancer: BalancerProcess, rater: FakeRater, good: int, rest: bytes
+) -> None:
+    raw = b"".join((GET % number).encode() for number in range(good)) + rest
+    replies = exchange(balancer, rater, raw, carried_out=good, half_close=True)
+    assert [(status, body["Amount"]) for status, body in replies] == [(200, n) for n in range(good)]
+
+
+@pytest.mark.parametrize("head", [POST_HEAD, (GET % 1).encode()[:-2]], ids=["POST", "GET"])
+def test_a_request_that_is_cut_short_is_not_carried_out(
+    balancer: BalancerProcess, rater: FakeRater, head: bytes
+) -> None:
+    raw = head + b"Content-Length: 9\r\n\r\n{"
+    assert exchange(balancer, rater, raw, carried_out=0, half_close=True) == []
+
+
+def test_a_defect_is_logged_and_answered_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def submit(self, *_: object) -> None:
+            raise ZeroDivisionError
+
+    sent: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"path": "/getcost", "method": "GET", "headers": [], "query_string": QUERY.encode()}
+        await HttpApp(cast(Router, Broken()))(scope, None, send)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["name"] == "internal_error"
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_readyz_is_200_only_while_a_rater_with_a_tariff_is_there() -> None:

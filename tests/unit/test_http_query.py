@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.http_query import descriptor_of, parse_body, parse_query
-from common.errors import CallerError, InvalidParams, InvalidRequest, ParseError
+from common.errors import CallerError, InvalidParams, InvalidRequest, NestedTooDeep, ParseError
 from common.methods import BY_NAME
 from common.times import parse_rfc3339
 
@@ -84,7 +84,33 @@ def test_any_text_arrives_as_it_was_sent(text: str, plus: bool) -> None:
         encoded = (quote_plus(text) if plus else quote(text, safe="")).encode()
     except UnicodeEncodeError:
         return
+    if encoded.startswith(b"+"):
+        text = "+" + text[1:]
     assert descriptor("ResetUserBudget", b"cstmid=vdf&dest=1&subj=" + encoded)["Subject"] == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"+40256", "+40256"),
+        (b"%2B40256", "+40256"),
+        (b"%2b40256", "+40256"),
+        (b"%2040256", " 40256"),
+        (b"+", "+"),
+        (b"40+256", "40 256"),
+        (b"++40", "+ 40"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "field"), [(b"subj", "Subject"), (b"DestinationPrefix", "DestinationPrefix")]
+)
+def test_a_plus_that_begins_a_number_is_itself(value: bytes, text: str, name: bytes, field: str) -> None:
+    others = b"cstmid=vdf&dest=1" if name == b"subj" else b"cstmid=vdf&subj=rif"
+    assert descriptor("ResetUserBudget", others + b"&" + name + b"=" + value)[field] == text
+
+
+def test_a_plus_anywhere_else_is_a_space() -> None:
+    assert descriptor("ResetUserBudget", b"cstmid=+v+f&subj=1&dest=1")["CstmId"] == " v f"
 
 
 @given(st.binary(max_size=60), st.sampled_from(["query", "", "application/json"]))
@@ -116,7 +142,10 @@ def test_no_bytes_are_worse_than_refused(raw: bytes, kind: str) -> None:
         ("GetCost", BASE + b"&tor=x", "tor", "expected a number"),
         ("GetCost", BASE + b"&duration=long", "duration", "expected a number"),
         ("GetCost", BASE + b"&duration=-1", "duration", "negative"),
-        ("GetCost", BASE + b"&duration=1e300", "duration", "9999"),
+        ("GetCost", BASE + b"&duration=1e300", "duration", "outside"),
+        ("GetCost", BASE + b"&start=9999-12-31T23:59:59Z&duration=1", "duration", "9999"),
+        ("GetCost", BASE + b"&duration=1e-99999999999999999999", "duration", "decimals"),
+        ("GetCost", BASE + b"&duration=0.0000001", "duration", "more than 6 decimals"),
         ("GetCost", BASE + b"&start=yesterday", "start", "RFC 3339"),
         ("GetCost", BASE + b"&end=2012-02-08T23:50:00Z", "end", "without start"),
         (
@@ -180,9 +209,14 @@ def test_an_empty_body_has_no_parameters() -> None:
         (b'{"amount":NaN}', ParseError, "NaN"),
         (b'{"amount":-Infinity}', ParseError, "Infinity"),
         (b'{"amount":', ParseError, "Expecting"),
-        (b'{"subj":"\xff"}', ParseError, "utf-8"),
-        (b'{"subj":"\\ud800"}', ParseError, "surrogates"),
-        (b'{"a":' * 100_000, ParseError, "nested|Expecting"),
+        (b'{"subj":"\xff"}', InvalidParams, "subj: is no text"),
+        (b'{"TimeStart":"\\ud800"}', InvalidParams, "start: is no text"),
+        (b'{"x":"\xff"}', ParseError, "invalid UTF-8"),
+        (b'{"\xff":1}', ParseError, "invalid UTF-8"),
+        (b'{"a":' * 100_000, NestedTooDeep, "64"),
+        (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", NestedTooDeep, "64"),
+        (b'{"b":1,"a":' + b'{"a":' * 64 + b"1" + b"}" * 65, NestedTooDeep, "64"),
+        (b"[" * 65 + b"]" * 65, NestedTooDeep, "64"),
         (b"[]", InvalidRequest, "object"),
         (b"7", InvalidRequest, "object"),
         (b'{"amount":"100"}', InvalidParams, "amount: must be a number"),
@@ -199,6 +233,11 @@ def test_wrong_json_bodies_are_refused_with_the_reason(
 ) -> None:
     with pytest.raises(error, match=says):
         parse_body(body, "application/json")
+
+
+def test_json_within_the_limit_of_depth_is_taken_however_many_brackets_it_has() -> None:
+    nested = b"[" * 63 + b"[]," * 100 + b"[]" + b"]" * 62
+    assert parse_body(b'{"x":' + nested[1:] + b',"dest":"1"}', "") == {"dest": "1"}
 
 
 def test_other_kinds_of_bodies_are_refused() -> None:
