@@ -12,7 +12,6 @@ import contextlib
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -27,6 +26,7 @@ from balancer.http_gateway import HttpGateway
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from common.addresses import Address, AddressType
+from common.limits import raise_file_limit
 from common.logs import LEVELS, setup
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def balancer(
     settings = BalancerSettings(
         jsonrpc, http_, router, DispatchSettings(deadline_us=deadline_ms * 1000, max_queued=max_queued)
     )
-    _raise_file_limit()
+    raise_file_limit()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -187,10 +187,3 @@ def _why(name: str, address: Address, error: OSError) -> str:
     # `socket` adds the address to the text; errors of name resolution have negative numbers.
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
     return f"can't listen on {address} (--{name}): {reason}"
-
-
-def _raise_file_limit() -> None:
-    """Every connection is a file, and the usual limit of 1,024 is below the bounds of the gateways."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -4,6 +4,8 @@ What a message is and how it is answered is `common.jsonrpc`'s; which rater does
 Here is what belongs to connections: one write a turn of the loop for all the answers it brought,
 bounds on what one client and all of them may take, and orderly ends:
 
+* a read may hold many messages: what `Session.feed` leaves waits its turn, one connection's share
+  in each turn of the loop, and the connection is not read meanwhile;
 * a client that has sent EOF gets the answers it is owed, then the connection closes;
 * where this side ends it (framing lost, shutdown), the last answers are followed by EOF, and what
   still comes in is read and dropped for a moment: closing with unread input would send a reset,
@@ -16,6 +18,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections import deque
 from functools import partial
 from typing import Final, cast
 
@@ -53,6 +56,7 @@ class TcpGateway:
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._to_write: list[Connection] = []
+        self._to_go_on: deque[Connection] = deque()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
@@ -103,6 +107,22 @@ class TcpGateway:
             self._loop.call_soon(self._write_all)
         self._to_write.append(connection)
 
+    def go_on_soon(self, connection: Connection) -> None:
+        """Have `connection.go_on` called once, in a later turn of the loop: one connection in each."""
+        if connection.go_on_is_due:
+            return
+        connection.go_on_is_due = True
+        if not self._to_go_on:
+            self._loop.call_soon(self._go_on_with_one)
+        self._to_go_on.append(connection)
+
+    def _go_on_with_one(self) -> None:
+        connection = self._to_go_on.popleft()
+        connection.go_on_is_due = False
+        if self._to_go_on:
+            self._loop.call_soon(self._go_on_with_one)
+        connection.go_on()
+
     def _write_all(self) -> None:
         connections, self._to_write = self._to_write, []
         for connection in connections:
@@ -119,6 +139,7 @@ class TcpGateway:
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_ended_at_s",
+        "_ending",
         "_eof",
         "_gateway",
         "_gone",
@@ -128,6 +149,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unfinished_since_s",
         "_write_paused_since_s",
+        "go_on_is_due",
         "write_is_due",
     )
 
@@ -135,16 +157,19 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, gateway: TcpGateway) -> None:
         self.write_is_due = False
+        self.go_on_is_due = False
         self._gateway = gateway
         self._submit = gateway.router.submit
         self._session = Session()
         self._reading = True
         self._eof = False
+        self._ending = False
+        """This side ends it, once everything is answered."""
         self._gone = False
         self._ended_at_s: float | None = None
         """When this side sent its EOF; from then on input is dropped."""
         self._unfinished_since_s: float | None = None
-        """Since when bytes have come in without completing anything."""
+        """Since when the client owes the end of a message."""
         self._write_paused_since_s: float | None = None
 
     # --- called by the transport -------------------------------------------------------------
@@ -163,15 +188,16 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended_at_s is not None:
             return
-        calls = self._session.feed(data)
-        if calls:
+        session = self._session
+        found_before = session.found
+        for slot, method, params in session.feed(data):
+            self._submit(method, params, "", partial(self._answer, slot))
+        if not session.unfinished:
             self._unfinished_since_s = None
-            for slot, method, params in calls:
-                self._submit(method, params, "", partial(self._answer, slot))
-            if self._session.in_flight > MAX_IN_FLIGHT:
-                self._update_reading()
-        elif self._unfinished_since_s is None and not data.isspace():
+        elif self._unfinished_since_s is None or session.found != found_before:
             self._unfinished_since_s = time.monotonic()
+        if session.more or not self._reading or session.in_flight > MAX_IN_FLIGHT:
+            self._update_reading()
         self._gateway.write_soon(self)  # there may be errors to write
 
     def eof_received(self) -> bool:
@@ -196,6 +222,11 @@ class Connection(asyncio.Protocol):
 
     # --- called by the router and the gateway ------------------------------------------------
 
+    def go_on(self) -> None:
+        """With what was read before, if that is still wanted; `_update_reading` asks again."""
+        if self._session.more and self._may_take and not self._gone:
+            self.data_received(b"")
+
     def _answer(self, slot: int, code: int, body: bytes, _replayed: bool) -> None:
         if code:
             self._session.fail(slot, body)
@@ -214,7 +245,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(output)
         if not self._reading:
             self._update_reading()
-        if session.in_flight == 0 and (self._eof or session.closing or self._gateway.closing):
+        if session.in_flight or session.more:
+            return
+        if self._eof or self._ending or session.closing or self._gateway.closing:
             self._end()
 
     def check(self, now_s: float) -> None:
@@ -227,9 +260,12 @@ class Connection(asyncio.Protocol):
         elif self._write_paused_since_s is not None and now_s - self._write_paused_since_s >= STUCK_S:
             log.warning("peer=%s does not read its answers, closing", self._peer)
             self.abort()
-        elif self._unfinished_since_s is not None and now_s - self._unfinished_since_s >= STUCK_S:
+        elif not self._reading or self._unfinished_since_s is None:
+            return  # while it is not read, the end of its message may wait to be
+        elif now_s - self._unfinished_since_s >= STUCK_S:
             log.info("peer=%s does not finish its message, closing", self._peer)
-            self._eof = True
+            self._ending = True
+            self._unfinished_since_s = None
             self._session.feed_eof()
             self.write()
 
@@ -242,13 +278,22 @@ class Connection(asyncio.Protocol):
         """Read or not, by what the client owes us: its reading, and answers it waits for."""
         if self._gone or self._transport.is_closing():
             return
-        may_read = self._write_paused_since_s is None and self._session.in_flight <= MAX_IN_FLIGHT
+        may_read = self._may_take
+        if may_read and self._session.more:
+            self._gateway.go_on_soon(self)
+            may_read = False
         if may_read and not self._reading:
             self._reading = True
+            if self._unfinished_since_s is not None:
+                self._unfinished_since_s = time.monotonic()
             self._transport.resume_reading()
         elif not may_read and self._reading:
             self._reading = False
             self._transport.pause_reading()
+
+    @property
+    def _may_take(self) -> bool:
+        return self._write_paused_since_s is None and self._session.in_flight <= MAX_IN_FLIGHT
 
     def _end(self) -> None:
         if self._ended_at_s is not None:

@@ -23,7 +23,7 @@ class RatelError(Exception):
     code: ClassVar[int] = -32603
     name: ClassVar[str] = "internal_error"
     http_status: ClassVar[int] = 500
-    template: ClassVar[str] = "internal error: {detail}"
+    template: ClassVar[str] = "a fault of the service: {detail}"
 
     def __init__(self, **data: JsonScalar) -> None:
         self.data = data
@@ -174,7 +174,7 @@ class InternalError(ServiceError):
 
 class Overloaded(ServiceError):
     code, name, http_status = -32030, "overloaded", 503
-    template = "overloaded: {detail}"
+    template = "{detail}"
 
 
 class DeadlineExceeded(ServiceError):

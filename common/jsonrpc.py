@@ -16,20 +16,20 @@ can't be told to be a request of either dialect is answered in the form of 2.0, 
 an answer for it, with id null. In a batch, members without `jsonrpc` get answers in the form of 1.0.
 
 Each answer ends with a newline. JSON with half of a surrogate pair (`"\\ud800"`) is not accepted: it
-is no Unicode text, and could be neither stored nor matched.
+is no Unicode text, and could be neither stored nor matched. After MAX_BAD_IN_A_ROW messages that are
+no requests, with no request between them, one more error says so and the stream is given up.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET
 
 from common.errors import (
     ErrorBody,
-    InvalidParams,
     InvalidRequest,
     MethodNotFound,
     ParseError,
@@ -37,6 +37,19 @@ from common.errors import (
     encode_error,
 )
 from common.jsonrpc_framer import Framer
+from common.jsonrpc_requests import (
+    SILENT,
+    V1,
+    V2,
+    Request,
+    decode_list,
+    decode_quick,
+    decode_request,
+    descriptor,
+    explain,
+    is_utf8,
+    place_of_malformed,
+)
 from common.methods import BY_RPC_NAME, Method
 
 
@@ -54,6 +67,12 @@ class Limits:
 
 DEFAULT_LIMITS: Final = Limits()
 
+MAX_EVENTS: Final = 256
+"""Messages and framing errors that one `Session.feed` handles: some 2 ms, whatever was sent."""
+
+MAX_BAD_IN_A_ROW: Final = 1000
+"""So many are no accident: the other side does not speak JSON-RPC, and learns nothing from more."""
+
 
 class Call(NamedTuple):
     """A call to be carried out and then answered, by `Session.answer` or `Session.fail`."""
@@ -65,33 +84,6 @@ class Call(NamedTuple):
     """JSON text of the call descriptor, an object. Its syntax is checked, its fields are not."""
 
 
-_OPEN_LIST: Final = 0x5B
-_OPEN_OBJECT: Final = 0x7B
-
-_V1: Final = 1
-_V2: Final = 2
-_SILENT: Final = 3
-"""The form of an answer: 1.0, 2.0, or a notification's."""
-
-
-class _Request(msgspec.Struct, gc=False):
-    method: str
-    id: Raw = Raw(b"")
-    params: Raw = Raw(b"null")
-    jsonrpc: Literal["2.0"] | UnsetType = UNSET
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    """Any object, to find out what is wrong with it."""
-
-    id: Raw = Raw(b"")
-    method: Raw = Raw(b"")
-    jsonrpc: Raw = Raw(b"")
-
-
-_decode = msgspec.json.Decoder(_Request).decode
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_error_body = msgspec.json.Decoder(ErrorBody).decode
 _encode = msgspec.json.Encoder().encode
 _new_tuple = tuple.__new__
@@ -121,11 +113,14 @@ class Session:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._framer: Framer[_Request] = Framer(
-            _decode_quick, max_message_bytes=limits.max_message_bytes, max_depth=limits.max_depth
+        self._framer: Framer[Request] = Framer(
+            decode_quick, max_message_bytes=limits.max_message_bytes, max_depth=limits.max_depth
         )
         self._places: dict[int, _Place] = {}
         self._next_slot = 0
+        self._found = 0
+        self._bad_in_a_row = 0
+        self._eof = False
         self._output: list[bytes] = []
 
     @property
@@ -138,30 +133,79 @@ class Session:
         """The framing is lost for good: write the output, answer what is in flight, then close."""
         return self._framer.closing
 
+    @property
+    def more(self) -> bool:
+        """A part of what was fed is not handled yet: `feed(b"")` would go on."""
+        return self._framer.more
+
+    @property
+    def unfinished(self) -> bool:
+        """A message was begun, and the other side owes its end."""
+        return self._framer.unfinished and not self._framer.more
+
+    @property
+    def found(self) -> int:
+        """How many messages, members of batches and framing errors there were: a measure of progress."""
+        return self._found
+
     def feed(self, data: bytes) -> list[Call]:
-        """The calls that the next bytes complete. The stream may be cut anywhere."""
+        """The calls that the next bytes complete. The stream may be cut anywhere.
+
+        One call handles some MAX_EVENTS messages, or one batch that has more, or a share of a long
+        message. What is beyond it is kept, and `more` is true: go on with b"" before feeding what
+        comes next, or what is kept grows.
+        """
         calls: list[Call] = []
-        for event in self._framer.feed(data):
-            if isinstance(event, _Request):
+        found_before = self._found
+        self._handle(self._framer.feed(data, MAX_EVENTS), calls)
+        # A list ends what the framer does in one go. When it was a short one, there is room for more.
+        while self._framer.more and 0 < (found := self._found - found_before) < MAX_EVENTS:
+            self._handle(self._framer.feed(b"", MAX_EVENTS - found), calls)
+            if self._found - found_before == found:
+                break  # a share of a long message was read
+        if self._eof:
+            self._end()
+        return calls
+
+    def _handle(self, events: list[Request | bytes | RatelError], calls: list[Call]) -> None:
+        self._found += len(events)
+        for event in events:
+            if isinstance(event, Request):
                 self._admit(event, calls, None, 0)
             elif isinstance(event, bytes):
                 self._read_text(event, calls)
             else:
-                self._refuse(event, b"null", _V2, None, 0)
-        return calls
+                self._refuse_message(event)
+            if self._bad_in_a_row == MAX_BAD_IN_A_ROW:
+                self._give_up()
+                break
 
     def feed_eof(self) -> None:
-        """The end of the stream: a message begun and not finished is a parse error."""
+        """The end of the stream: a message begun and not finished is a parse error.
+
+        Where there is `more`, the end comes after it: it still is to be fetched with `feed(b"")`.
+        """
+        self._eof = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._framer.more:
+            return
         error = self._framer.feed_eof()
         if error is not None:
-            self._refuse(error, b"null", _V2, None, 0)
+            self._refuse_message(error)
+
+    def _give_up(self) -> None:
+        self._framer.close()
+        detail = f"{MAX_BAD_IN_A_ROW} messages in a row were none, nothing more is read"
+        self._refuse(InvalidRequest(detail=detail), b"null", V2, None, 0)
 
     def answer(self, slot: int, result: bytes) -> None:
         """`result` is JSON text and goes out as it is. Raises KeyError for a slot that is not open."""
         id_text, form, batch, index = self._places.pop(slot)
-        if form == _SILENT:
+        if form == SILENT:
             return
-        if form == _V1:
+        if form == V1:
             parts = (b'{"id":', id_text, b',"result":', result, b',"error":null}')
         else:
             parts = (b'{"jsonrpc":"2.0","id":', id_text, b',"result":', result, b"}")
@@ -184,8 +228,8 @@ class Session:
 
     def _read_text(self, text: bytes, calls: list[Call]) -> None:
         """A message that the quick way did not make out."""
-        if not _is_utf8(text):
-            self._refuse(ParseError(detail="invalid UTF-8"), b"null", _V2, None, 0)
+        if not is_utf8(text):
+            self._refuse_message(ParseError(detail="invalid UTF-8"))
         elif not text.startswith(b"["):
             self._read_member(text, calls, None, 0)
         else:
@@ -193,39 +237,42 @@ class Session:
 
     def _read_batch(self, text: bytes, calls: list[Call]) -> None:
         try:
-            members = _decode_list(text)
+            members = decode_list(text)
         except msgspec.DecodeError as error:
-            self._refuse(ParseError(detail=_explain(error)), b"null", _V2, None, 0)
+            self._refuse_message(ParseError(detail=explain(error)))
             return
         limit = self._limits.max_batch
         if not 0 < len(members) <= limit:
             detail = f"a batch of {len(members)} calls, the limit is {limit}" if members else "an empty batch"
-            self._refuse(InvalidRequest(detail=detail), b"null", _V2, None, 0)
+            self._refuse_message(InvalidRequest(detail=detail))
             return
+        self._found += len(members) - 1  # as one it is counted already
         batch = _Batch(len(members))
         for index, member in enumerate(members):
             self._read_member(bytes(member), calls, batch, index)
 
     def _read_member(self, text: bytes, calls: list[Call], batch: _Batch | None, index: int) -> None:
-        request = _decode_request(text)
+        request = decode_request(text)
         if isinstance(request, RatelError):
-            id_text, form = _place_of_malformed(text)
+            id_text, form = place_of_malformed(text)
+            self._bad_in_a_row += batch is None
             self._refuse(request, id_text, form, batch, index)
         else:
             self._admit(request, calls, batch, index)
 
-    def _admit(self, request: _Request, calls: list[Call], batch: _Batch | None, index: int) -> None:
+    def _admit(self, request: Request, calls: list[Call], batch: _Batch | None, index: int) -> None:
+        self._bad_in_a_row = 0
         id_text = bytes(request.id)
-        form = _V1 if request.jsonrpc is UNSET else _V2 if id_text else _SILENT
+        form = V1 if request.jsonrpc is UNSET else V2 if id_text else SILENT
         method = BY_RPC_NAME.get(request.method)
-        params = _descriptor(bytes(request.params))
+        params = descriptor(bytes(request.params))
         if method is None:
             self._refuse(MethodNotFound(method=request.method), id_text or b"null", form, batch, index)
             return
         if isinstance(params, RatelError):
             self._refuse(params, id_text or b"null", form, batch, index)
             return
-        if form == _SILENT and batch is not None:
+        if form == SILENT and batch is not None:
             self._settle(batch, index, b"")  # the others needn't wait for it
             batch = None
         slot = self._next_slot
@@ -233,11 +280,16 @@ class Session:
         self._places[slot] = (id_text or b"null", form, batch, index)
         calls.append(_new_tuple(Call, (slot, method, params)))
 
+    def _refuse_message(self, error: RatelError) -> None:
+        """What comes between messages, or is a message and nothing that could be answered by its id."""
+        self._bad_in_a_row += 1
+        self._refuse(error, b"null", V2, None, 0)
+
     def _refuse(self, error: RatelError, id_text: bytes, form: int, batch: _Batch | None, index: int) -> None:
         self._send_error(encode_error(error), id_text, form, batch, index)
 
     def _send_error(self, body: bytes, id_text: bytes, form: int, batch: _Batch | None, index: int) -> None:
-        reply = b"" if form == _SILENT else _error_reply(body, id_text, form)
+        reply = b"" if form == SILENT else _error_reply(body, id_text, form)
         if batch is not None:
             self._settle(batch, index, reply)
         elif reply:
@@ -253,92 +305,11 @@ class Session:
             self._output += (b"[", b",".join(replies), b"]\n")
 
 
-def _is_utf8(text: bytes) -> bool:
-    """The decoder passes over text that is not looked into without checking it."""
-    if text.isascii():
-        return True
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _decode_quick(text: bytes) -> _Request | None:
-    """The request, or None for whatever is not a whole and plain one."""
-    if not (text.isascii() or _is_utf8(text)):
-        return None
-    try:
-        return _decode(text)
-    except msgspec.DecodeError:
-        return None
-
-
-def _decode_request(text: bytes) -> _Request | RatelError:
-    try:
-        return _decode(text)
-    except msgspec.ValidationError:
-        return _what_is_wrong(text)
-    except msgspec.DecodeError as error:
-        return ParseError(detail=_explain(error))
-
-
-def _what_is_wrong(text: bytes) -> RatelError:
-    """Why a JSON value is not a request."""
-    if not text.startswith(b"{"):
-        return InvalidRequest(detail="a request is an object")
-    try:
-        envelope = _decode_envelope(text)
-    except msgspec.DecodeError as error:
-        return ParseError(detail=_explain(error))
-    if bytes(envelope.jsonrpc) not in (b"", b'"2.0"'):
-        return InvalidRequest(detail='jsonrpc must be "2.0", or be left out to speak 1.0')
-    if not bytes(envelope.method):
-        return InvalidRequest(detail="method is missing")
-    return InvalidRequest(detail="method must be a string")
-
-
-def _place_of_malformed(text: bytes) -> tuple[bytes, int]:
-    """The id and the form for the answer to what is not a request."""
-    if not text.startswith(b"{"):
-        return b"null", _V2
-    try:
-        envelope = _decode_envelope(text)
-    except msgspec.DecodeError:
-        return b"null", _V2
-    return bytes(envelope.id) or b"null", _V2 if bytes(envelope.jsonrpc) else _V1
-
-
-def _descriptor(params: bytes) -> bytes | RatelError:
-    """The one object in params, as text."""
-    first = params[0]
-    if first == _OPEN_OBJECT:
-        return params
-    if first != _OPEN_LIST:
-        if params == b"null":
-            return b"{}"
-        return InvalidParams(field="params", detail="expected an object, or a list of one object")
-    if params[1] == _OPEN_OBJECT and params.find(b"}") == len(params) - 2:
-        return params[1:-1]  # the first bracket that closes is the last but one: nothing beside it
-    members = _decode_list(params)
-    if len(members) != 1:
-        return InvalidParams(field="params", detail=f"expected one object, not {len(members)} values")
-    member = bytes(members[0])
-    return member if member.startswith(b"{") else InvalidParams(field="params", detail="expected an object")
-
-
 def _error_reply(body: bytes, id_text: bytes, form: int) -> bytes:
     error = _decode_error_body(body)
-    if form == _V1:
+    if form == V1:
         text: bytes = _encode(f"{error.name}: {error.message}")
         return b'{"id":' + id_text + b',"result":null,"error":' + text + b"}"
     data = {"name": error.name} | error.data | {"name": error.name}
     text = _encode({"code": error.code, "message": error.message, "data": data})
     return b'{"jsonrpc":"2.0","id":' + id_text + b',"error":' + text + b"}"
-
-
-def _explain(error: msgspec.DecodeError) -> str:
-    text = str(error)
-    if text == "Input data was truncated":  # framing has made sure that it was not
-        return "half of a surrogate pair"
-    return text.removeprefix("JSON is malformed: ")

@@ -4,6 +4,8 @@ Messages are JSON objects or lists that follow each other with or without white 
 takes the stream in pieces and returns what it found, in order: a decoded message, the text of one,
 or the error to answer with. What it finds never depends on where the pieces were cut, and it looks
 at each byte a bounded number of times: state is kept between pieces, nothing is scanned again.
+A caller that must not be held up bounds what one call finds; the rest of the piece is kept for the
+next call.
 
 Two ways lead to the same result. The quick way takes a line (or what reaches to the next `}{`, or
 the whole rest) and tries to decode it: an object that decodes is a whole message, because a JSON
@@ -26,6 +28,7 @@ A byte order mark at the very start is ignored.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
@@ -56,6 +59,10 @@ _NEXT_BRACKET: Final = re.compile(
 _RESYNC: Final = re.compile(rb"[\n{\[]")
 
 
+SHARE_BYTES: Final = 16 * 1024
+"""What a bounded call reads the thorough way: were it all brackets, some 10 ms."""
+
+
 class _Mode(Enum):
     START = auto()
     BETWEEN = auto()
@@ -83,6 +90,9 @@ class Framer(Generic[T]):
         self._max_depth = max_depth
         self._mode = _Mode.START
         self._held = b""  # the beginning of what may become a byte order mark
+        # The piece at hand and how far it was read.
+        self._piece = b""
+        self._pos = 0
         # Of the piece at hand: where its line ends, and from where the quick way may be tried again.
         self._line_end = 0
         self._quick_from = 0
@@ -103,36 +113,76 @@ class Framer(Generic[T]):
         """The framing is lost for good: whatever follows is ignored."""
         return self._mode is _Mode.CLOSED
 
-    def feed(self, data: bytes) -> list[T | bytes | RatelError]:
+    @property
+    def more(self) -> bool:
+        """A part of what was fed is not read yet, because `max_events` was reached."""
+        return self._pos < len(self._piece)
+
+    @property
+    def unfinished(self) -> bool:
+        """A message was begun, and its end has not come."""
+        return self._mode is _Mode.MESSAGE or bool(self._held)
+
+    def feed(self, data: bytes, max_events: int = sys.maxsize) -> list[T | bytes | RatelError]:
         """What the next piece of the stream completes.
 
-        A message comes as what `decode` made of it, or else as text with balanced brackets.
+        A message comes as what `decode` made of it, or else as text with balanced brackets. Where
+        events are bounded, a call ends after `max_events`, after a list (it may be the work of
+        many) and after SHARE_BYTES read the thorough way. The rest of the piece is left for
+        further calls, with b"" or with more, until `more` is false.
         """
         events: list[T | bytes | RatelError] = []
         if self._mode is _Mode.START:
             data = self._without_mark(data)
-        self._line_end = self._quick_from = 0
-        pos, size = 0, len(data)
-        while pos < size:
+        if self._pos < len(self._piece):
+            if data:
+                self._take(self._piece[self._pos :] + data)
+        else:
+            self._take(data)
+        data = self._piece
+        pos, size = self._pos, len(data)
+        share = size if max_events == sys.maxsize else SHARE_BYTES
+        while pos < size and len(events) < max_events:
             mode = self._mode
             if mode is _Mode.BETWEEN:
-                pos = self._between(data, pos, events)
+                pos = self._between(data, pos, events, max_events)
             elif mode is _Mode.MESSAGE:
-                pos = self._message(data, pos, events)
+                piece = data if share >= size else data[pos : pos + share]
+                start = pos if share >= size else 0
+                read = self._message(piece, start, events) - start
+                pos, share = pos + read, share - read
+                if max_events != sys.maxsize and (share <= 0 or _ends_with_list(events)):
+                    break
             elif mode is _Mode.GARBAGE:
                 pos = self._garbage(data, pos)
             else:
-                break
+                pos = size
+        if pos == size:
+            self._take(b"")
+        else:
+            self._pos = pos
         return events
+
+    def close(self) -> None:
+        """Read nothing more, whatever comes."""
+        self._mode = _Mode.CLOSED
+        self._held = b""
+        self._text.clear()
+        self._take(b"")
 
     def feed_eof(self) -> RatelError | None:
         """The end of the stream: the error for a message that was begun and not finished."""
-        unfinished = self._mode is _Mode.MESSAGE or bool(self._held)
+        unfinished = self.unfinished
         if self._mode is not _Mode.CLOSED:
             self._mode = _Mode.ENDED
         self._held = b""
         self._text.clear()
+        self._take(b"")
         return ParseError(detail="the input ends within a message") if unfinished else None
+
+    def _take(self, piece: bytes) -> None:
+        self._piece = piece
+        self._pos = self._line_end = self._quick_from = 0
 
     def _without_mark(self, data: bytes) -> bytes:
         data = self._held + data
@@ -143,9 +193,9 @@ class Framer(Generic[T]):
         self._mode = _Mode.BETWEEN
         return data.removeprefix(_BOM)
 
-    def _between(self, data: bytes, pos: int, events: list[T | bytes | RatelError]) -> int:
+    def _between(self, data: bytes, pos: int, events: list[T | bytes | RatelError], max_events: int) -> int:
         size = len(data)
-        while pos < size:
+        while pos < size and len(events) < max_events:
             byte = data[pos]
             if byte == _OPEN_OBJECT and pos >= self._quick_from:
                 end = self._line_end
@@ -196,8 +246,7 @@ class Framer(Generic[T]):
         end, outcome = self._scan(data, start)
         self._length += end - start
         if self._length > self._max_message_bytes:
-            self._text.clear()
-            self._mode = _Mode.CLOSED
+            self.close()
             events.append(MessageTooLarge(limit_bytes=self._max_message_bytes))
             return len(data)
         if self._too_deep:
@@ -318,6 +367,10 @@ def _end(pattern: re.Pattern[bytes], data: bytes, pos: int) -> int:
     """Where a pattern that always matches ends."""
     found = pattern.match(data, pos)
     return found.end() if found else pos
+
+
+def _ends_with_list(events: list[T | bytes | RatelError]) -> bool:
+    return bool(events) and isinstance(last := events[-1], bytes) and last[0] == _OPEN_LIST
 
 
 def _shown(byte: int) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import select
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from common.errors import UnknownTenant, encode_error
+from common.jsonrpc import MAX_BAD_IN_A_ROW
 from common.wire import Reply, WorkItem
 from tests.integration.balancer_process import PATIENCE_S, BalancerProcess, message
 from tests.integration.fake_rater import FakeRater, echo, hold
@@ -77,6 +79,33 @@ def test_bad_messages_are_answered_and_harm_no_neighbour(balancer: BalancerProce
     assert "method_not_found" in str(replies)
     assert "parse_error" in str(replies)
     assert "invalid_request" in str(replies)
+
+
+@pytest.mark.parametrize("bad", [b"{}", b"x\n", b'{"id":1\n'])
+def test_a_flood_of_bad_messages_ends_its_connection_and_holds_nobody_up(
+    balancer: BalancerProcess, rater: FakeRater, bad: bytes
+) -> None:
+    with balancer.connect() as flood, balancer.connect() as neighbour:
+        flood.send([bad * (1_048_576 // len(bad))])
+        assert neighbour.call(1, Subject="n")["result"] == {"Subject": "n"}
+        replies = flood.rest()
+    assert len(replies) == MAX_BAD_IN_A_ROW + 1
+    assert "1000 messages in a row" in replies[-1]["error"]["message"]
+
+
+def test_a_client_of_calls_that_are_refused_at_once_takes_turns_with_its_neighbours(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    count = 20_000
+    with balancer.connect() as greedy, balancer.connect() as neighbour:
+        sender = threading.Thread(
+            target=greedy.send, args=([b'{"id":1,"method":"Responder.X"}' * count + message(2)],)
+        )
+        sender.start()
+        assert neighbour.call(1, Subject="n")["result"] == {"Subject": "n"}
+        replies = greedy.replies(count + 1)
+        sender.join()
+    assert replies[-1]["result"] == {}
 
 
 def test_a_message_beyond_the_limit_is_answered_and_ends_the_connection(

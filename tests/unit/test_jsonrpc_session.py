@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import NoRate, Overloaded, encode_error
-from common.jsonrpc import Limits, Session
+from common.errors import InternalError, NoRate, Overloaded, encode_error
+from common.jsonrpc import MAX_BAD_IN_A_ROW, MAX_EVENTS, Limits, Session
+from common.jsonrpc_framer import SHARE_BYTES
 from common.methods import BY_RPC_NAME
 
 CD = {"TOR": 0, "CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0256"}
@@ -350,3 +351,134 @@ def test_a_slot_is_answered_once() -> None:
         session.answer(calls[0].slot, b"1")
     with pytest.raises(KeyError):
         session.fail(calls[0].slot, encode_error(Overloaded(detail="full")))
+
+
+@pytest.mark.parametrize("size", [1, 100, 10**9])
+def test_one_feed_handles_a_bounded_number_and_the_rest_follows_unchanged(size: int) -> None:
+    stream = b"".join(
+        b'{"id":%d,"method":"Responder.%b"}\n' % (i, b"Get" if i % 3 else b"X") for i in range(1000)
+    )
+    session, ids = Session(), 0
+    for start in range(0, len(stream), size):
+        calls = session.feed(stream[start : start + size])
+        while True:
+            assert len(calls) <= MAX_EVENTS
+            ids += len(calls)
+            if not session.more:
+                break
+            calls = session.feed(b"")
+    assert (ids, session.found) == (666, 1000)
+    assert not session.unfinished
+    assert session.take_output().count(b"method_not_found") == 334
+
+
+def test_what_is_fed_before_the_rest_was_handled_comes_after_it() -> None:
+    session = Session()
+    stream = b"".join(b'{"id":%d,"method":"Responder.Get"}' % i for i in range(600))
+    slots = []
+    for half in (stream[:10_000], stream[10_000:], b""):
+        slots += [call.slot for call in session.feed(half)]
+    assert slots == list(range(600))
+    assert not session.more
+
+
+def test_a_batch_ends_the_share_of_one_feed() -> None:
+    session = Session()
+    batch = json.dumps([{"method": "Responder.Get"}] * 400).encode()
+    assert len(batch) < SHARE_BYTES
+    assert len(session.feed(batch * 3)) == 400
+    assert session.more
+    calls = []
+    while session.more:
+        calls.append(len(session.feed(b"")))
+    assert set(calls) <= {0, 400}
+    assert sum(calls) == 800
+
+
+def test_short_batches_share_one_feed() -> None:
+    session = Session()
+    calls = session.feed(json.dumps([{"method": "Responder.Get"}] * 2).encode() * 100)
+    assert (len(calls), session.more) == (200, False)
+
+
+def test_a_long_message_is_read_in_shares_and_comes_whole() -> None:
+    session = Session()
+    message = b'{"id":1,"method":"Responder.Get",\n"other":[' + b"[]," * 50_000 + b"1]\n}"
+    calls = session.feed(message)
+    feeds = 1
+    while session.more:
+        calls += session.feed(b"")
+        feeds += 1
+    assert len(calls) == 1
+    assert feeds >= len(message) // SHARE_BYTES
+
+
+def test_the_end_of_the_stream_comes_after_the_rest() -> None:
+    session = Session()
+    session.feed(b'{"id":1,"method":"Responder.X"}' * (MAX_EVENTS + 1) + b"{")
+    session.feed_eof()
+    assert session.more
+    assert b"the input ends" not in session.take_output()
+    session.feed(b"")
+    assert not session.more
+    assert session.take_output().count(b"parse_error") == 1
+
+
+def test_a_message_is_unfinished_from_its_beginning_to_its_end() -> None:
+    session = Session()
+    for text, unfinished in ((b" ", False), (b'{"id"', True), (b":1,", True), (b'"method":1}', False)):
+        session.feed(text)
+        assert session.unfinished == unfinished, text
+    session.feed(b"nonsense {} [")
+    assert session.unfinished
+    session.feed(b"]")
+    session.feed(b"nonsense without an end")
+    assert not session.unfinished
+
+
+@pytest.mark.parametrize("bad", [b"{}", b"x\n", b"[]", b'{"id":1\n', b"[" * 65 + b"]" * 65, b'{"a":"\xff"}'])
+@pytest.mark.parametrize("size", [1000, 10**9])
+def test_a_thousand_bad_messages_in_a_row_end_the_stream(bad: bytes, size: int) -> None:
+    good = b'{"id":1,"method":"Responder.Get"}\n'
+    almost = (bad * (MAX_BAD_IN_A_ROW - 1) + b"\n" + good) * 2
+    stream = almost + bad * (MAX_BAD_IN_A_ROW + 500) + b"\n" + good
+    session, calls = Session(), []
+    for start in range(0, len(stream), size):
+        calls += session.feed(stream[start : start + size])
+        while session.more:
+            calls += session.feed(b"")
+    replies = [json.loads(line) for line in session.take_output().splitlines()]
+    assert len(calls) == 2
+    assert len(replies) == 3 * MAX_BAD_IN_A_ROW - 2 + 1
+    assert session.closing
+    assert "1000 messages in a row" in replies[-1]["error"]["message"]
+    assert sum("in a row" in str(reply["error"]) for reply in replies) == 1
+    session.feed_eof()
+    assert session.take_output() == b""
+
+
+def test_a_method_that_does_not_exist_is_no_bad_message() -> None:
+    session = Session()
+    for _ in range(3 * MAX_BAD_IN_A_ROW):
+        session.feed(b'{"id":1,"method":"Responder.Nothing"}')
+    assert not session.closing
+
+
+@pytest.mark.parametrize("escape", [r"\ud800", r"\ud800x", r"\ud800\n", r"\udc00", r"\ud800\ud800"])
+@pytest.mark.parametrize("place", ["id", "method", "Subject", "other"])
+def test_half_of_a_surrogate_pair_is_named_as_what_it_is(escape: str, place: str) -> None:
+    message = {"id": 1, "method": "Responder.Get", "params": {"Subject": 1}, "other": 1}
+    (message["params"] if place == "Subject" else message)[place] = "HERE"
+    session, calls = feed(json.dumps(message).replace("HERE", escape).encode())
+    assert calls == []
+    assert b"half of a surrogate pair" in session.take_output()
+
+
+def test_in_the_form_of_1_0_no_error_says_its_name_twice() -> None:
+    for error in (Overloaded(detail="full"), InternalError(detail="KeyError")):
+        session, calls = feed({"id": 1, "method": "Responder.Get"})
+        session.fail(calls[0].slot, encode_error(error))
+        text = json.loads(session.take_output())["error"]
+        name, _, message = text.partition(": ")
+        assert name == error.name
+        assert not message.replace(" ", "_").startswith(name)

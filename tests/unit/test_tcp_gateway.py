@@ -11,6 +11,7 @@ import pytest
 from balancer import tcp_gateway
 from balancer.router import Router
 from balancer.tcp_gateway import LINGER_S, STUCK_S, Connection, TcpGateway
+from common.jsonrpc import MAX_EVENTS
 
 
 class Socket:
@@ -85,6 +86,11 @@ class World:
         self.connection.data_received(data)
         await asyncio.sleep(0)
 
+    async def settle(self) -> None:
+        """Turns of the loop until all that was read is handled, or waits for the client."""
+        while self.gateway._to_go_on or self.connection.write_is_due:
+            await asyncio.sleep(0)
+
     def pass_time(self, seconds: float) -> None:
         self.clock.now_s += seconds
         self.connection.check(self.clock.now_s)
@@ -106,7 +112,106 @@ def test_a_message_that_is_not_finished_in_time_is_an_error_and_ends_the_connect
         assert world.transport.written == b""
         world.pass_time(1)
         assert b"the input ends within a message" in world.transport.written
-        assert world.transport.events == ["close"]
+        assert world.transport.events == ["eof"]
+        world.pass_time(LINGER_S)
+        assert world.transport.events == ["eof", "close"]
+
+    asyncio.run(story())
+
+
+def test_half_a_message_after_a_good_one_is_not_finished_either(clock: Clock) -> None:
+    async def story() -> None:
+        world = World(clock)
+        await world.feed(b'{"id":1,"method":"Responder.Get"}\n{"id":')
+        world.router.calls[0](0, b"1", False)
+        world.pass_time(STUCK_S - 1)
+        await world.feed(b'2,"method":"Responder.Get"}\n{"id":')  # progress: the time begins anew
+        world.router.calls[1](0, b"2", False)
+        world.pass_time(STUCK_S - 1)
+        assert world.transport.events == []
+        world.pass_time(1)
+        assert b"the input ends within a message" in world.transport.written
+        assert world.transport.events == ["eof"]
+
+    asyncio.run(story())
+
+
+def test_a_client_that_has_its_answer_to_a_bad_message_may_stay(clock: Clock) -> None:
+    async def story() -> None:
+        world = World(clock)
+        for bad in (b"nonsense\n", b"{}", b'{"id":1,"method":"Responder.Nothing"}'):
+            await world.feed(bad)
+        world.pass_time(100 * STUCK_S)
+        assert world.transport.written.count(b"\n") == 3
+        assert world.transport.events == []
+
+    asyncio.run(story())
+
+
+def test_while_it_is_not_read_the_end_of_its_message_is_not_demanded(clock: Clock) -> None:
+    async def story() -> None:
+        world = World(clock)
+        await world.feed(b'{"id":1,"method":"Responder.Get"}\n' * (tcp_gateway.MAX_IN_FLIGHT + 1) + b"{")
+        await world.settle()
+        assert world.transport.events == ["pause"]
+        world.pass_time(STUCK_S)
+        await world.settle()
+        assert world.transport.written == b""
+        world.router.calls[0](0, b"1", False)
+        await world.settle()
+        world.pass_time(STUCK_S - 1)
+        assert world.transport.events == ["pause", "resume"]
+        world.pass_time(1)
+        assert b"the input ends within a message" in world.transport.written
+
+    asyncio.run(story())
+
+
+def test_what_one_read_brought_is_handled_in_shares_that_let_others_in_between(clock: Clock) -> None:
+    async def story() -> None:
+        world = World(clock)
+        greedy = world.transport
+        await world.feed(b'{"id":1,"method":"Responder.Nothing"}\n' * (5 * MAX_EVENTS + 1))
+        assert greedy.events == ["pause"]
+        neighbour, transport = Connection(world.gateway), Transport()
+        neighbour.connection_made(transport)
+        neighbour.data_received(b'{"id":1,"method":"Responder.Nothing"}\n')
+        await asyncio.sleep(0)
+        assert transport.written.count(b"\n") == 1
+        assert greedy.written.count(b"\n") <= 3 * MAX_EVENTS
+        await world.settle()
+        assert greedy.written.count(b"\n") == 5 * MAX_EVENTS + 1
+        assert greedy.events == ["pause", "resume"]
+
+    asyncio.run(story())
+
+
+def test_the_rest_of_a_read_waits_for_a_client_that_does_not_read_its_answers(clock: Clock) -> None:
+    async def story() -> None:
+        world = World(clock)
+        world.connection.data_received(b'{"id":1,"method":"Responder.Nothing"}\n' * (2 * MAX_EVENTS))
+        world.connection.pause_writing()
+        await world.settle()
+        assert world.transport.written.count(b"\n") == MAX_EVENTS
+        world.connection.resume_writing()
+        await world.settle()
+        assert world.transport.written.count(b"\n") == 2 * MAX_EVENTS
+        assert world.transport.events == ["pause", "resume"]
+
+    asyncio.run(story())
+
+
+def test_draining_answers_the_rest_of_a_read_before_the_end(clock: Clock) -> None:
+    async def story() -> None:
+        world = World(clock)
+        world.connection.data_received(b'{"id":1,"method":"Responder.Nothing"}\n' * (5 * MAX_EVENTS))
+        draining = asyncio.create_task(world.gateway.drain(timeout_s=1e9))
+        await asyncio.sleep(0)
+        await world.settle()
+        assert world.transport.written.count(b"\n") == 5 * MAX_EVENTS
+        assert world.transport.events == ["pause", "resume", "eof"]
+        world.connection.connection_lost(None)
+        await draining
 
     asyncio.run(story())
 
@@ -145,6 +250,8 @@ def test_reading_stops_above_the_calls_in_flight_and_goes_on_below(clock: Clock)
     async def story() -> None:
         world = World(clock)
         await world.feed(b'{"id":1,"method":"Responder.Get"}\n' * (tcp_gateway.MAX_IN_FLIGHT + 1))
+        await world.settle()
+        assert len(world.router.calls) == tcp_gateway.MAX_IN_FLIGHT + 1
         assert world.transport.events == ["pause"]
         world.router.calls[0](0, b"1", False)
         await asyncio.sleep(0)
