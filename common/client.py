@@ -6,18 +6,22 @@ what it waited for, another waiter takes over. One lock guards all state; it is 
 waiting for the network.
 
 **Exactly once.** The client gives each mutation that has no `RequestId` a fresh one, so that sending
-it again can't charge twice. When the connection is lost, it connects anew and sends once more what
-was in flight and is safe to repeat: reads, and mutations with a `RequestId`. Others (with
-`auto_request_id=False`) fail with ConnectionLost, as nobody knows whether they were carried out.
-An error that leaves this open has the RequestId in its `data["request_id"]`: to find out, make the same
-call again with it.
+it again can't charge twice. When the connection is lost, it connects anew and sends again what was in
+flight and is safe to repeat: reads, and mutations with a `RequestId`; as often as it takes until they
+are answered or their time is up. Others (with `auto_request_id=False`) fail at once with
+ConnectionLost, as nobody knows whether they were carried out. An error that leaves this open has the
+RequestId in its `data["request_id"]`: to find out, make the same call again with it.
 
 **Time.** No call waits longer than its timeout; then it raises DeadlineExceeded, its late reply is
 dropped, and the connection goes on being used.
+
+**Forks.** A child has the clients of its parent, but connects by itself. What the parent had in flight
+is answered to the parent; in the child it fails with ConnectionLost.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import select
 import socket
@@ -27,77 +31,28 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final
+from weakref import WeakSet
 
 from common.addresses import Address, parse_address
-from common.client_link import Link
+from common.client_link import Link, Pending, Redial
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError
 from common.jsonrpc_replies import NotAReply, encode_call
 from common.methods import BY_RPC_NAME, SERVICE
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
-"""Long enough for a balancer to be restarted."""
-FIRST_BACKOFF_S: Final = 0.05
-LONGEST_BACKOFF_S: Final = 1.0
-"""Between attempts to connect, doubled from the first to the longest: a restart is noticed soon, and
-a host that is down is not hammered."""
+"""Long enough for a balancer to be started, short enough to learn soon of a wrong address."""
 DEFAULT_WINDOW: Final = 64
 """Calls in flight in `call_many`: enough to keep several raters busy, few enough that none of them
 waits long behind the others."""
-MAX_SENDS: Final = 2
-"""Once, and once more on a new connection: what loses two connections is not tried on a third."""
-
-
-class Pending:
-    """A call under way; see `JSONClient.submit`."""
-
-    __slots__ = (
-        "_client",
-        "_done",
-        "_id",
-        "_message",
-        "_outcome",
-        "_repeatable",
-        "_sends",
-        "_started",
-        "request_id",
-    )
-
-    def __init__(
-        self, client: JSONClient, call_id: int, message: bytes, repeatable: bool, request_id: str
-    ) -> None:
-        self.request_id = request_id
-        """Under which a mutation was sent: with the same one, it may be made again. Empty for reads."""
-        self._client = client
-        self._started = time.monotonic()
-        self._id = call_id
-        self._message = message
-        self._repeatable = repeatable
-        self._sends = 0
-        self._done = False
-        self._outcome: Any | RatelError = None
-
-    @property
-    def done(self) -> bool:
-        """Whether the reply has been read: someone has to wait for a reply for any to be read."""
-        return self._done
-
-    def result(self, timeout_s: float | None = None) -> Any:
-        """The result, waited for no longer than `timeout_s` (default: the client's), or its error.
-
-        After a DeadlineExceeded the call is abandoned; asking again raises the same.
-        """
-        return self._client._result(self, self._client._deadline(timeout_s))
-
-    def _settle(self, outcome: Any | RatelError) -> None:
-        self._outcome = outcome
-        self._done = True
 
 
 class JSONClient:
     """A client of one balancer or rater. It connects with the first call.
 
-    `address` is (host, port) or "HOST:PORT". Times are in seconds. Safe to use from several threads.
+    `address` is (host, port) or "HOST:PORT". Times are in seconds. A server that was never reached is
+    given up after `connect_timeout_s`; for one that was, calls wait until their own time is up. Safe to
+    use from several threads, and in the children of a fork.
     """
 
     def __init__(
@@ -112,17 +67,24 @@ class JSONClient:
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._auto_request_id = auto_request_id
-        self._request_id_prefix = secrets.token_hex(12)
-        self._changed = threading.Condition(threading.Lock())
         self._last_id = 0
         self._waiting: dict[int, Pending] = {}
         self._link: Link | None = None
+        self._closed = False
+        self._reached = False
+        """There has been a connection: the address is right."""
+        self._give_up_at: float | None = None
+        """Until when to try to reach the server for the first time."""
+        self._trouble = ""
+        """Why there is no connection."""
+        self._start_afresh()
+        _clients.add(self)
+
+    def _start_afresh(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
         self._reading = False
         """Some thread waits for the network on everybody's behalf."""
-        self._closed = False
-        self._give_up_at: float | None = None
-        """While there is no connection: until when to try."""
-        self._backoff_s = FIRST_BACKOFF_S
+        self._redial = Redial()
 
     def __enter__(self) -> JSONClient:
         return self
@@ -186,19 +148,32 @@ class JSONClient:
             mutates = known is None or known.mutates
             request_id = self._request_id(fields, may_add=known is not None) if mutates else ""
             message = encode_call(self._last_id, name, fields)
-            pending = Pending(self, self._last_id, message, not mutates or bool(request_id), request_id)
+            repeatable = not mutates or bool(request_id)
+            pending = Pending(self, self._last_id, message, deadline, repeatable, request_id)
             self._send(pending, deadline)
         return pending
 
     def _request_id(self, fields: dict[str, Any], *, may_add: bool) -> str:
-        """The descriptor's RequestId, under any spelling; a fresh one is added if it has none."""
+        """The descriptor's RequestId, under any spelling; a fresh one is added if it has none.
+
+        Random as a whole: a prefix or a counter would be the same in all children of a fork.
+        """
         for field, value in fields.items():
             if str(field).casefold() == "requestid":
                 return str(value or "")
         if not (may_add and self._auto_request_id):
             return ""
-        request_id = fields["RequestId"] = f"{self._request_id_prefix}-{self._last_id}"
+        request_id = fields["RequestId"] = secrets.token_hex(16)
         return request_id
+
+    def _leave_to_parent(self) -> None:
+        """In the child of a fork, whose only thread runs this; the parent's may have held the lock."""
+        self._start_afresh()
+        with self._changed:
+            if self._link is not None:
+                self._link.leave_to_parent()
+                self._link = None
+            self._fail_waiting("it was made by the parent process, which gets the reply")
 
     # From here on, all but _result is called with the lock held.
 
@@ -218,6 +193,7 @@ class JSONClient:
 
     def _result(self, pending: Pending, deadline: float) -> Any:
         with self._changed:
+            pending._deadline = max(pending._deadline, deadline)
             while not pending._done:
                 if not self._step(deadline, sending=False):
                     self._expire(pending, deadline)
@@ -275,18 +251,24 @@ class JSONClient:
             return
         try:
             for call_id, outcome in link.receive():
+                self._redial.worked()
                 pending = self._waiting.pop(call_id, None)
                 if pending is not None:  # else it comes too late
                     pending._settle(outcome)
-        except (OSError, NotAReply) as error:
+        except OSError as error:
             self._lose(link, str(error))
+        except NotAReply as error:  # and it would be none the next time
+            self._lose(link, str(error))
+            self._fail_waiting(str(error))
 
     def _connect(self, deadline: float) -> None:
-        """One attempt. After it there is a link, or it is time for the next, or all have failed."""
+        """Waits until it is time, or makes one attempt. After it there may be a link."""
         now = time.monotonic()
-        if self._give_up_at is None:
+        if now < self._redial.at:
+            self._changed.wait(min(self._redial.at, deadline) - now)
+            return
+        if self._give_up_at is None or self._reached:
             self._give_up_at = now + self._connect_timeout_s
-            self._backoff_s = FIRST_BACKOFF_S
         left_s = max(min(deadline, self._give_up_at) - now, 0.001)
         self._changed.release()
         try:
@@ -296,14 +278,15 @@ class JSONClient:
         finally:
             self._changed.acquire()
         if connected is not None:
-            self._give_up_at = None
+            self._reached = True
             self._adopt(connected)
-        elif time.monotonic() + self._backoff_s >= self._give_up_at:
+            return
+        self._trouble = f"can't connect: {detail}"
+        self._redial.failed(time.monotonic())
+        if not self._reached and self._redial.at >= self._give_up_at:
             self._give_up_at = None
-            self._fail_waiting(f"can't connect: {detail}")
-        else:
-            self._changed.wait(min(self._backoff_s, max(deadline - time.monotonic(), 0)))
-            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
+            self._redial = Redial()
+            self._fail_waiting(self._trouble)
 
     def _adopt(self, connected: socket.socket) -> None:
         """Sends on the new connection whatever waits for an answer."""
@@ -311,12 +294,16 @@ class JSONClient:
             connected.close()
             return
         link = self._link = Link(connected)
-        for pending in self._waiting.values():
-            self._enqueue(link, pending)
+        now = time.monotonic()
+        for pending in list(self._waiting.values()):
+            if now < pending._deadline:
+                self._enqueue(link, pending)
+            else:  # and nobody waits for it
+                self._expire(pending, pending._deadline)
         self._flush(link)
 
     def _enqueue(self, link: Link, pending: Pending) -> None:
-        pending._sends += 1
+        pending._sent = True
         link.outbox += pending._message
 
     def _lose(self, link: Link, detail: str) -> None:
@@ -324,8 +311,11 @@ class JSONClient:
         if link is not self._link:
             return
         self._link = None
+        self._trouble = detail
+        if self._waiting:  # else it was idle, which tells nothing about the server
+            self._redial.failed(time.monotonic())
         for call_id, pending in list(self._waiting.items()):
-            if pending._sends >= (MAX_SENDS if pending._repeatable else 1):
+            if pending._sent and not pending._repeatable:
                 del self._waiting[call_id]
                 pending._settle(self._connection_lost(detail, pending.request_id))
         self._changed.notify_all()
@@ -337,10 +327,14 @@ class JSONClient:
         self._changed.notify_all()
 
     def _expire(self, pending: Pending, deadline: float) -> None:
+        if self._link is not None and not self._reading:
+            self._receive(self._link)  # the reply may be there, and nobody had the time to read it
         self._waiting.pop(pending._id, None)
         if not pending._done:
             timeout_ms = round((deadline - pending._started) * 1000)
-            detail = f"{self._address} may or may not have carried it out"
+            open_or_not = "may or may not have carried it out" if pending._sent else "did not get it"
+            trouble = "" if self._link is not None else f" ({self._trouble})"
+            detail = f"{self._address} {open_or_not}{trouble}"
             pending._settle(
                 DeadlineExceeded(timeout_ms=timeout_ms, detail=detail, request_id=pending.request_id)
             )
@@ -350,7 +344,21 @@ class JSONClient:
 
 
 def _outcome(pending: Pending | RatelError) -> Any | RatelError:
+    """Its time counts from when it was sent: a window of calls is over as soon as one of them."""
     try:
-        return pending if isinstance(pending, RatelError) else pending.result()
+        if isinstance(pending, RatelError):
+            return pending
+        return pending._client._result(pending, pending._deadline)
     except RatelError as error:
         return error
+
+
+_clients: Final[WeakSet[JSONClient]] = WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for client in list(_clients):
+        client._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)

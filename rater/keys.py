@@ -9,8 +9,8 @@
 | `ratel:{tariff}:active` | HASH | tenant → active version |
 | `ratel:tariff:<T>:next` | STRING | counter, the last version number given out |
 | `ratel:tariff:<T>:<version>` | HASH | format, created, rates, destinations, plans, chunks, sha256, sources |
-| `ratel:tariff:<T>:<version>:<n>` | STRING | chunk n of the compiled tariff, from 0 |
-| `ratel:raters` | HASH | rater's name → "<epoch> <unix ms>" of its last sign of life |
+| `ratel:tariff:<T>:<version>:<n>` | STRING | part n of the tariff, compressed, from 0 |
+| `ratel:raters` | HASH | rater's name → "<epoch> <unix ms>" of its last sign of life, by the store's clock |
 
 T and S are a tenant and a subject with `%`, `:`, `{`, `}` and control characters percent-encoded
 (their UTF-8 bytes), everything else as it is: so no two pairs share a name, and the braces around

@@ -1,10 +1,12 @@
 """Tariff versions in the store: immutable, written as a whole, made active by switching a pointer.
 
-A version is the tenant's `Tariff` as msgpack, compressed, in chunks, beside a hash that says how many
-there are and what their SHA-256 is. It is complete before anything points to it, and never changed
-afterwards. One script switches the pointers of all tenants of a load at once, and only if each still
-points to the version that the load was based on: of two loads at the same time one wins, the other
-changes nothing. Going back to an earlier version is the same switch.
+A version is the tenant's `Tariff` cut into parts, each a small `Tariff` of its own, as compressed
+msgpack in a chunk; beside them a hash says how many there are and what their SHA-256 is. Parts are
+small since one is decoded in one go, during which nothing else in a rater runs. A version is
+complete before anything points to it, and never changed afterwards. One script switches the pointers
+of all tenants of a load at once, and only if each still points to the version that the load was
+based on: of two loads at the same time one wins, the other changes nothing. Going back to an earlier
+version is the same switch.
 
 The last `KEEP_VERSIONS` numbers of each tenant are kept. What a loader that died left behind has a
 number too, so it goes the same way. Keys: `rater.keys`.
@@ -14,9 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,13 +26,16 @@ from common.errors import TariffConflict, TariffUnreadable
 from common.store import Command, Reply, StoreConnection
 from rater.accounts import store_error
 from rater.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
-from rater.model import Tariff
+from rater.model import Destination, Plan, Rate, Tariff
 
-FORMAT: Final = 1
-"""Raised when `rater.model` changes shape; a version of another format is not read."""
+T = TypeVar("T")
 
-CHUNK_BYTES: Final = 1 << 20
-"""Small enough that no other client of the store waits noticeably for one to be read or written."""
+FORMAT: Final = 2
+"""Raised when `rater.model` or the layout changes; a version of another format is not read."""
+
+PART_WEIGHT: Final = 1000
+"""Intervals, prefixes, buckets in a part: decoded within a millisecond or two, and some 20 kB
+compressed, so that no other client of the store waits for one to be read or written."""
 
 KEEP_VERSIONS: Final = 10
 """A way back over some days of daily loads. Each costs its compressed size in the store's memory."""
@@ -84,7 +89,26 @@ def read_metadata(store: StoreConnection, tenant: str, version: int) -> dict[str
 
 
 def read_version(store: StoreConnection, tenant: str, version: int) -> Tariff:
-    """One version. Raises TariffUnreadable when it is missing, damaged or of another format."""
+    """One version as a whole. Raises as `read_parts` does."""
+    rates: list[Rate] = []
+    destinations: list[Destination] = []
+    plans: list[Plan] = []
+    for part in read_parts(store, tenant, version):
+        rates += part.rates
+        plans += part.plans
+        for each in part.destinations:
+            was_cut = destinations and destinations[-1].id == each.id
+            before = destinations.pop().prefixes if was_cut else ()
+            destinations.append(Destination(each.id, before + each.prefixes))
+    return Tariff(tenant, tuple(rates), tuple(destinations), tuple(plans))
+
+
+def read_parts(store: StoreConnection, tenant: str, version: int) -> Iterator[Tariff]:
+    """One version in parts that are quick to decode. Raises TariffUnreadable, before the first part
+    when anything is missing, damaged or of another format.
+
+    A destination of many prefixes may be spread over parts that follow each other.
+    """
 
     def unreadable(detail: str) -> TariffUnreadable:
         return TariffUnreadable(tenant=tenant, version=version, detail=detail)
@@ -103,13 +127,14 @@ def read_version(store: StoreConnection, tenant: str, version: int) -> Tariff:
         chunks.append(chunk)
     if digest.hexdigest() != metadata.get("sha256"):
         raise unreadable("its SHA-256 is not the one that was recorded")
-    try:
-        tariff = _decode(zlib.decompress(b"".join(chunks)))
-    except (zlib.error, msgspec.DecodeError) as error:
-        raise unreadable(str(error)) from None
-    if tariff.tenant != tenant:
-        raise unreadable(f"it holds the tariff of tenant {tariff.tenant!r}")
-    return tariff
+    for chunk in chunks:
+        try:
+            part = _decode(zlib.decompress(chunk))
+        except (zlib.error, msgspec.DecodeError) as error:
+            raise unreadable(str(error)) from None
+        if part.tenant != tenant:
+            raise unreadable(f"it holds the tariff of tenant {part.tenant!r}")
+        yield part
 
 
 # --- publishing -------------------------------------------------------------------------------------
@@ -151,13 +176,13 @@ def activate(store: StoreConnection, switches: Sequence[Switch]) -> int:
     Raises TariffUnreadable when one is not there whole, TariffConflict as `publish` does.
     """
     for tenant, _, version in switches:
-        read_version(store, tenant, version)
+        for _ in read_parts(store, tenant, version):
+            pass
     return _switch(store, switches)
 
 
 def _write(store: StoreConnection, tariff: Tariff, version: int, metadata: Mapping[str, str]) -> None:
-    packed = zlib.compress(_encode(tariff), _COMPRESSION)
-    chunks = range(0, len(packed), CHUNK_BYTES)
+    chunks = [zlib.compress(_encode(part), _COMPRESSION) for part in _parts(tariff)]
     known: dict[str, str | int] = {
         **metadata,
         "format": FORMAT,
@@ -165,13 +190,44 @@ def _write(store: StoreConnection, tariff: Tariff, version: int, metadata: Mappi
         "destinations": len(tariff.destinations),
         "plans": len(tariff.plans),
         "chunks": len(chunks),
-        "sha256": hashlib.sha256(packed).hexdigest(),
+        "sha256": hashlib.sha256(b"".join(chunks)).hexdigest(),
     }
     # The hash first: should this end half-way, it says which chunks there are to delete.
     _replies(store, [("HSET", tariff_key(tariff.tenant, version), *_flat(known.items()))])
-    for number, start in enumerate(chunks):
-        key = tariff_chunk_key(tariff.tenant, version, number)
-        _replies(store, [("SET", key, packed[start : start + CHUNK_BYTES])])
+    for number, chunk in enumerate(chunks):
+        _replies(store, [("SET", tariff_chunk_key(tariff.tenant, version, number), chunk)])
+
+
+def _parts(tariff: Tariff) -> Iterator[Tariff]:
+    rates = ((rate, sum(1 + len(period.intervals) for period in rate.periods)) for rate in tariff.rates)
+    for some_rates in _cut(rates):
+        yield Tariff(tariff.tenant, rates=some_rates)
+    destinations = (
+        (Destination(each.id, each.prefixes[start : start + PART_WEIGHT]), PART_WEIGHT)
+        if len(each.prefixes) > PART_WEIGHT
+        else (each, len(each.prefixes))
+        for each in tariff.destinations
+        for start in range(0, max(1, len(each.prefixes)), PART_WEIGHT)
+    )
+    for some_destinations in _cut(destinations):
+        yield Tariff(tariff.tenant, destinations=some_destinations)
+    plans = ((plan, len(plan.buckets) + len(plan.thresholds)) for plan in tariff.plans)
+    for some_plans in _cut(plans):
+        yield Tariff(tariff.tenant, plans=some_plans)
+
+
+def _cut(weighed: Iterable[tuple[T, int]]) -> Iterator[tuple[T, ...]]:
+    """Runs of items, each with its weight, that weigh `PART_WEIGHT` at most unless one alone does."""
+    run: list[T] = []
+    total = 0
+    for item, weight in weighed:
+        if run and total + 1 + weight > PART_WEIGHT:
+            yield tuple(run)
+            run, total = [], 0
+        run.append(item)
+        total += 1 + weight
+    if run:
+        yield tuple(run)
 
 
 def _switch(store: StoreConnection, switches: Sequence[Switch]) -> int:

@@ -39,7 +39,11 @@ ACCOUNTS_PER_BATCH: Final = 500
 """One round trip for a batch that keeps a store busy for a few milliseconds, not more."""
 
 RATER_SILENT_MS: Final = 3_000
-"""Raters report every second; one that has not for this long is gone, and not waited for."""
+"""Raters report every second, by the store's clock and while they compile, too; one that has not for
+this long is gone, and not waited for."""
+
+RATER_FORGOTTEN_MS: Final = 3_600_000
+"""A rater that was killed leaves its line behind, which the first load after this long removes."""
 
 MAX_SOURCES: Final = 20
 """File names that a version remembers."""
@@ -135,12 +139,21 @@ def wait_for_raters(store: StoreConnection, epoch: int, wait_s: float) -> Picked
 
 
 def _live_epochs(store: StoreConnection) -> list[int]:
-    [reply] = store.execute([("HGETALL", RATERS)])
-    if not isinstance(reply, list):
-        raise store_error(reply)
-    oldest_ms = time.time_ns() // 1_000_000 - RATER_SILENT_MS
-    lines = [line.split() for line in reply[1::2]]
-    return [int(epoch) for epoch, unix_ms in lines if int(unix_ms) >= oldest_ms]
+    clock, table = store.execute([("TIME",), ("HGETALL", RATERS)])
+    for reply in (clock, table):
+        if not isinstance(reply, list):
+            raise store_error(reply)
+    now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+    epochs, forgotten = [], []
+    for name, line in zip(table[::2], table[1::2], strict=True):
+        epoch, unix_ms = map(int, line.split())
+        if now_ms - unix_ms <= RATER_SILENT_MS:
+            epochs.append(epoch)
+        elif now_ms - unix_ms > RATER_FORGOTTEN_MS:
+            forgotten.append(name)
+    if forgotten:
+        store.execute([("HDEL", RATERS, *forgotten)])
+    return epochs
 
 
 class _Active:

@@ -4,23 +4,28 @@ A prefix table maps stored prefixes to what they stand for. The longest match is
 the number's head in each length that occurs, longest first: a few dictionary steps. What prefixes
 stand for is shared: rates with the same time zone and periods have one `RatePlan`, equal interval
 lists one `Schedule`, so a million prefixes cost a dictionary entry each and no more.
+
+Big tariffs are compiled, and taken apart again, in bounded steps by generators: who runs them may do
+something else in between, and so let the threads that rate have the interpreter.
 Source: docs/rating.md, "Finding the rate".
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from rater.model import ANY_SUBJECT, ActivationPeriod, Destination, Interval, Plan, Rate, Tariff
+from rater.model import ANY_SUBJECT, ActivationPeriod, Interval, Plan, Rate, Tariff
 from rater.rating.intervals import compile_intervals
 from rater.rating.schedule import Schedule, Zone, load_zone
 
 T = TypeVar("T")
+
+ENTRIES_PER_STEP: Final = 2000
+"""Entries that are freed at a time: a millisecond or two when each is the last that held a plan."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +60,7 @@ class PrefixTable(Generic[T]):
 class CompiledTariff:
     """One tenant's tariff."""
 
-    __slots__ = ("_destinations", "_plans", "_rates", "max_call_us", "tenant")
+    __slots__ = ("_destinations", "_plans", "_rates", "_schedules", "max_call_us", "tenant")
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class CompiledTariff:
         rates: dict[str, PrefixTable[RatePlan]],
         destinations: PrefixTable[tuple[str, ...]],
         plans: dict[str, Plan],
+        schedules: list[Schedule],
     ) -> None:
         self.tenant = tenant
         self.max_call_us = max_call_us
@@ -71,6 +77,7 @@ class CompiledTariff:
         self._rates = rates
         self._destinations = destinations
         self._plans = plans
+        self._schedules = schedules
 
     def find_rate(self, subject: str, number: str) -> CompiledRate | None:
         """The subject's rate for the number, else the tenant's fallback rate."""
@@ -100,6 +107,11 @@ class CompiledTariff:
         """The tariff plan of that id."""
         return self._plans.get(plan_id)
 
+    def take_apart(self) -> Iterator[None]:
+        """Free the memory in bounded steps. Nobody may look anything up from the first one on."""
+        rates = [table.entries for table in self._rates.values()]
+        return _free([*rates, self._destinations.entries, self._plans], self._schedules)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -113,39 +125,94 @@ class Snapshot:
 
 def compile_tariff(tariff: Tariff, max_call_us: int) -> CompiledTariff:
     """Compile a validated tariff. Raises ValueError for a time zone that does not exist."""
+    steps = compile_in_steps(tariff.tenant, [tariff], max_call_us)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            compiled: CompiledTariff = end.value
+            return compiled
+
+
+def compile_in_steps(
+    tenant: str, parts: Iterable[Tariff], max_call_us: int
+) -> Generator[None, None, CompiledTariff]:
+    """Compile a tariff that comes in parts, a part a step; the value returned is the whole.
+
+    A destination may be spread over parts. Raises what `parts` raises, and ValueError for a time
+    zone that does not exist; what was compiled by then is freed.
+    """
     compiler = _Compiler()
-    by_subject: dict[str, dict[str, RatePlan]] = {}
-    for rate in tariff.rates:
-        by_subject.setdefault(rate.subject, {})[rate.prefix] = compiler.rate_plan(rate)
-    return CompiledTariff(
-        tariff.tenant,
-        max_call_us,
-        {subject: PrefixTable(entries) for subject, entries in by_subject.items()},
-        PrefixTable(_destinations_by_prefix(tariff.destinations)),
-        {plan.id: plan for plan in tariff.plans},
-    )
+    try:
+        for part in parts:
+            compiler.add(part)
+            yield
+    except Exception:
+        yield from compiler.free()
+        raise
+    compiled = compiler.finish(tenant, max_call_us)
+    yield from compiler.forget()
+    return compiled
 
 
-def _destinations_by_prefix(destinations: Iterable[Destination]) -> dict[str, tuple[str, ...]]:
-    ids: defaultdict[str, list[str]] = defaultdict(list)
-    for destination in destinations:
-        for prefix in destination.prefixes:
-            ids[prefix].append(destination.id)
-    return {prefix: tuple(found) for prefix, found in ids.items()}
+def _free(tables: Iterable[dict[Any, Any]], schedules: list[Schedule]) -> Iterator[None]:
+    for table in tables:
+        while table:
+            for _ in range(min(ENTRIES_PER_STEP, len(table))):
+                table.popitem()
+            yield
+    while schedules:
+        for _ in range(min(ENTRIES_PER_STEP, len(schedules))):
+            # A schedule and its days hold each other: cut, they go at once and need no collector.
+            del schedules.pop().days
+        yield
 
 
 class _Compiler:
     """Makes each distinct rate plan and schedule once."""
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[str, tuple[ActivationPeriod, ...]], RatePlan] = {}
+        self._rates: dict[str, dict[str, RatePlan]] = {}
+        self._destinations: dict[str, tuple[str, ...]] = {}
+        self._plans: dict[str, Plan] = {}
+        self._rate_plans: dict[tuple[str, tuple[ActivationPeriod, ...]], RatePlan] = {}
         self._schedules: dict[tuple[Interval, ...], Schedule] = {}
 
-    def rate_plan(self, rate: Rate) -> RatePlan:
+    def add(self, part: Tariff) -> None:
+        for rate in part.rates:
+            self._rates.setdefault(rate.subject, {})[rate.prefix] = self._rate_plan(rate)
+        ids = self._destinations
+        for destination in part.destinations:
+            alone = (destination.id,)
+            for prefix in destination.prefixes:
+                ids[prefix] = ids[prefix] + alone if prefix in ids else alone
+        self._plans.update((plan.id, plan) for plan in part.plans)
+
+    def finish(self, tenant: str, max_call_us: int) -> CompiledTariff:
+        return CompiledTariff(
+            tenant,
+            max_call_us,
+            {subject: PrefixTable(entries) for subject, entries in self._rates.items()},
+            PrefixTable(self._destinations),
+            self._plans,
+            list(self._schedules.values()),
+        )
+
+    def forget(self) -> Iterator[None]:
+        """Free what only compiling needs."""
+        return _free([self._rate_plans, self._schedules], [])
+
+    def free(self) -> Iterator[None]:
+        """Free everything."""
+        schedules = list(self._schedules.values())
+        rest: list[dict[Any, Any]] = [self._destinations, self._plans, self._rate_plans, self._schedules]
+        return _free([*self._rates.values(), *rest], schedules)
+
+    def _rate_plan(self, rate: Rate) -> RatePlan:
         key = (rate.timezone, rate.periods)
-        plan = self._plans.get(key)
+        plan = self._rate_plans.get(key)
         if plan is None:
-            plan = self._plans[key] = RatePlan(
+            plan = self._rate_plans[key] = RatePlan(
                 load_zone(rate.timezone),
                 tuple(period.activation_us for period in rate.periods),
                 tuple(self._schedule(period.intervals) for period in rate.periods),

@@ -36,6 +36,8 @@ class RpcServer:
         self.handler = handler
         self.seen: list[tuple[str, dict[str, Any]]] = []
         self.connections = 0
+        self.turn_away = 0
+        """So many connections more are closed as soon as they are accepted."""
         self._lock = threading.Condition()
         self._open: dict[socket.socket, Session] = {}
         self._held: list[tuple[socket.socket, int]] = []
@@ -93,8 +95,12 @@ class RpcServer:
             while True:
                 connection, _ = self._listener.accept()
                 with self._lock:
-                    self._open[connection] = Session()
                     self.connections += 1
+                    if self.turn_away:
+                        self.turn_away -= 1
+                        connection.close()
+                        continue
+                    self._open[connection] = Session()
                 self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
@@ -102,7 +108,10 @@ class RpcServer:
         with connection, contextlib.suppress(OSError):
             while data := connection.recv(65536):
                 with self._lock:
-                    fates = [self._handle(connection, session, call) for call in session.feed(data)]
+                    calls = session.feed(data)
+                    while session.more:
+                        calls += session.feed(b"")
+                    fates = [self._handle(connection, session, call) for call in calls]
                     output = session.take_output()
                     self._lock.notify_all()
                 if not all(fates):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,8 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from common import call_command
+from common import call_command, client_link
 from common.client import JSONClient
+from common.client_link import Redial
 from common.errors import (
     BelowFloor,
     ConnectionLost,
@@ -288,7 +291,7 @@ def test_the_next_call_connects_anew_even_if_it_must_not_be_repeated(server: Rpc
             assert len(again.seen) == 1
 
 
-def test_calls_in_flight_are_sent_once_more_under_the_same_request_id(
+def test_calls_in_flight_are_sent_again_under_the_same_request_id(
     server: RpcServer, client: JSONClient
 ) -> None:
     def drop_first(method: str, cd: dict[str, Any]) -> bytes | RatelError | Fate:
@@ -324,9 +327,7 @@ def test_threads_whose_connection_is_cut_again_and_again_all_get_an_answer(
         server.cut()
     for thread in threads:
         thread.join()
-    assert len(outcomes) == 1200
-    assert all(isinstance(outcome, int | ConnectionLost) for outcome in outcomes)
-    assert sum(isinstance(outcome, int) for outcome in outcomes) > 600
+    assert sorted(outcomes) == sorted(list(range(200)) * 6)
     assert server.connections > 1
     requests = {json.dumps(cd, default=str) for _, cd in server.seen}
     assert len(requests) == len({cd["RequestId"] for _, cd in server.seen})
@@ -340,11 +341,119 @@ def test_a_mutation_without_a_request_id_is_not_sent_again(server: RpcServer) ->
         assert len(server.seen) == 1
 
 
-def test_what_loses_two_connections_is_not_tried_on_a_third(server: RpcServer, client: JSONClient) -> None:
+@pytest.mark.parametrize("method", ["GetMaxSessionTime", "DebitSMS"])
+def test_a_server_that_drops_several_connections_before_it_serves_is_no_error(
+    server: RpcServer, client: JSONClient, method: str
+) -> None:
+    server.turn_away = 3
+    server.handler = lambda method, cd: DROP if len(server.seen) <= 3 else answer(method, cd)
+    assert client.call(method, CD | {"Amount": 5}, timeout_s=60) == 5
+    assert server.connections == 7
+    assert all(seen == server.seen[0] for seen in server.seen)
+
+
+def test_a_server_once_reached_is_waited_for_until_the_time_of_the_call_is_up(
+    server: RpcServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = 0
+    returned: list[RpcServer] = []
+    connect = socket.create_connection
+
+    def back_after_five_attempts(address: tuple[str, int], timeout: float) -> socket.socket:
+        nonlocal refused
+        try:
+            return connect(address, timeout)
+        except ConnectionRefusedError:
+            refused += 1
+            if refused == 5:
+                returned.append(RpcServer(answer, server.address[1]))
+            raise
+
+    monkeypatch.setattr(socket, "create_connection", back_after_five_attempts)
+    server.handler = lambda _, cd: HOLD
+    with JSONClient(server.address, timeout_s=60, connect_timeout_s=0.2) as client:
+        pending = [client.submit("DebitSMS", CD | {"Amount": amount}) for amount in range(3)]
+        server.wait_for_calls(3)
+        server.stop()
+        assert client.call("DebitSMS", CD | {"Amount": 3}) == 3
+        assert [one.result() for one in pending] == [0, 1, 2]
+    assert returned[0].seen[:3] == server.seen
+    returned[0].stop()
+
+
+def test_a_call_whose_time_is_up_while_connections_are_dropped_says_its_request_id(
+    server: RpcServer, client: JSONClient
+) -> None:
     server.handler = lambda _, cd: DROP
-    with pytest.raises(ConnectionLost):
-        client.call("GetCost", CD)
-    assert len(server.seen) == 2
+    with pytest.raises(DeadlineExceeded, match="may or may not have") as caught:
+        client.call("DebitSMS", CD | {"Amount": 5}, timeout_s=1)
+    server.wait_for_calls(1)
+    assert {cd["RequestId"] for _, cd in server.seen} == {caught.value.data["request_id"]}
+    assert server.connections <= 5  # after 0, 50, 150, 350 and 750 ms at the earliest
+
+
+def test_a_call_whose_time_is_up_while_the_server_is_away_says_so_and_its_request_id(
+    server: RpcServer, client: JSONClient
+) -> None:
+    client.call("GetCost", CD)
+    server.stop()
+    with pytest.raises(DeadlineExceeded, match=r"did not get it \(can't connect:") as caught:
+        client.call("DebitSMS", CD | {"RequestId": "mine"}, timeout_s=1)
+    assert caught.value.data["request_id"] == "mine"
+
+
+def test_pauses_between_connections_double_until_the_server_answers() -> None:
+    redial = Redial()
+    assert redial.at < 0
+    pauses = []
+    for now in range(6):
+        redial.failed(now)
+        pauses.append(redial.at - now)
+    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.5, 0.5])
+    redial.worked()
+    redial.failed(10)
+    assert redial.at == 10 + client_link.FIRST_BACKOFF_S
+
+
+def test_call_many_keeps_its_order_and_window_through_reconnects(
+    server: RpcServer, client: JSONClient
+) -> None:
+    most = 0
+
+    def drop_every_100th(method: str, cd: dict[str, Any]) -> bytes | RatelError | Fate:
+        nonlocal most
+        most = max(most, len(client._waiting))
+        return DROP if len(server.seen) % 100 == 0 else answer(method, cd)
+
+    server.handler = drop_every_100th
+    calls = [("DebitSMS", CD | {"Amount": amount}) for amount in range(500)]
+    assert client.call_many(calls, window=16) == list(range(500))
+    assert server.connections > 5
+    assert most <= 16
+
+
+def test_a_window_of_calls_without_answers_is_over_as_soon_as_one_of_them(
+    server: RpcServer, client: JSONClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.handler = lambda _, cd: HOLD
+    monkeypatch.setattr(client, "_timeout_s", 0.1)
+    waits: list[float] = []
+    wait = client_link.Link.wait
+    monkeypatch.setattr(
+        client_link.Link, "wait", lambda link, events, s: (waits.append(s), wait(link, events, s))
+    )
+    outcomes = client.call_many([("GetCost", CD)] * 20)
+    assert {type(outcome) for outcome in outcomes} == {DeadlineExceeded}
+    assert sum(waits) < 10 * 0.1
+
+
+def test_a_reply_that_is_there_is_taken_however_late_it_is_asked_for(
+    server: RpcServer, client: JSONClient
+) -> None:
+    pending = client.submit("DebitSMS", CD | {"Amount": 5})
+    assert client._link is not None
+    client._link.wait(select.POLLIN, 60)
+    assert pending.result(0) == 5
 
 
 @pytest.mark.parametrize("name", ["RequestId", "requestid", "REQUESTID"])
@@ -386,12 +495,11 @@ def test_a_server_that_speaks_something_else_is_left_with_a_clear_error(babble: 
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def speak() -> None:
-            for _ in range(2):
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(babble)
-                    connection.recv(65536)
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(babble)
+                connection.recv(65536)
 
         speaker = threading.Thread(target=speak)
         speaker.start()
@@ -418,6 +526,66 @@ def test_closing_fails_what_is_in_flight_and_wakes_who_waits(server: RpcServer, 
     assert isinstance(caught[0], ConnectionLost)
     with pytest.raises(ConnectionLost, match="the client was closed"):
         client.call("GetCost", CD)
+
+
+# --- forks -------------------------------------------------------------------------------------
+
+FORKING = """
+import json, os, sys, threading
+from common.client import JSONClient
+from common.errors import ConnectionLost
+
+cd = {"TOR": 0, "CstmId": "vdf", "Subject": "rif", "Amount": 1}
+client, unused, *others = [JSONClient(sys.argv[1], timeout_s=60) for _ in range(20)]
+client.call("DebitBalance", cd)
+held = client.submit("GetMaxSessionTime", cd)
+replies = []
+waiter = threading.Thread(target=lambda: replies.append(held.result()))
+waiter.start()
+pipes = []
+for _ in range(4):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            held.result()
+        except ConnectionLost:
+            for one in client, unused:
+                calls = [one.submit("DebitBalance", cd) for _ in range(50)]
+                mine = [call.result() == call.request_id for call in calls]
+                os.write(writing, json.dumps(mine).encode())
+            client.close()
+        finally:
+            os._exit(0)
+    os.close(writing)
+    pipes.append(reading)
+for reading in pipes:
+    with open(reading) as lines:
+        print(lines.read().count("true"), flush=True)
+client.submit("GetCost", cd).result()
+waiter.join()
+print(replies)
+"""
+
+
+def test_children_of_a_fork_have_ids_and_connections_of_their_own(server: RpcServer) -> None:
+    def held_until_the_end(method: str, cd: dict[str, Any]) -> bytes | Fate:
+        if method == "GetCost":
+            server.release(b"7")
+        return HOLD if method == "GetMaxSessionTime" else as_json(cd.get("RequestId"))
+
+    server.handler = held_until_the_end
+    address = f"127.0.0.1:{server.address[1]}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, address],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("100\n" * 4 + "[7]\n", "")
+    ids = [cd["RequestId"] for name, cd in server.seen if name == "DebitBalance"]
+    assert len(set(ids)) == len(ids) == 1 + 4 * 100
+    assert server.connections == 1 + 4 * 2
 
 
 # --- ratel call -------------------------------------------------------------------------------

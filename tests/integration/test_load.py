@@ -376,6 +376,24 @@ def test_a_load_waits_until_every_live_rater_has_picked_it_up(loader: Loader, st
     assert "rater" not in loader(sample_files(), "--wait", "0").stdout
 
 
+def test_raters_are_told_apart_by_the_clock_of_the_store(
+    loader: Loader, store: StoreConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat(store, "one", 5, age_ms=-60_000)
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + 3600 * 10**9)
+    assert "picked up by 1 rater" in loader(sample_files()).stdout
+
+
+def test_a_load_removes_raters_that_were_killed_long_ago(loader: Loader, store: StoreConnection) -> None:
+    beat(store, "live", 5, age_ms=-60_000)
+    beat(store, "stopped", 0, age_ms=1800_000)
+    beat(store, "killed", 0, age_ms=3601_000)
+    assert "picked up by 1 rater" in loader(sample_files()).stdout
+    [names] = store.execute([("HKEYS", RATERS)])
+    assert sorted(names) == [b"live", b"stopped"]
+
+
 def test_waiting_ends_as_soon_as_the_last_rater_reports(
     store: StoreConnection, store_server: EmbeddedStore
 ) -> None:

@@ -22,6 +22,7 @@ from rater.tariff_store import (
     publish,
     read_active,
     read_metadata,
+    read_parts,
     read_version,
 )
 
@@ -41,14 +42,19 @@ def tariff(tenant: str = "vdf", mark: int = 0) -> Tariff:
 def test_a_version_of_many_chunks_comes_back_as_it_was(
     store: StoreConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tariff_store, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(tariff_store, "PART_WEIGHT", 50)
     rates = tuple(Rate(0, HOSTILE, str(number), "UTC", ()) for number in range(3000))
-    big = Tariff(HOSTILE, rates, (Destination("d", (HOSTILE,)),), (Plan("p"),))
+    many = Destination("many", tuple(map(str, range(175))))
+    destinations = (Destination("d", (HOSTILE,)), Destination("none", ()), many, Destination("e", ("1",)))
+    big = Tariff(HOSTILE, rates, destinations, (Plan("p"), Plan("q")))
     calls: list[tuple[int, int]] = []
     epoch, versions = publish(store, [big], {}, {"sources": HOSTILE}, lambda *call: calls.append(call))
     assert (epoch, versions, calls) == (1, [(HOSTILE, 1)], [(1, 1)])
     assert int(read_metadata(store, HOSTILE, 1)["chunks"]) > 50
     assert read_version(store, HOSTILE, 1) == big
+    for part in read_parts(store, HOSTILE, 1):
+        weight = len(part.rates) + sum(len(each.prefixes) for each in part.destinations)
+        assert 0 < weight + len(part.plans) <= 50
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_a_version_of_many_chunks_comes_back_as_it_was(
         (lambda: ("DEL", tariff_key("vdf", 1)), "it is not in the store"),
         (lambda: ("DEL", tariff_chunk_key("vdf", 1, 0)), "chunk 0 is missing"),
         (lambda: ("APPEND", tariff_chunk_key("vdf", 1, 0), "x"), "its SHA-256 is not the one"),
-        (lambda: ("HSET", tariff_key("vdf", 1), "format", "2"), "its format is '2', this release reads 1"),
+        (lambda: ("HSET", tariff_key("vdf", 1), "format", "1"), "its format is '1', this release reads 2"),
     ],
 )
 def test_a_version_that_is_not_whole_is_never_used(
