@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from common.errors import RatelError, encode_error
 from common.wire import WorkItem
 
 OnAnswer = Callable[[int, bytes, bool], None]
@@ -25,6 +26,7 @@ class Rater:
         "limit",
         "name",
         "seen_us",
+        "silent",
         "tariff_epoch",
         "turn",
     )
@@ -35,6 +37,7 @@ class Rater:
         self.credit = 0
         self.tariff_epoch = 0
         self.leaving = False
+        self.silent = False
         self.limit = 0
         """How many requests may be in flight here; 0 while it must not get work."""
         self.in_flight = 0
@@ -45,13 +48,14 @@ class Rater:
         """The `holders` of every request that only this rater has: one tuple, compared by identity."""
 
     def update_limit(self) -> None:
-        self.limit = 0 if self.leaving or self.tariff_epoch <= 0 else max(self.credit, 0)
+        barred = self.leaving or self.silent or self.tariff_epoch <= 0
+        self.limit = 0 if barred else max(self.credit, 0)
 
 
 class Request(msgspec.Struct, eq=False):
     """One request on its way. The gateway fills in the first four fields, dispatch the others.
 
-    It waits (no holders), is in flight (holders) or is over. An answered request that some rater
+    It waits (held by silent raters or none), is in flight or is over. An answered request that some rater
     still works on stays known until that rater replies, so that its credit is counted as taken.
     """
 
@@ -66,10 +70,22 @@ class Request(msgspec.Struct, eq=False):
     """When the newest attempt began."""
     attempts: int = 0
     deaths: int = 0
-    """Raters that died while they had it."""
+    """Raters that died while they had it; not those that fell silent or left."""
     answered: bool = False
     holders: tuple[Rater, ...] = ()
-    """The raters that have it now."""
+    """The raters that have it now; a single one as its `alone`."""
+
+    def is_worked_on(self) -> bool:
+        """Some rater has it that is not silent."""
+        return not all(rater.silent for rater in self.holders)
+
+    def work_item(self) -> WorkItem:
+        return WorkItem(self.seq, self.method, self.params, self.client_key, self.deadline_us)
+
+
+def without(holders: tuple[Rater, ...], rater: Rater) -> tuple[Rater, ...]:
+    rest = tuple(holder for holder in holders if holder is not rater)
+    return rest[0].alone if len(rest) == 1 else rest
 
 
 class Send(NamedTuple):
@@ -95,3 +111,12 @@ class SendDrained(NamedTuple):
 
 
 Action = Send | Answer | SendDrained
+
+
+def answer(request: Request, code: int, body: bytes) -> Answer:
+    request.answered = True
+    return Answer(request, code, body, False)
+
+
+def failure(request: Request, error: RatelError) -> Answer:
+    return answer(request, error.code, encode_error(error))

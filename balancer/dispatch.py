@@ -8,22 +8,35 @@ A request is in one of these states:
     submit ──▶ waiting ──flush──▶ in flight ──reply──▶ answered, forgotten
                   ▲                   │
                   └── its rater left, ┘      past its deadline, in either state: DeadlineExceeded
-                      died or is lost        its raters died twice: Quarantined
+                      died or is silent      its raters died twice: Quarantined
 
 Invariants, which the tests check after every step:
 
 * every request is answered exactly once, and no later than its deadline plus one tick;
-* no rater has more requests in flight than the credit it announced, leaving raters and raters
-  without a tariff get none;
-* waiting and in flight together never exceed `max_queued`; beyond it Overloaded is the answer;
-* a request keeps its sequence number for all its attempts, so they share one idempotency token.
+* no rater has more requests in flight than the credit it announced; leaving raters, silent ones
+  and those without a tariff get none;
+* waiting and in flight together never exceed `max_queued` nor MAX_QUEUED_BYTES; beyond them
+  Overloaded is the answer;
+* a request keeps its sequence number for all its attempts, so they share one idempotency token;
+* a request that waits is held by no rater but silent ones.
 
 A request goes to the front of the queue again, without limit up to its deadline, when its rater
-left, died or could not be reached: that repeats no work, as that rater is gone. Only *second copies*
-repeat work: a request without reply for `attempt_timeout` from a rater that is alive is also sent
-to another one, and the first reply wins. They are limited to MAX_ATTEMPTS, need a rater with free
-credit, and are paid for from a budget: each request adds a tenth of a copy to it, each second
-COPIES_PER_S, and it holds at most MAX_COPIES. So a slow store does not double its own load.
+left, died or could not be reached: that repeats no work, as that rater is gone.
+
+A rater is dead when its connection is gone, which the router finds out by sending (`lost`). One that
+is only *silent* may be busy with a long batch: it gets no more work, and what it has goes to the
+front of the queue too, but it keeps its part in that and its late replies count. Once it is heard
+again, what still waits is left to it. Silence is no death, even when the connection ends later, but
+it makes no more than MAX_ATTEMPTS attempts of a request: one that stalls every rater is then left to
+those that have it, up to its deadline.
+
+*Second copies* repeat work for raters that are heard: a request without reply for `attempt_timeout`
+is also sent to another rater, and the first reply wins. They too are limited to MAX_ATTEMPTS, need a
+rater with free credit, and are paid for from a budget (`sharing.CopyBudget`), so that a slow store
+does not double its own load.
+
+Replies are passed on unread, but for errors: a body that is no error object would break a gateway,
+and "nothing was done" is a rater's word about its own attempt only.
 
 Source: docs/architecture.md.
 """
@@ -31,17 +44,25 @@ Source: docs/architecture.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from balancer.actions import Action, Answer, Rater, Request, Send, SendDrained
-from balancer.sharing import load, share_out
-from common.errors import DeadlineExceeded, Overloaded, Quarantined, RatelError, ShuttingDown, encode_error
+from balancer.actions import Action, Answer, Rater, Request, Send, SendDrained, answer, failure, without
+from balancer.sharing import CopyBudget, load, share_out
+from common.errors import (
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    Quarantined,
+    ShuttingDown,
+    decode_error,
+    encode_error,
+)
 from common.wire import HEARTBEAT_MS, MISSED_BEATS, WorkItem
 
 SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
-"""A rater that was not heard for this long is out."""
+"""A rater that was not heard for this long gets no more work, until it is heard again."""
 
 MAX_TICK_GAP_US: Final = HEARTBEAT_MS * 1000
 """Ticks further apart mean that this process was held up, and heard nobody: no rater's silence."""
@@ -52,15 +73,12 @@ MAX_DEATHS: Final = 2
 MAX_ATTEMPTS: Final = 3
 """The first and at most two copies: if three raters are stuck with it, so is a fourth."""
 
+MAX_QUEUED_BYTES: Final = 256 * 1024 * 1024
+"""Parameters of all requests that are here. `max_queued` ordinary ones are a tenth of it; as many of
+the largest that the gateways admit would be 20 GB, and the end of this process."""
+
 MAX_RATERS: Final = 1_000
 """Each costs a heartbeat and a look at every batch; far more than one balancer can keep busy."""
-
-COPY_PARTS: Final = 10
-"""The budget counts in tenths of a copy, one for each request: at most 10 % more load."""
-COPIES_PER_S: Final = 10
-"""Lets a balancer with little traffic repeat at all; nothing for a rater to notice."""
-MAX_COPIES: Final = 500
-"""What may be saved up: about one rater's batch, for when one gets stuck with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +108,10 @@ class Dispatch:
         self._last_seq = 0
         self._closing = False
         self._last_tick_us: int | None = None
-        self._copy_budget = COPY_PARTS * COPIES_PER_S
-        self._copy_budget_seq = 0
+        self._copy_budget = CopyBudget()
         overloaded = Overloaded(detail=f"{settings.max_queued} requests are waiting or in flight")
         self._overloaded = overloaded.code, encode_error(overloaded)
+        self._queued_bytes = 0
         self._late_bodies: dict[str, bytes] = {}
 
     # --- what the balancer wants to know -----------------------------------------------------
@@ -110,6 +128,9 @@ class Dispatch:
     def rater_ids(self) -> list[bytes]:
         return list(self._raters)
 
+    def silent_rater_ids(self) -> set[bytes]:
+        return {rater.id for rater in self._raters.values() if rater.silent}
+
     def rater_name(self, rater_id: bytes) -> str | None:
         rater = self._raters.get(rater_id)
         return rater.name if rater else None
@@ -119,9 +140,14 @@ class Dispatch:
     def submit(self, request: Request, now_us: int) -> Answer | None:
         """Queue a request for the next `flush`, or refuse it at once."""
         if len(self._requests) >= self._settings.max_queued:
-            return _answer(request, *self._overloaded)
+            return answer(request, *self._overloaded)
         if self._closing:
-            return _failure(request, ShuttingDown())
+            return failure(request, ShuttingDown())
+        queued_bytes = self._queued_bytes + len(request.params)
+        if queued_bytes > MAX_QUEUED_BYTES:
+            detail = f"requests of {self._queued_bytes >> 20} MiB are waiting or in flight"
+            return failure(request, Overloaded(detail=detail))
+        self._queued_bytes = queued_bytes
         self._last_seq = request.seq = self._last_seq + 1
         request.deadline_us = now_us + self._settings.deadline_us
         self._requests[request.seq] = request
@@ -146,7 +172,7 @@ class Dispatch:
         else:
             batch = [waiting.popleft() for _ in range(count)]
         for request in batch:
-            request.holders = holders
+            request.holders = request.holders + holders if request.holders else holders
             request.sent_us = now_us
             request.attempts += 1
         return [
@@ -168,12 +194,19 @@ class Dispatch:
             if len(self._raters) >= MAX_RATERS:
                 return False
             rater = self._raters[rater_id] = Rater(rater_id, name, now_us)
-        rater.seen_us = now_us
+        self._hear(rater, now_us)
         rater.name = name
         rater.credit = credit
         rater.tariff_epoch = tariff_epoch
         rater.update_limit()
         return joins
+
+    def _hear(self, rater: Rater, now_us: int) -> None:
+        rater.seen_us = now_us
+        if rater.silent:
+            rater.silent = False
+            rater.update_limit()
+            self._waiting = deque(request for request in self._waiting if rater not in request.holders)
 
     def replies(self, rater_id: bytes, rows: Iterable[Sequence[Any]], now_us: int) -> list[Answer]:
         """A rater's replies: rows of sequence number, code, body, replayed.
@@ -183,9 +216,10 @@ class Dispatch:
         rater = self._raters.get(rater_id)
         if rater is None:
             return []
-        rater.seen_us = now_us
+        self._hear(rater, now_us)
         alone = rater.alone
         requests = self._requests
+        freed_bytes = 0
         answers = []
         for seq, code, body, replayed in rows:
             request = requests.get(seq)
@@ -193,65 +227,82 @@ class Dispatch:
                 continue
             if request.holders is alone:
                 del requests[seq]
+                freed_bytes += len(request.params)
                 request.holders = ()
             elif rater in request.holders:
-                request.holders = _without(request.holders, rater)
+                request.holders = without(request.holders, rater)
             else:
                 continue
             rater.in_flight -= 1
             if not request.answered:
                 request.answered = True
-                answers.append(Answer(request, code, body, replayed))
+                if code or not body:
+                    answers.append(self._error_answer(rater, request, code, body, replayed))
+                else:
+                    answers.append(Answer(request, code, body, replayed))
+        self._queued_bytes -= freed_bytes
         return answers
+
+    def _error_answer(self, rater: Rater, request: Request, code: int, body: bytes, replayed: bool) -> Answer:
+        if code == DeadlineExceeded.code and (request.attempts > 1 or request.deaths):
+            return answer(request, code, self._late_body(request))
+        try:
+            if decode_error(body).code == code:
+                return Answer(request, code, body, replayed)
+        except Exception:  # msgspec raises several unrelated types on bad input
+            pass
+        detail = f"rater {rater.name} made a faulty reply: code {code}, {len(body)} bytes"
+        return failure(request, InternalError(detail=detail))
 
     def leave(self, rater_id: bytes, now_us: int) -> list[SendDrained]:
         """A rater wants no more work. What it has, it will still answer.
 
-        A rater that is not known (it was silent for too long) is entered as a leaving one: its
+        A rater that is not known (its connection was lost) is entered as a leaving one: its
         heartbeats go on while it finishes, and must not make it look fresh.
         """
         if rater_id not in self._raters:
             self.state(rater_id, "", 0, 0, now_us)
         rater = self._raters.get(rater_id)
         if rater is not None:
-            rater.seen_us = now_us
+            self._hear(rater, now_us)
             rater.leaving = True
             rater.update_limit()
         return [SendDrained(rater_id)]
 
     def goodbye(self, rater_id: bytes) -> list[Action]:
         """A rater is gone, in order: what it still had goes elsewhere."""
-        return self._forget(rater_id, died=False)
+        return self.lost(rater_id, dead=False)
 
-    def lost(self, rater_id: bytes, unsent: Collection[int] = ()) -> list[Action]:
-        """A message could not be sent to a rater: it is out.
+    def lost(self, rater_id: bytes, unsent: Set[int] = frozenset(), *, dead: bool) -> list[Action]:
+        """A message could not be sent to a rater: it is out; `dead` if its connection is gone.
 
-        `unsent` are the sequence numbers in that message, which never reached it and so cannot
-        have caused its death.
+        `unsent` are the sequence numbers of work that never reached it and so cannot have killed it.
         """
-        return self._forget(rater_id, died=True, innocent=frozenset(unsent))
-
-    def _forget(self, rater_id: bytes, *, died: bool, innocent: frozenset[int] = frozenset()) -> list[Action]:
         rater = self._raters.pop(rater_id, None)
         if rater is None:
             return []
-        died = died and not rater.leaving
+        died = dead and not rater.leaving and not rater.silent
         actions: list[Action] = []
         again = []
         for request in [held for held in self._requests.values() if rater in held.holders]:
-            request.holders = _without(request.holders, rater)
-            request.deaths += died and request.seq not in innocent
-            if request.holders:
-                continue  # another rater has it too
-            if request.answered:
-                del self._requests[request.seq]
-            elif request.deaths >= MAX_DEATHS:
-                del self._requests[request.seq]
-                actions.append(_failure(request, Quarantined(raters=request.deaths)))
-            else:
-                again.append(request)
+            request.holders = without(request.holders, rater)
+            request.attempts -= request.seq in unsent
+            request.deaths += died and request.seq not in unsent
+            if not request.answered:
+                if rater.silent or request.is_worked_on():
+                    continue  # it waits already, or had all its attempts, or another rater has it too
+                if request.deaths < MAX_DEATHS:
+                    again.append(request)
+                    continue
+                actions.append(failure(request, Quarantined(raters=request.deaths)))
+            if not request.holders:
+                self._remove(request)
         self._waiting.extendleft(reversed(again))
         return actions
+
+    def _remove(self, request: Request) -> None:
+        del self._requests[request.seq]
+        self._queued_bytes -= len(request.params)
 
     # --- the passing of time -----------------------------------------------------------------
 
@@ -263,13 +314,25 @@ class Dispatch:
             for rater in self._raters.values():
                 rater.seen_us = min(rater.seen_us + gap_us, now_us)
         actions: list[Action] = self._expire(now_us)
-        silent = [rater.id for rater in self._raters.values() if now_us - rater.seen_us >= SILENCE_US]
-        for rater_id in silent:
-            actions += self._forget(rater_id, died=True)
-        earned = self._last_seq - self._copy_budget_seq + COPY_PARTS * COPIES_PER_S * gap_us // 1_000_000
-        self._copy_budget = min(self._copy_budget + earned, COPY_PARTS * MAX_COPIES)
-        self._copy_budget_seq = self._last_seq
+        for rater in self._raters.values():
+            if now_us - rater.seen_us >= SILENCE_US and not rater.silent:
+                self._pass_over(rater)
+        self._copy_budget.earn(self._last_seq, gap_us)
         return actions + self._copies(now_us)
+
+    def _pass_over(self, rater: Rater) -> None:
+        """A rater fell silent: what only silent ones have may go elsewhere."""
+        rater.silent = True
+        rater.update_limit()
+        again = [
+            request
+            for request in self._requests.values()
+            if rater in request.holders
+            and not (request.answered or request.is_worked_on())
+            and request.attempts < MAX_ATTEMPTS
+            and request.deaths < MAX_DEATHS
+        ]
+        self._waiting.extendleft(reversed(again))
 
     def _expire(self, now_us: int) -> list[Action]:
         late = []
@@ -280,13 +343,13 @@ class Dispatch:
         actions: list[Action] = []
         waited = False
         for request in late:
-            del self._requests[request.seq]
-            waited = waited or not request.holders
+            self._remove(request)
+            waited = waited or not request.is_worked_on()
             for rater in request.holders:
                 rater.in_flight -= 1  # by now it has dropped the request itself, or is stuck
             if not request.answered:
                 request.answered = True
-                actions.append(_answer(request, DeadlineExceeded.code, self._late_body(request)))
+                actions.append(answer(request, DeadlineExceeded.code, self._late_body(request)))
         if waited:
             self._waiting = deque(request for request in self._waiting if not request.answered)
         return actions
@@ -314,9 +377,9 @@ class Dispatch:
         free = [rater for rater in self._raters.values() if rater.in_flight < rater.limit]
         batches: dict[bytes, list[WorkItem]] = {}
         for request in self._requests.values():
-            if not free or self._copy_budget < COPY_PARTS or request.deadline_us > youngest_us:
+            if not free or self._copy_budget.is_spent() or request.deadline_us > youngest_us:
                 break
-            overdue = request.holders and now_us - request.sent_us >= timeout_us
+            overdue = now_us - request.sent_us >= timeout_us and request.is_worked_on()
             if not overdue or request.answered or request.attempts >= MAX_ATTEMPTS:
                 continue
             others = [rater for rater in free if rater not in request.holders]
@@ -327,26 +390,9 @@ class Dispatch:
             if rater.in_flight >= rater.limit:
                 free.remove(rater)
             rater.turn = self._last_seq
-            self._copy_budget -= COPY_PARTS
+            self._copy_budget.spend()
             request.holders += rater.alone
             request.sent_us = now_us
             request.attempts += 1
-            batches.setdefault(rater.id, []).append(_work_item(request))
+            batches.setdefault(rater.id, []).append(request.work_item())
         return [Send(rater_id, items) for rater_id, items in batches.items()]
-
-
-def _work_item(request: Request) -> WorkItem:
-    return WorkItem(request.seq, request.method, request.params, request.client_key, request.deadline_us)
-
-
-def _without(holders: tuple[Rater, ...], rater: Rater) -> tuple[Rater, ...]:
-    return tuple(holder for holder in holders if holder is not rater)
-
-
-def _answer(request: Request, code: int, body: bytes) -> Answer:
-    request.answered = True
-    return Answer(request, code, body, False)
-
-
-def _failure(request: Request, error: RatelError) -> Answer:
-    return _answer(request, error.code, encode_error(error))

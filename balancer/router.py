@@ -6,8 +6,12 @@ after every receive and every send `EVENTS` is asked again; whoever forgets that
 Natural batching: requests submitted in one turn of the loop leave together, one message per rater,
 when the turn is over. There are no timers on that way, so a single request leaves at once.
 
-Sends never block. A rater that cannot be routed to (EHOSTUNREACH, by ROUTER_MANDATORY) or whose
-queue is full (EAGAIN) is out at once, and its requests go elsewhere.
+Sends never block. A rater that cannot be routed to (EHOSTUNREACH, by ROUTER_MANDATORY) is dead: its
+connection is gone. One whose queue is full (EAGAIN) is out too, but that is no death.
+
+A killed process' connections are closed by its kernel at once. The socket's monitor tells that some
+connection ended, not whose: every rater is sent a BEAT then, and the dead one cannot be routed to.
+Connections behind a network that swallows everything are ended by ZeroMQ's own heartbeats.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import zmq
 
 from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained
 from balancer.dispatch import Dispatch, DispatchSettings, Readiness
+from balancer.sharing import fitting
 from common.addresses import Address
 from common.logs import Throttle
 from common.methods import Method
@@ -49,11 +54,24 @@ FRAMES_A_TURN: Final = 256
 TICK_S: Final = 0.05
 """How late a deadline may be noticed."""
 
+PROBE_S: Final = 0.01
+"""From the end of a connection to the look for whose it was: what arrived by it counts first, and a
+thousand connections that end together cost one look."""
+
+PING_MS: Final = 500
+PING_TIMEOUT_MS: Final = 2000
+PING_TTL_MS: Final = 3000
+"""ZeroMQ's own heartbeats. Its threads answer them however busy the process is, so this says nothing
+of a rater; it frees the descriptors of peers that vanished without a word. Later than MISSED_BEATS:
+silence is judged first."""
+
 LINGER_MS: Final = 200
 """What the last frames may take to leave when the process ends."""
 
 HIGH_WATER_FRAMES: Final = 50_000
 """Frames queued for one rater. Above `max_queued`, so that the raters' credit is the real bound."""
+
+MONITOR_ADDRESS: Final = "inproc://monitor"
 
 WARN_EVERY_S: Final = 5.0
 """Bad messages are reported no more often than this."""
@@ -74,15 +92,18 @@ class Router:
         self._id = secrets.token_hex(8)
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
         self._loop = asyncio.get_running_loop()
-        self._fd = -1
+        self._fd = self._monitor_fd = -1
         self._timer: asyncio.TimerHandle | None = None
+        self._probe: asyncio.TimerHandle | None = None
         self._next_beat_us = 0
         self._flushing = False
         self._draining = False
         self._unsure = True
         """`EVENTS` was not asked since the last send, or was not at its end."""
         self._turn_us = 0
+        self._silent: set[bytes] = set()
         self._bad_messages = Throttle(WARN_EVERY_S)
 
     def open(self, address: Address) -> Address:
@@ -98,6 +119,13 @@ class Router:
         router.setsockopt(zmq.SNDHWM, HIGH_WATER_FRAMES)
         router.setsockopt(zmq.RCVHWM, HIGH_WATER_FRAMES)
         router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        router.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
+        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
+        router.setsockopt(zmq.HEARTBEAT_TTL, PING_TTL_MS)
+        router.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        router.monitor(MONITOR_ADDRESS, int(zmq.EVENT_DISCONNECTED))
+        self._monitor.setsockopt(zmq.RCVHWM, 0)  # a full one would hold up the thread of all connections
+        self._monitor.connect(MONITOR_ADDRESS)
         try:
             router.bind(f"tcp://{Address(str(resolved[0]), address.port)}")
         except zmq.ZMQError as error:
@@ -105,14 +133,21 @@ class Router:
         bound = router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._fd = cast(int, router.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self._drain)
+        self._monitor_fd = cast(int, self._monitor.getsockopt(zmq.FD))
+        self._loop.add_reader(self._monitor_fd, self._take_disconnects)
+        self._take_disconnects()  # until it was found empty once, its descriptor stays silent
         self._tick()
         return address._replace(port=int(bound.rpartition(":")[2]))
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
+        for timer in (self._timer, self._probe):
+            if timer is not None:
+                timer.cancel()
+        for fd in (self._fd, self._monitor_fd):
+            if fd >= 0:
+                self._loop.remove_reader(fd)
+        self._socket.disable_monitor()
+        self._monitor.close()
         self._socket.close()
         self._context.term()  # for no longer than LINGER_MS
 
@@ -125,7 +160,7 @@ class Router:
         request = Request(method.name, params, client_key, callback)
         refusal = self._dispatch.submit(request, self._turn_us)
         if refusal is not None:
-            callback(refusal.code, refusal.body, False)
+            self._answer(refusal)
 
     @property
     def readiness(self) -> Readiness:
@@ -151,22 +186,28 @@ class Router:
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             if type(action) is Answer:
-                action.request.on_answer(action.code, action.body, action.replayed)
+                self._answer(action)
             elif type(action) is Send:
                 self._send_work(action.rater_id, action.items)
             elif type(action) is SendDrained:
                 self._send(action.rater_id, encode_drained(self._id))
 
-    def _send_work(self, rater_id: bytes, items: list[WorkItem]) -> None:
-        frame = encode_work(self._id, monotonic_us(), items)
-        if len(frame) > MAX_FRAME_BYTES and len(items) > 1:
-            half = len(items) // 2
-            self._send_work(rater_id, items[:half])
-            self._send_work(rater_id, items[half:])
-        else:
-            self._send(rater_id, frame, items)
+    def _answer(self, answer: Answer) -> None:
+        try:
+            answer.request.on_answer(answer.code, answer.body, answer.replayed)
+        except Exception:  # a fault of one gateway's: the other answers must not be lost for it
+            log.exception("an answer failed method=%s code=%s", answer.request.method, answer.code)
 
-    def _send(self, rater_id: bytes, frame: bytes, items: Sequence[WorkItem] = ()) -> None:
+    def _send_work(self, rater_id: bytes, items: list[WorkItem]) -> None:
+        while items:
+            count = fitting(items, MAX_FRAME_BYTES)
+            frame = encode_work(self._id, monotonic_us(), items[:count])
+            if not self._send(rater_id, frame, items):
+                break
+            items = items[count:]
+
+    def _send(self, rater_id: bytes, frame: bytes, unsent: Sequence[WorkItem] = ()) -> bool:
+        """Whether it could be sent; if not, the rater is out. `unsent` is the work lost with it."""
         self._unsure = True
         try:
             self._socket.send_multipart((rater_id, frame), zmq.NOBLOCK, copy=True)
@@ -174,9 +215,17 @@ class Router:
             name = self._dispatch.rater_name(rater_id)
             if name is not None:
                 log.warning("rater=%s lost: %s", name, error)
-            self._perform(self._dispatch.lost(rater_id, [item.seq for item in items]))
+            dead = error.errno == zmq.EHOSTUNREACH
+            self._perform(self._dispatch.lost(rater_id, {item.seq for item in unsent}, dead=dead))
             if not self._flushing:
                 self._flush_soon()
+            return False
+        return True
+
+    def _beat(self) -> None:
+        frame = encode_beat(self._id, monotonic_us())
+        for rater_id in self._dispatch.rater_ids():
+            self._send(rater_id, frame)
 
     def _flush_soon(self) -> None:
         self._flushing = True
@@ -254,14 +303,33 @@ class Router:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         self._drain()  # what arrived while this process was held up counts first
         now_us = monotonic_us()
-        known = {rater_id: self._dispatch.rater_name(rater_id) for rater_id in self._dispatch.rater_ids()}
-        actions = self._dispatch.tick(now_us)
-        for rater_id in known.keys() - self._dispatch.rater_ids():
-            log.warning("rater=%s is out: silent for %s heartbeats", known[rater_id], MISSED_BEATS)
-        self._perform(actions)
+        self._perform(self._dispatch.tick(now_us))
+        self._report_silence()
         if now_us >= self._next_beat_us:
             self._next_beat_us = now_us + HEARTBEAT_MS * 1000
-            for rater_id in self._dispatch.rater_ids():
-                self._send(rater_id, encode_beat(self._id, now_us))
+            self._beat()
         self._perform(self._dispatch.flush(now_us))
+        self._look_again()
+
+    def _report_silence(self) -> None:
+        silent = self._dispatch.silent_rater_ids()
+        for rater_id in silent - self._silent:
+            name = self._dispatch.rater_name(rater_id)
+            log.warning("rater=%s is silent for %s heartbeats, its work goes elsewhere", name, MISSED_BEATS)
+        for rater_id in self._silent - silent:
+            name = self._dispatch.rater_name(rater_id)
+            if name is not None:
+                log.info("rater=%s is heard again", name)
+        self._silent = silent
+
+    def _take_disconnects(self) -> None:
+        while cast(int, self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN:
+            self._monitor.recv_multipart(zmq.NOBLOCK)
+        if self._probe is None:
+            self._probe = self._loop.call_later(PROBE_S, self._look_for_the_dead)
+
+    def _look_for_the_dead(self) -> None:
+        self._probe = None
+        self._drain()
+        self._beat()
         self._look_again()

@@ -1,8 +1,21 @@
-"""How a batch is shared out: least loaded first, levelling the raters, never above a limit."""
+"""How work is shared out: batches by load, and second copies by what may be spent on them."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from balancer.actions import Rater
+from common.wire import WorkItem
+
+ITEM_BYTES: Final = 1024
+"""What a work item takes beside its parameters, at most: its key is the most of it."""
+
+COPY_PARTS: Final = 10
+"""The budget counts in tenths of a copy, one for each request: at most 10 % more load."""
+COPIES_PER_S: Final = 10
+"""Lets a balancer with little traffic repeat at all; nothing for a rater to notice."""
+MAX_COPIES: Final = 500
+"""What may be saved up: about one rater's batch, for when one gets stuck with it."""
 
 
 def share_out(count: int, raters: list[Rater]) -> list[tuple[Rater, int]]:
@@ -38,3 +51,36 @@ def share_out(count: int, raters: list[Rater]) -> list[tuple[Rater, int]]:
 def load(rater: Rater) -> tuple[int, int]:
     """Sorts raters: the least loaded first, of those the one whose last turn is longest ago."""
     return rater.in_flight, rater.turn
+
+
+class CopyBudget:
+    """What may be spent on second copies: each request earns a part of one, time a few."""
+
+    def __init__(self) -> None:
+        self._parts = COPY_PARTS * COPIES_PER_S
+        self._last_seq = 0
+
+    def earn(self, last_seq: int, passed_us: int) -> None:
+        """`last_seq` is the number of requests that there ever were."""
+        earned = last_seq - self._last_seq + COPY_PARTS * COPIES_PER_S * passed_us // 1_000_000
+        self._parts = min(self._parts + earned, COPY_PARTS * MAX_COPIES)
+        self._last_seq = last_seq
+
+    def is_spent(self) -> bool:
+        return self._parts < COPY_PARTS
+
+    def spend(self) -> None:
+        self._parts -= COPY_PARTS
+
+
+def fitting(items: list[WorkItem], max_bytes: int) -> int:
+    """How many of the items, from the first on, fit into one message: at least one."""
+    room_bytes = max_bytes - ITEM_BYTES * len(items)
+    if sum([len(item.params) for item in items]) <= room_bytes:
+        return len(items)
+    total_bytes = 0
+    for count, item in enumerate(items):
+        total_bytes += ITEM_BYTES + len(item.params)
+        if total_bytes > max_bytes:
+            return max(count, 1)
+    return len(items)

@@ -31,7 +31,7 @@ PROTOCOL: Final = 1
 
 HEARTBEAT_MS: Final = 500
 MISSED_BEATS: Final = 3
-"""A peer that was silent for this many heartbeats is out: short enough that its requests still
+"""A rater that was silent for this many heartbeats gets no more work: short enough that its requests still
 make their deadline elsewhere, long enough for one long batch."""
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024

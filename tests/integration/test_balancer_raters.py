@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
 import pytest
 
-from common.wire import PROTOCOL, Reply, encode_beat, encode_done, encode_state
+from balancer.dispatch import DispatchSettings
+from balancer.router import Router
+from common.addresses import Address
+from common.methods import BY_NAME
+from common.wire import PROTOCOL, Reply, WorkItem, encode_beat, encode_done, encode_state
 from tests.integration.balancer_process import BalancerProcess, message
-from tests.integration.fake_rater import FakeRater, echo, hold
+from tests.integration.fake_rater import PATIENCE_S, FakeRater, echo, hold
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_requests_wait_for_the_first_rater() -> None:
@@ -67,7 +81,7 @@ def test_a_silent_raters_requests_go_to_another_one() -> None:
         connection.send([message(1)])
         silent.wait_for_items(1)
         silent.beating = False
-        balancer.wait_for_line("rater=silent is out")
+        balancer.wait_for_line("rater=silent is silent")
         with FakeRater(balancer.router_port, name="other") as other:
             assert connection.reply()["result"] == 1
         assert other.received == silent.received
@@ -98,6 +112,121 @@ def test_a_request_that_kills_two_raters_is_given_up() -> None:
             victim.kill()
             balancer.wait_for_line(f"rater={name}")
         assert "quarantined" in connection.reply()["error"]
+
+
+def test_a_request_whose_raters_fall_silent_one_after_the_other_is_not_given_up() -> None:
+    with BalancerProcess("--deadline", "60000") as balancer, balancer.connect() as connection:
+        connection.send([message(1)])
+        with ExitStack() as raters:
+            for name in ("first", "second"):
+                busy = raters.enter_context(FakeRater(balancer.router_port, hold, name=name))
+                busy.wait_for_items(1)
+                busy.beating = False
+                balancer.wait_for_line(f"rater={name} is silent")
+            raters.enter_context(FakeRater(balancer.router_port, name="third"))
+            assert connection.reply()["result"] == 1
+
+
+def test_a_busy_raters_late_reply_counts() -> None:
+    with (
+        BalancerProcess("--deadline", "60000") as balancer,
+        balancer.connect() as connection,
+        FakeRater(balancer.router_port, hold, name="busy") as busy,
+    ):
+        busy.wait_for(lambda rater: rater.joined)
+        connection.send([message(1)])
+        busy.wait_for_items(1)
+        busy.beating = False
+        balancer.wait_for_line("rater=busy is silent")
+        busy.release()
+        assert connection.reply()["result"] == 1
+        balancer.wait_for_line("rater=busy is heard again")
+        assert len(busy.received) == 1
+
+
+def test_a_rater_that_vanishes_without_a_word_is_disconnected() -> None:
+    with BalancerProcess() as balancer:
+        command = [sys.executable, "-m", "tests.integration.fake_rater", str(balancer.router_port)]
+        process = subprocess.Popen(command, cwd=ROOT)
+        try:
+            balancer.wait_for_line("rater=fake joins")
+            process.send_signal(signal.SIGSTOP)
+            balancer.wait_for_line("rater=fake lost")
+        finally:
+            process.kill()
+            process.wait()
+
+
+FAULTY = [(-32000, b"nope"), (-32000, b"{}"), (0, b"")]
+
+
+def test_a_faulty_reply_is_an_internal_error_and_the_replies_beside_it_count() -> None:
+    def respond(item: WorkItem) -> Reply:
+        code, body = FAULTY[item.seq % 4] if item.seq % 4 < len(FAULTY) else (0, b"1")
+        return Reply(item.seq, code, body, False)
+
+    with BalancerProcess() as balancer, balancer.connect() as connection:
+        connection.send(message(number) for number in range(1, 9))
+        with FakeRater(balancer.router_port, respond, name="odd"):
+            replies = {reply["id"]: reply for reply in connection.replies(8)}
+            assert balancer.get("/getcost?cstmid=vdf&subj=rif&dest=0257").status == 500
+        for number, reply in replies.items():
+            if number % 4 == 3:
+                assert reply["result"] == 1
+            else:
+                assert "rater odd made a faulty reply" in reply["error"]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_the_end_of_a_connection_is_seen_without_waiting_for_a_heartbeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("balancer.router.HEARTBEAT_MS", 10**9)
+
+    async def run() -> None:
+        with closing(Router(DispatchSettings())) as router:
+            port = router.open(Address("127.0.0.1", 0)).port
+            victim = FakeRater(port, name="victim")
+            try:
+                await until(lambda: router.readiness.raters == 1)
+            finally:
+                victim.kill()
+            await until(lambda: router.readiness.raters == 0 and not router._dispatch.rater_ids())
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_its_gateway_cannot_take_costs_the_others_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    taken: list[bytes] = []
+
+    def take(code: int, body: bytes, replayed: bool) -> None:
+        taken.append(body)
+        if len(taken) == 1:
+            raise ValueError("odd")
+
+    async def run() -> None:
+        with closing(Router(DispatchSettings(max_queued=3))) as router:
+            port = router.open(Address("127.0.0.1", 0)).port
+            for _ in range(4):
+                router.submit(BY_NAME["GetCost"], b"{}", "", take)
+            assert len(taken) == 1, "the fourth is refused at once"
+            rater = FakeRater(port)
+            try:
+                await until(lambda: len(taken) == 4)
+            finally:
+                await asyncio.to_thread(rater.stop)
+
+    asyncio.run(run())
+    assert taken[1:] == [b"1"] * 3
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert record.getMessage() == "an answer failed method=GetCost code=-32030"
 
 
 def test_a_leaving_rater_is_told_that_it_is_drained_and_gets_no_more_work() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from balancer.actions import Action, Answer, Request, Send, SendDrained
 from balancer.dispatch import (
-    COPIES_PER_S,
     MAX_ATTEMPTS,
+    MAX_QUEUED_BYTES,
     MAX_RATERS,
     MAX_TICK_GAP_US,
     SILENCE_US,
@@ -18,8 +18,17 @@ from balancer.dispatch import (
     DispatchSettings,
     Readiness,
 )
-from common.errors import DeadlineExceeded, Overloaded, Quarantined, ShuttingDown
-from common.wire import HEARTBEAT_MS
+from balancer.sharing import COPIES_PER_S, fitting
+from common.errors import (
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    Quarantined,
+    ShuttingDown,
+    StoreUnavailable,
+    encode_error,
+)
+from common.wire import HEARTBEAT_MS, MAX_FRAME_BYTES, WorkItem, encode_work
 
 MS = 1000
 SETTINGS = DispatchSettings(deadline_us=5000 * MS, attempt_timeout_us=1500 * MS, max_queued=100)
@@ -225,7 +234,7 @@ def test_a_silent_raters_requests_go_first_under_the_same_sequence_numbers() -> 
     assert actions == []
     dispatch.state(B, "b", 3, 1, SILENCE_US)
     assert dispatch.tick(SILENCE_US) == []
-    assert dispatch.rater_ids() == [B]
+    assert dispatch.silent_rater_ids() == {A}
     assert seqs(dispatch.flush(SILENCE_US)) == {B: [1, 2, 3]}
 
 
@@ -234,30 +243,224 @@ def test_replies_are_signs_of_life() -> None:
     for now_us in range(0, 10 * SILENCE_US, 50 * MS):
         dispatch.replies(A, [], now_us)
         dispatch.tick(now_us)
-    assert dispatch.rater_ids() == [A]
+        assert dispatch.silent_rater_ids() == set()
 
 
 def test_silence_does_not_count_while_the_balancer_itself_was_held_up() -> None:
     dispatch = dispatch_with(A)
     dispatch.tick(400 * MS)
     dispatch.tick(400 * MS + 10 * SILENCE_US)
-    assert dispatch.rater_ids() == [A]
+    assert dispatch.silent_rater_ids() == set()
     gap_us = MAX_TICK_GAP_US // 2
     for step in range(10):
         dispatch.tick(400 * MS + 10 * SILENCE_US + step * gap_us)
-    assert dispatch.rater_ids() == []
+    assert dispatch.silent_rater_ids() == {A}
 
 
 def test_a_request_whose_raters_died_twice_is_quarantined() -> None:
     dispatch = dispatch_with(A, B)
     submit(dispatch, 1)
     [first] = dispatch.flush(0)
-    assert dispatch.lost(first.rater_id) == []
+    assert dispatch.lost(first.rater_id, dead=True) == []
     [second] = dispatch.flush(0)
     assert second.rater_id != first.rater_id
-    [answer] = answers(dispatch.lost(second.rater_id))
+    [answer] = answers(dispatch.lost(second.rater_id, dead=True))
     assert answer.code == Quarantined.code
     assert dispatch.unanswered == 0
+
+
+def fall_silent(dispatch: Dispatch, from_us: int, *beating: bytes) -> int:
+    """The time at which all raters but those beating are silent."""
+    now_us = from_us + SILENCE_US
+    assert pass_time(dispatch, from_us, now_us, *beating) == []
+    return now_us
+
+
+def test_silence_is_no_death_and_a_silent_raters_late_reply_counts() -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 2)
+    dispatch.flush(0)
+    now_us = fall_silent(dispatch, 0)
+    assert dispatch.readiness.raters == 0
+    assert [answer.request.seq for answer in dispatch.replies(A, done(1), now_us)] == [1]
+    assert dispatch.silent_rater_ids() == set()
+    dispatch.state(B, "b", 10, 1, now_us)
+    assert dispatch.flush(now_us) == [], "the second one is still with the rater that is heard again"
+    assert len(dispatch.replies(A, done(2), now_us)) == 1
+
+
+def test_raters_that_fall_silent_one_after_the_other_get_no_request_quarantined() -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 1)
+    dispatch.flush(0)
+    now_us = fall_silent(dispatch, 0)
+    dispatch.state(B, "b", 10, 1, now_us)
+    assert seqs(dispatch.flush(now_us)) == {B: [1]}
+    now_us = fall_silent(dispatch, now_us)
+    assert dispatch.silent_rater_ids() == {A, B}
+    dispatch.state(C, "c", 10, 1, now_us)
+    assert seqs(dispatch.flush(now_us)) == {C: [1]}
+    assert len(dispatch.replies(C, done(1), now_us)) == 1
+
+
+def test_silent_raters_whose_connections_end_later_are_no_deaths_either() -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 1)
+    dispatch.flush(0)
+    now_us = fall_silent(dispatch, 0)
+    dispatch.state(B, "b", 10, 1, now_us)
+    dispatch.flush(now_us)
+    now_us = fall_silent(dispatch, now_us)
+    assert dispatch.lost(A, dead=True) == dispatch.lost(B, dead=True) == []
+    dispatch.state(C, "c", 10, 1, now_us)
+    assert seqs(dispatch.flush(now_us)) == {C: [1]}
+
+
+def test_a_request_that_silences_every_rater_has_a_bounded_number_of_attempts() -> None:
+    settings = DispatchSettings(deadline_us=60_000 * MS)
+    dispatch = dispatch_with(settings=settings)
+    submit(dispatch, 1)
+    tried, end_us = 0, 0
+    for number in range(10):
+        dispatch.state(f"r{number}".encode(), "", 10, 1, end_us)
+        tried += len(dispatch.flush(end_us))
+        end_us = fall_silent(dispatch, end_us)
+    assert tried == MAX_ATTEMPTS
+    for number in range(10):
+        assert dispatch.lost(f"r{number}".encode(), dead=True) == []
+    assert dispatch.unanswered == 1
+    [late] = answers(pass_time(dispatch, end_us, 60_000 * MS))
+    assert late.code == DeadlineExceeded.code
+    assert b"unknown" in late.body
+
+
+def test_a_rater_whose_queue_is_full_is_out_but_not_dead() -> None:
+    dispatch = dispatch_with(A, B, C)
+    submit(dispatch, 1)
+    for _ in range(2):
+        [send] = dispatch.flush(0)
+        assert dispatch.lost(send.rater_id, dead=False) == []
+    [send] = dispatch.flush(0)
+    assert len(dispatch.replies(send.rater_id, done(1), 0)) == 1
+
+
+def test_a_reply_of_a_silent_rater_to_a_request_that_another_has_too_counts_once() -> None:
+    dispatch = dispatch_with(A, credit=1)
+    submit(dispatch, 1)
+    dispatch.flush(0)
+    now_us = fall_silent(dispatch, 0)
+    dispatch.state(B, "b", 1, 1, now_us)
+    dispatch.flush(now_us)
+    assert len(dispatch.replies(A, done(1), now_us)) == 1
+    submit(dispatch, 2, now_us)
+    dispatch.state(A, "a", 1, 1, now_us)
+    assert sizes(dispatch.flush(now_us)) == {A: 1}
+    assert dispatch.replies(B, done(1), now_us) == []
+    assert sizes(dispatch.flush(now_us)) == {B: 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [
+        (-32000, b"nope"),
+        (-32000, b"{}"),
+        (-32000, b""),
+        (-32000, b"\xff\xfe"),
+        (-32000, b"[" * 100_000),
+        (StoreUnavailable.code, encode_error(Overloaded(detail="x"))),
+        (0, b""),
+    ],
+)
+def test_a_faulty_reply_becomes_an_internal_error_and_the_others_beside_it_count(
+    code: int, body: bytes
+) -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 3)
+    dispatch.flush(0)
+    first, faulty, last = dispatch.replies(A, [*done(1), [2, code, body, False], *done(3)], 0)
+    assert (first.code, last.code) == (0, 0)
+    assert faulty.code == InternalError.code
+    error = msgspec.json.decode(faulty.body)
+    assert error["name"] == "internal_error"
+    assert f"rater a made a faulty reply: code {code}, {len(body)} bytes" in error["message"]
+
+
+def test_a_raters_own_error_is_passed_on_as_it_is() -> None:
+    dispatch = dispatch_with(A)
+    [only] = submit(dispatch, 1)
+    dispatch.flush(0)
+    body = encode_error(StoreUnavailable(detail="x"))
+    [answer] = dispatch.replies(A, [[1, StoreUnavailable.code, body, True]], 0)
+    assert answer == Answer(only, StoreUnavailable.code, body, True)
+
+
+NOTHING_DONE = encode_error(DeadlineExceeded(detail="nothing was done before it"))
+
+
+def test_nothing_was_done_is_not_passed_on_after_an_earlier_attempt() -> None:
+    dispatch = dispatch_with(A, B)
+    submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    dispatch.lost(first.rater_id, dead=True)
+    [second] = dispatch.flush(0)
+    [answer] = dispatch.replies(second.rater_id, [[1, DeadlineExceeded.code, NOTHING_DONE, False]], 0)
+    assert answer.code == DeadlineExceeded.code
+    assert b"nothing was done" not in answer.body
+    assert b"whether it was carried out is unknown" in answer.body
+
+
+def test_nothing_was_done_is_passed_on_when_no_other_rater_ever_got_the_request() -> None:
+    dispatch = dispatch_with(A, B)
+    submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    dispatch.lost(first.rater_id, unsent={1}, dead=True)
+    [second] = dispatch.flush(0)
+    [answer] = dispatch.replies(second.rater_id, [[1, DeadlineExceeded.code, NOTHING_DONE, False]], 0)
+    assert answer.body == NOTHING_DONE
+
+
+def test_beyond_the_bytes_that_may_be_queued_the_answer_is_overloaded() -> None:
+    dispatch = dispatch_with(A, credit=1)
+    large = b"x" * (MAX_QUEUED_BYTES // 4)
+    for _ in range(4):
+        assert dispatch.submit(request(large), 0) is None
+    refusal = dispatch.submit(request(), 0)
+    assert refusal is not None
+    assert refusal.code == Overloaded.code
+    assert b"requests of 256 MiB are waiting" in refusal.body
+    dispatch.flush(0)
+    dispatch.replies(A, done(1), 0)
+    assert dispatch.submit(request(large), 0) is None
+    assert len(answers(pass_time(dispatch, 0, 5000 * MS))) == 4
+    for _ in range(4):
+        assert dispatch.submit(request(large), 5000 * MS) is None
+
+
+def test_a_batch_is_cut_where_a_message_would_become_too_large() -> None:
+    def items(*lengths: int) -> list[WorkItem]:
+        return [WorkItem(2**40, "m" * 30, b"x" * length, "k" * 255, 2**60) for length in lengths]
+
+    assert fitting(items(1, 2, 3), MAX_FRAME_BYTES) == 3
+    assert fitting(items(*[900_000] * 40), MAX_FRAME_BYTES) == 18
+    assert len(encode_work("id" * 8, 2**60, items(*[900_000] * 18))) <= MAX_FRAME_BYTES
+    assert fitting(items(2 * MAX_FRAME_BYTES, 1), MAX_FRAME_BYTES) == 1
+    assert fitting(items(1, 2 * MAX_FRAME_BYTES), MAX_FRAME_BYTES) == 1
+    assert fitting(items(*[0] * 20_000), MAX_FRAME_BYTES) == MAX_FRAME_BYTES // 1024
+
+
+def test_a_rater_that_announces_no_credit_keeps_what_it_has_and_gets_nothing_new() -> None:
+    dispatch = dispatch_with(A, credit=5)
+    submit(dispatch, 7)
+    assert sizes(dispatch.flush(0)) == {A: 5}
+    for now_us in range(0, 1400 * MS, 50 * MS):
+        dispatch.state(A, "a", 0, 1, now_us)
+        assert dispatch.tick(now_us) == []
+        assert dispatch.flush(now_us) == []
+    assert dispatch.readiness.raters == 0
+    assert len(dispatch.replies(A, done(1, 2), 1400 * MS)) == 2
+    assert dispatch.flush(1400 * MS) == []
+    dispatch.state(A, "a", 5, 1, 1400 * MS)
+    assert seqs(dispatch.flush(1400 * MS)) == {A: [6, 7]}
 
 
 def test_raters_that_leave_in_order_or_never_got_the_message_are_no_deaths() -> None:
@@ -268,10 +471,10 @@ def test_raters_that_leave_in_order_or_never_got_the_message_are_no_deaths() -> 
         if number % 3 == 0:
             assert dispatch.goodbye(send.rater_id) == []
         elif number % 3 == 1:
-            assert dispatch.lost(send.rater_id, unsent=[1]) == []
+            assert dispatch.lost(send.rater_id, unsent={1}, dead=True) == []
         else:
             dispatch.leave(send.rater_id, 0)
-            assert dispatch.lost(send.rater_id) == []
+            assert dispatch.lost(send.rater_id, dead=True) == []
         dispatch.state(f"next{number}".encode(), "next", 10, 1, 0)
     [send] = dispatch.flush(0)
     assert len(dispatch.replies(send.rater_id, done(1), 0)) == 1
@@ -378,7 +581,7 @@ def test_when_a_copys_rater_dies_the_other_one_still_answers() -> None:
     submit(dispatch, 1)
     [first] = dispatch.flush(0)
     [copy] = sends(pass_time(dispatch, 0, 1500 * MS, A, B))
-    assert dispatch.lost(first.rater_id) == []
+    assert dispatch.lost(first.rater_id, dead=True) == []
     assert dispatch.flush(1500 * MS) == []
     assert len(dispatch.replies(copy.rater_id, done(1), 1500 * MS)) == 1
 

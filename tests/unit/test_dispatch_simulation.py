@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from balancer.actions import Action, Answer, Request, Send, SendDrained
-from balancer.dispatch import SILENCE_US, Dispatch, DispatchSettings
+from balancer.dispatch import MAX_ATTEMPTS, MAX_DEATHS, SILENCE_US, Dispatch, DispatchSettings
 from common.errors import DeadlineExceeded, Overloaded, Quarantined
 from common.wire import HEARTBEAT_MS, WorkItem
 
@@ -40,6 +41,11 @@ class Model:
         self.limits: dict[bytes, int] = {}
         self.leaving: set[bytes] = set()
         self.deadlines: dict[int, int] = {}
+        self.sent: Counter[int] = Counter()
+        self.gone: Counter[int] = Counter()
+        """Raters that were forgotten while they had the request."""
+        self.deaths: Counter[int] = Counter()
+        """Those of them that were lost by the router."""
         self.trace: list[object] = []
 
     def submit(self, now_us: int) -> None:
@@ -72,10 +78,14 @@ class Model:
         self.leaving.add(rater)
 
     def goodbye(self, rater: bytes, now_us: int) -> None:
+        self.gone.update(self.in_flight.get(rater, ()))
         self.perform(self.dispatch.goodbye(rater), now_us)
 
-    def lost(self, rater: bytes, now_us: int, unsent: list[int] | None = None) -> None:
-        self.perform(self.dispatch.lost(rater, unsent or ()), now_us)
+    def lost(self, rater: bytes, now_us: int, unsent: list[int] | None = None, *, dead: bool = True) -> None:
+        self.gone.update(self.in_flight.get(rater, ()))
+        if dead and rater not in self.dispatch.silent_rater_ids() | self.leaving:
+            self.deaths.update(self.in_flight.get(rater, set()).difference(unsent or ()))
+        self.perform(self.dispatch.lost(rater, set(unsent or ()), dead=dead), now_us)
 
     def tick(self, now_us: int) -> list[Send]:
         actions = self.dispatch.tick(now_us)
@@ -111,6 +121,8 @@ class Model:
         self.answers[place] = answer
         del self.open[place]
         assert answer.code == 0 or answer.code in OUR_ERRORS
+        if answer.code == Quarantined.code:
+            assert self.deaths[answer.request.seq] >= MAX_DEATHS, "given up for raters that did not die"
         if answer.code == 0:
             assert int(answer.body) == answer.request.seq
 
@@ -118,12 +130,15 @@ class Model:
         self.trace.append((now_us, "send", send.rater_id, tuple(item.seq for item in send.items)))
         assert send.items
         assert send.rater_id not in self.leaving, "work for a leaving rater"
+        assert send.rater_id not in self.dispatch.silent_rater_ids(), "work for a silent rater"
         flying = self.in_flight.setdefault(send.rater_id, set())
         for item in send.items:
             assert item.seq not in flying, "the same rater got it twice"
             assert item.deadline_us == self.deadlines[item.seq], "sent past its deadline"
             assert int(self.requests[int(item.params)].seq) == item.seq
             flying.add(item.seq)
+            self.sent[item.seq] += 1
+            assert self.sent[item.seq] <= MAX_ATTEMPTS + self.gone[item.seq], "too many attempts"
         assert len(flying) <= self.limits[send.rater_id], "more in flight than the credit"
 
     def check(self) -> None:
@@ -174,9 +189,16 @@ class DispatchMachine(RuleBasedStateMachine):
     def goodbye(self, rater: bytes) -> None:
         self.model.goodbye(rater, self.now_us)
 
-    @rule(rater=RATERS, unsent=st.lists(st.integers(1, 50), max_size=5))
-    def lose(self, rater: bytes, unsent: list[int]) -> None:
-        self.model.lost(rater, self.now_us, unsent)
+    @rule(rater=RATERS, unsent=st.lists(st.integers(1, 50), max_size=5), dead=st.booleans())
+    def lose(self, rater: bytes, unsent: list[int], dead: bool) -> None:
+        self.model.lost(rater, self.now_us, unsent, dead=dead)
+
+    @rule()
+    def fall_silent(self) -> None:
+        """Long enough for all raters, by ticks as the router makes them."""
+        for _ in range(SILENCE_US // TICK_US):
+            self.now_us += TICK_US
+            self.model.tick(self.now_us)
 
     @rule(passed_ms=st.sampled_from([1, 50, 50, 499, 700, 1500, 6000]))
     def pass_time(self, passed_ms: int) -> None:
@@ -326,6 +348,8 @@ class Simulation:
             rater = self.random.choice(living)
             if kind == "die":
                 rater.alive = False
+                if self.random.random() < 0.5:  # else its host vanished: no connection is closed
+                    self.at(MS, lambda: self.model.lost(rater.id, self.now_us))
             elif kind == "stall":
                 rater.stalled_until_us = self.now_us + self.random.randint(100, 4000) * MS
             else:
