@@ -10,8 +10,10 @@ Two servers on one append-only file would ruin it. So this module, run as a prog
 lock `DIR/store.lock`, waiting for a server that is about to end, and then becomes the server, which
 inherits the lock and so holds it for as long as it lives, whoever started it and however they end.
 
-Every change is in the append-only file before it is answered; `appendfsync` says when the file is
-forced to the disk: killing processes loses nothing, a power failure up to about two seconds.
+Every change is handed to the operating system, in the append-only file, before it is answered: killing
+processes loses nothing. With `appendfsync always` it is on the disk by then, too; with `no` a power
+failure loses what the system had not written yet, which `common.disk_sync` keeps to a second or two.
+The server's own `everysec` is not offered, as it answers before it writes; see there.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from urllib.parse import quote, unquote
 from common.child import die_with_parent
 from common.errors import StoreUnavailable
 
-Fsync = Literal["always", "everysec", "no"]
+Fsync = Literal["always", "no"]
 
 MAX_SOCKET_PATH_BYTES: Final = 107
 """sun_path has 108 bytes on Linux, one of them the terminating zero; unix(7)."""
@@ -107,7 +109,7 @@ def read_url(data_dir: str | os.PathLike[str]) -> str:
 class EmbeddedStore:
     """The store of one data folder: started here, or by a supervisor that runs `command()`."""
 
-    def __init__(self, data_dir: str | os.PathLike[str], *, appendfsync: Fsync = "everysec") -> None:
+    def __init__(self, data_dir: str | os.PathLike[str], *, appendfsync: Fsync = "no") -> None:
         self.data_dir = Path(data_dir).resolve()
         self._appendfsync: Fsync = appendfsync
         self._process: subprocess.Popen[bytes] | None = None

@@ -20,6 +20,7 @@ import click
 
 from common.addresses import Address, AddressType
 from common.child import die_with_parent
+from common.disk_sync import DiskSync
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.logs import LEVELS, setup
 from common.paths import data_dir
@@ -53,6 +54,14 @@ def ratel(*args: str) -> list[str]:
     show_envvar=True,
     help="Folder of the embedded store.  [default: the user's data folder]",
 )
+@click.option(
+    "--fsync",
+    type=click.Choice(["everysec", "always"]),
+    default="everysec",
+    show_default=True,
+    help="When the embedded store's file is forced to the disk: a power failure then loses the last one to "
+    "two seconds, or nothing. Killed processes lose nothing either way.",
+)
 @click.option("--store", "store_url", envvar="RATEL_STORE", show_envvar=True, help="Use this store instead.")
 @click.option(
     "--jsonrpc", type=AddressType(), default="127.0.0.1:2001", show_default=True, help="JSON-RPC over TCP."
@@ -76,6 +85,7 @@ def ratel(*args: str) -> list[str]:
 def up(
     raters: int,
     data: Path | None,
+    fsync: str,
     store_url: str | None,
     jsonrpc: Address,
     http_: Address,
@@ -97,6 +107,7 @@ def up(
     """
     setup(log_level)
     stop, supervisor = StopSignals(), Supervisor()
+    disk_sync: DiskSync | None = None
 
     def look() -> None:
         """Wait a moment, then notice deaths. Raises Stopped."""
@@ -108,7 +119,10 @@ def up(
         jsonrpc, http_, router = _claim(jsonrpc, http_, router)
         began_s = time.monotonic()
         if store_url is None:
-            store = _start_store(supervisor, look, (data or data_dir()).absolute())
+            store = _start_store(supervisor, look, (data or data_dir()).absolute(), fsync)
+            if fsync == "everysec":
+                disk_sync = DiskSync(store.data_dir)
+                disk_sync.start()
             # For the children not its URL, which may be another one when the store is started again.
             shown_url, store_url = store.url, f"embedded:{store.data_dir}"
         else:
@@ -131,6 +145,8 @@ def up(
         click.echo("stopping")
     finally:
         supervisor.stop()
+        if disk_sync is not None:
+            disk_sync.stop()
         stop.ignore()
     click.echo("stopped")
 
@@ -158,7 +174,7 @@ def _claim(*addresses: Address) -> list[Address]:
     return claimed
 
 
-def _start_store(supervisor: Supervisor, look: Look, data: Path) -> EmbeddedStore:
+def _start_store(supervisor: Supervisor, look: Look, data: Path, fsync: str) -> EmbeddedStore:
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(data / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # held until the end
@@ -168,7 +184,7 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path) -> EmbeddedStor
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise click.ClickException(f"another `ratel up` uses the data folder {data}") from None
-    store = EmbeddedStore(data)
+    store = EmbeddedStore(data, appendfsync="always" if fsync == "always" else "no")
     try:
         supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S))
     except EmbeddedStoreError as error:

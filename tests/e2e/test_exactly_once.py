@@ -106,7 +106,9 @@ def _steady_debits(cluster: Cluster, stop: threading.Event, connection: int) -> 
             yield amount
 
 
-def test_raters_killed_under_load_cost_no_client_an_error_and_no_debit(cluster: Cluster) -> None:
+@pytest.mark.parametrize("part", ["common.cli rater", "common.cli balancer", "-server"])
+def test_parts_killed_under_load_cost_no_client_an_error_and_no_debit(cluster: Cluster, part: str) -> None:
+    """A rater, the balancer, the store: `kill -9`, four times each."""
     stop = threading.Event()
     progress = threading.Semaphore(0)
 
@@ -122,13 +124,19 @@ def test_raters_killed_under_load_cost_no_client_an_error_and_no_debit(cluster: 
         try:
             for _ in range(4):
                 _await_debits(progress, 200)
-                victim = cluster.rater_pids()[0]
-                os.kill(victim, signal.SIGKILL)
+                os.kill(_running(cluster, part), signal.SIGKILL)
             _await_debits(progress, 400)
         finally:
             stop.set()
         amounts = [amount for future in futures for amount in future.result()]
     _check_journal(cluster, len(amounts), sum(amounts))
+
+
+def _running(cluster: Cluster, part: str) -> int:
+    """The process id of one process of that part, once there is one."""
+    while not (pids := cluster.processes(part)):
+        pass
+    return pids[0]
 
 
 def _await_debits(progress: threading.Semaphore, debits: int) -> None:

@@ -251,7 +251,7 @@ def test_it_is_private_persistent_and_never_evicts(own_server: EmbeddedStore) ->
     with StoreConnection(own_server.url) as store:
         wanted = {
             b"appendonly": b"yes",
-            b"appendfsync": b"everysec",
+            b"appendfsync": b"no",
             b"maxmemory-policy": b"noeviction",
             b"save": b"",
             b"port": b"0",
