@@ -49,6 +49,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "reset_volume_discount",
         "add_received_seconds",
         "reset_user_budget",
+        "trim_journal",
     )
 }
 

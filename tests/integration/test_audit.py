@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.store import StoreConnection
+from common.store import Command, Reply, StoreConnection
 from rater import scripts
 from rater.accounts import mutation_command, open_command
 from rater.journal.audit import Result as AccountResult
@@ -99,7 +99,7 @@ def test_what_the_scripts_did_is_without_difference(worked: Accounts, url: str) 
     result = run(url)
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        "1 accounts, 12 lines: 1 checked from the opening on, "
+        "1 account, 12 lines: 1 checked from the opening on, "
         "0 from a later line on, because what came before is trimmed\nno differences\n"
     )
 
@@ -311,6 +311,44 @@ def test_a_terminal_gets_a_bar_and_a_file_all_differences(worked: Accounts, url:
 
 
 # --- while the cluster works ------------------------------------------------------------------------
+
+
+class TrimmedBetween(StoreConnection):
+    """A store where somebody trims a journal to its last lines after its first page was read."""
+
+    def __init__(self, url: str, key: bytes) -> None:
+        super().__init__(url, timeout_ms=60_000)
+        self.key = key
+        self.pages = 0
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = super().execute(commands)
+        if any(command[:2] == ("XRANGE", self.key) for command in commands):
+            self.pages += 1
+            if self.pages == 1:
+                super().execute([("XTRIM", self.key, "MAXLEN", 10)])
+        return replies
+
+
+def test_a_journal_that_is_trimmed_while_it_is_read_is_read_anew(accounts: Accounts, url: str) -> None:
+    accounts.open(Account("rif"))
+    keys = account_keys("vdf", "rif")
+    debits = [accounts.mutation("DebitBalance", 1) for _ in range(BATCH_LINES * 2)]
+    scripts.execute(accounts.store, [mutation_command(keys, debit) for debit in debits])
+    results: list[AccountResult] = []
+    with TrimmedBetween(url, keys.journal) as store:
+        audit_store(
+            store,
+            Selection(),
+            None,
+            key_ttl_ms=KEY_TTL_MS,
+            report=results.append,
+            progress=lambda passed, total: None,
+        )
+    assert store.pages == 3
+    [result] = results
+    assert result.findings == []
+    assert (result.lines, result.whole) == (10, False)
 
 
 def test_an_audit_under_load_has_no_false_alarm(accounts: Accounts, url: str, tmp_path: Path) -> None:

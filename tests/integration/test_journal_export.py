@@ -122,7 +122,7 @@ def test_each_run_writes_what_is_new_by_tenant(
     assert "12 new lines of 12 accounts, run 1" in first.stdout
     debit(everyone[0], 3)
     second = run(url, tmp_path, "--format", form)
-    assert "3 new lines of 1 accounts, run 2" in second.stdout
+    assert "3 new lines of 1 account, run 2" in second.stdout
     third = run(url, tmp_path, "--format", form)
     assert "0 new lines of 0 accounts: nothing to write" in third.stdout
     assert [run_of(path) for path in archive_files([tmp_path])] == [1, 1, 1, 2]
@@ -434,7 +434,7 @@ def test_a_lost_state_is_made_anew_from_the_files(accounts: Accounts, url: str, 
     (tmp_path / STATE_FILE).unlink()
     result = run(url, tmp_path)
     assert result.exit_code == 0
-    assert "10 lines of an interrupted run are in the archive" in result.stdout
+    assert "of an interrupted run, in the archive as well: 10 lines" in result.stdout
     debit(accounts, 1)
     run(url, tmp_path)
     assert seqs(tmp_path) == {("vdf", "rif"): list(range(1, 12))}
@@ -487,7 +487,7 @@ def test_killed_at_any_point_and_run_again_there_is_no_gap_and_no_duplicate(
     length = int(measured.stderr.split()[-1])
     # Most lines only gather; where files get their names, and where that is made good, there are few.
     points = [("any", seed.randrange(1, length)) for _ in range(4)]
-    points += [("finish", at) for at in seed.sample(range(1, 18), 8)]
+    points += [("finish", at) for at in range(2, 24, 2)]
     points += [("commit", 1), ("commit", 2), ("_trim", 3), ("trimmed", 2)]
     points += [("_recover", at) for at in (4, 9, 20, 60)]
     seed.shuffle(points)

@@ -17,11 +17,11 @@ from rater.scripts import SCRIPTS
 FOLDER = Path(rater.__file__).parent / "lua"
 VERBS = sorted(path.stem for path in FOLDER.glob("*.lua") if not path.stem.startswith("_"))
 PIECES = sorted(path.name for path in FOLDER.glob("_*.lua"))
-READS = {"GET", "HGET", "HMGET", "HGETALL"}
-WRITES = {"SET", "INCR", "HSET", "HDEL", "DEL", "XADD"}
+READS = {"GET", "HGET", "HMGET", "HGETALL", "XRANGE"}
+WRITES = {"SET", "INCR", "HSET", "HDEL", "DEL", "XADD", "XTRIM"}
 KEY_TYPES = {
     "HASH": {"HGET", "HMGET", "HGETALL", "HSET", "HDEL", "DEL"},
-    "STREAM": {"XADD"},
+    "STREAM": {"XADD", "XRANGE", "XTRIM"},
     "STRING": {"GET", "SET", "INCR"},
 }
 HEADER = re.compile(

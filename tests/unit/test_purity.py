@@ -19,6 +19,8 @@ EXACT = (
     "common/times.py",
     "rater/rating/call_cost.py",
     "rater/rating/intervals.py",
+    "rater/journal/chain.py",
+    "rater/journal/lines.py",
     "rater/model.py",
     "rater/rating/spans.py",
     "rater/rating/schedule.py",
