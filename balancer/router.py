@@ -30,6 +30,7 @@ from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDraine
 from balancer.dispatch import Dispatch, DispatchSettings, Readiness
 from balancer.sharing import fitting
 from common.addresses import Address
+from common.clock import monotonic_us
 from common.logs import Throttle
 from common.methods import Method
 from common.wire import (
@@ -78,10 +79,6 @@ WARN_EVERY_S: Final = 5.0
 
 
 _POLLIN: Final = int(zmq.POLLIN)  # arithmetic on the enum itself takes a microsecond
-
-
-def monotonic_us() -> int:
-    return time.monotonic_ns() // 1000
 
 
 class Router:

@@ -10,12 +10,12 @@ drift apart, and one of them stands still while its machine is paused. Clock ste
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
 import zmq
 
+from common.clock import monotonic_us
 from common.methods import BY_NAME
 from common.wire import (
     HEARTBEAT_MS,
@@ -53,10 +53,6 @@ CONNECTION_HEARTBEAT_MS: Final = 500
 CONNECTION_TIMEOUT_MS: Final = 2000
 """A connection on which nothing comes back for this long is given up and made anew. These are ZeroMQ's
 own heartbeats: they go on while the work loop is busy."""
-
-
-def monotonic_us() -> int:
-    return time.monotonic_ns() // 1000
 
 
 class Peer:

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from redis.exceptions import ResponseError
 
+from common.clock import monotonic_us
 from common.errors import (
     InternalError,
     MethodNotFound,
@@ -145,7 +146,7 @@ class Service:
 
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
-        self._store_clock_offset_us = self._store.clock_offset_us(_monotonic_us)
+        self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)
 
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
         """The outcome of each job, in order."""
@@ -156,7 +157,7 @@ class Service:
             except StoreUnavailable as error:
                 self._complain(len(jobs), error)
                 return outcomes
-        give_up_us = _monotonic_us() + TIME_BUDGET_US
+        give_up_us = monotonic_us() + TIME_BUDGET_US
         steps: list[tuple[int, Step]] = []
         for index, job in enumerate(jobs):
             _settle(outcomes, steps, index, self._begin, job)
@@ -172,7 +173,7 @@ class Service:
             for position, ((index, step), reply) in enumerate(zip(steps, replies, strict=True)):
                 if type(reply) is ResponseError and str(reply).startswith(PASSING_ERRORS):
                     continue
-                if position and step.command[0] == READ and _monotonic_us() > give_up_us:
+                if position and step.command[0] == READ and monotonic_us() > give_up_us:
                     outcomes[index] = Undecided.NOT_BEGUN
                     continue
                 _settle(outcomes, further, index, step.finish, reply)
@@ -257,7 +258,7 @@ class Service:
     ) -> Mutation:
         client_key = descriptor.request_id or job.client_key
         tariff = self.snapshot.tenants.get(descriptor.tenant)
-        remaining_ms = (job.deadline_us - _monotonic_us()) // 1000
+        remaining_ms = (job.deadline_us - monotonic_us()) // 1000
         assert self._store_clock_offset_us is not None
         return Mutation(
             method=method.name,
@@ -347,7 +348,3 @@ def _plan_id(descriptor: Descriptor, reply: Reply) -> str:
     if type(reply) is not bytes:
         raise store_error(reply)
     return reply.decode()
-
-
-def _monotonic_us() -> int:
-    return time.monotonic_ns() // 1000

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections import deque
 from contextlib import suppress
 from types import FrameType
@@ -25,6 +24,7 @@ from typing import Final
 
 import zmq
 
+from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.wire import HEARTBEAT_MS
 from rater.direct import DirectServer
@@ -52,10 +52,6 @@ OVERLOADED: Final = failed(Overloaded(detail=f"{MAX_BACKLOG_JOBS} requests wait 
 
 LEAVE_TIMEOUT_US: Final = 2_000_000
 """How long a leaving rater waits for balancers to say DRAINED; a dead one never will."""
-
-
-def monotonic_us() -> int:
-    return time.monotonic_ns() // 1000
 
 
 class Worker:
