@@ -9,7 +9,8 @@ waiting for the network.
 it again can't charge twice. When the connection is lost, it connects anew and sends again what was in
 flight and is safe to repeat: reads, and mutations with a `RequestId`; as often as it takes until they
 are answered or their time is up. Others (with `auto_request_id=False`) fail at once with
-ConnectionLost, as nobody knows whether they were carried out. An error that leaves this open has the
+ConnectionLost, as nobody knows whether they were carried out. What a server that is shutting down sends
+back undone is kept for the next connection. An error that leaves this open has the
 RequestId in its `data["request_id"]`: to find out, make the same call again with it.
 
 **Time.** No call waits longer than its timeout; then it raises DeadlineExceeded, its late reply is
@@ -35,7 +36,7 @@ from weakref import WeakSet
 
 from common.addresses import Address, parse_address
 from common.client_link import Link, Pending, Redial
-from common.errors import ConnectionLost, DeadlineExceeded, RatelError
+from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
 from common.jsonrpc_replies import NotAReply, encode_call
 from common.methods import BY_RPC_NAME, SERVICE
 
@@ -252,9 +253,14 @@ class JSONClient:
         try:
             for call_id, outcome in link.receive():
                 self._redial.worked()
-                pending = self._waiting.pop(call_id, None)
-                if pending is not None:  # else it comes too late
-                    pending._settle(outcome)
+                pending = self._waiting.get(call_id)
+                if pending is None:  # it comes too late
+                    continue
+                if isinstance(outcome, ShuttingDown):
+                    pending._sent = False  # nothing was done: the next connection takes it
+                    continue
+                del self._waiting[call_id]
+                pending._settle(outcome)
         except OSError as error:
             self._lose(link, str(error))
         except NotAReply as error:  # and it would be none the next time

@@ -106,9 +106,20 @@ def _steady_debits(cluster: Cluster, stop: threading.Event, connection: int) -> 
             yield amount
 
 
-@pytest.mark.parametrize("part", ["common.cli rater", "common.cli balancer", "-server"])
-def test_parts_killed_under_load_cost_no_client_an_error_and_no_debit(cluster: Cluster, part: str) -> None:
-    """A rater, the balancer, the store: `kill -9`, four times each."""
+@pytest.mark.parametrize(
+    ("part", "how"),
+    [
+        ("common.cli rater", signal.SIGKILL),
+        ("common.cli rater", signal.SIGTERM),
+        ("common.cli balancer", signal.SIGKILL),
+        ("common.cli balancer", signal.SIGTERM),
+        ("-server", signal.SIGKILL),
+    ],
+)
+def test_parts_that_end_under_load_cost_no_client_an_error_and_no_debit(
+    cluster: Cluster, part: str, how: signal.Signals
+) -> None:
+    """A rater, the balancer, the store: four of each, killed or told to stop."""
     stop = threading.Event()
     progress = threading.Semaphore(0)
 
@@ -124,7 +135,7 @@ def test_parts_killed_under_load_cost_no_client_an_error_and_no_debit(cluster: C
         try:
             for _ in range(4):
                 _await_debits(progress, 200)
-                os.kill(_running(cluster, part), signal.SIGKILL)
+                os.kill(_running(cluster, part), how)
             _await_debits(progress, 400)
         finally:
             stop.set()

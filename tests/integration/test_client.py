@@ -31,6 +31,7 @@ from common.errors import (
     MethodNotFound,
     NoRate,
     RatelError,
+    ShuttingDown,
 )
 from common.methods import BY_NAME
 from tests.integration.rpc_server import DROP, HOLD, Fate, RpcServer
@@ -400,6 +401,23 @@ def test_a_call_whose_time_is_up_while_the_server_is_away_says_so_and_its_reques
     with pytest.raises(DeadlineExceeded, match=r"did not get it \(can't connect:") as caught:
         client.call("DebitSMS", CD | {"RequestId": "mine"}, timeout_s=1)
     assert caught.value.data["request_id"] == "mine"
+
+
+@pytest.mark.parametrize("request_ids", [True, False])
+def test_calls_that_a_server_sends_back_because_it_shuts_down_go_to_the_next_connection(
+    request_ids: bool,
+) -> None:
+    fates = iter([ShuttingDown(), b"1", DROP])
+
+    def handler(method: str, descriptor: dict[str, Any]) -> bytes | RatelError | Fate:
+        return next(fates, b"7")
+
+    with RpcServer(handler) as server, JSONClient(server.address, auto_request_id=request_ids) as client:
+        sent_back = client.submit("DebitSMS", CD)
+        assert client.call("GetCost", CD) == 1  # by now the other's answer is there, too
+        assert not sent_back.done
+        cut = client.submit("GetCost", CD)
+        assert (sent_back.result(), cut.result()) == (7, 7)
 
 
 def test_pauses_between_connections_double_until_the_server_answers() -> None:
