@@ -111,6 +111,7 @@ class Link:
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, CONNECTION_TIMEOUT_MS)
         self.socket.setsockopt(zmq.HEARTBEAT_TTL, CONNECTION_TIMEOUT_MS)
         self.socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self.socket.setsockopt(zmq.IPV6, "[" in endpoint)
         self.socket.connect(endpoint)
 
     def receive(self) -> list[Job]:

@@ -93,12 +93,10 @@ def test_groups_are_stopped_in_reverse_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
     code = (
         "import signal, sys, pathlib\n"
-        "def stop(*_):\n"
-        "    with open(sys.argv[1], 'a') as log: log.write(sys.argv[2] + '\\n')\n"
-        "    sys.exit(0)\n"
-        "signal.signal(signal.SIGTERM, stop)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
         "pathlib.Path(sys.argv[1] + sys.argv[2]).touch()\n"
-        "signal.pause()\n"
+        "signal.sigwait({signal.SIGTERM})\n"
+        "with open(sys.argv[1], 'a') as log: log.write(sys.argv[2] + '\\n')\n"
     )
 
     def child(name: str) -> Child:
