@@ -225,24 +225,27 @@ class Service:
             plan_command: Command = (b"HGET", keys.account, b"plan")
             return Step(
                 plan_command,
-                lambda reply: self._mutate_with_plan(
-                    job, method, descriptor, keys, _plan_id(descriptor, reply)
+                lambda reply: self._mutate(
+                    job, method, descriptor, keys, plan_id=_plan_id(descriptor, reply)
                 ),
             )
         matches: tuple[tuple[str, int], ...] = ()
         if method.name == "DebitSeconds":
             tariff = self.snapshot.tenants.get(descriptor.tenant)
             matches = tariff.matching_destinations(descriptor.destination) if tariff else ()
-        mutation = self._mutation(job, method, descriptor, matches=matches)
-        return Step(
-            mutation_command(keys, mutation),
-            lambda reply: self._finish_mutation(job, method, descriptor, keys, mutation, reply),
-        )
+        return self._mutate(job, method, descriptor, keys, matches=matches)
 
-    def _mutate_with_plan(
-        self, job: Job, method: Method, descriptor: Descriptor, keys: AccountKeys, plan_id: str
+    def _mutate(
+        self,
+        job: Job,
+        method: Method,
+        descriptor: Descriptor,
+        keys: AccountKeys,
+        *,
+        matches: tuple[tuple[str, int], ...] = (),
+        plan_id: str = "",
     ) -> Step:
-        mutation = self._mutation(job, method, descriptor, plan_id=plan_id)
+        mutation = self._mutation(job, method, descriptor, matches, plan_id)
         return Step(
             mutation_command(keys, mutation),
             lambda reply: self._finish_mutation(job, method, descriptor, keys, mutation, reply),
@@ -253,8 +256,8 @@ class Service:
         job: Job,
         method: Method,
         descriptor: Descriptor,
-        matches: tuple[tuple[str, int], ...] = (),
-        plan_id: str = "",
+        matches: tuple[tuple[str, int], ...],
+        plan_id: str,
     ) -> Mutation:
         client_key = descriptor.request_id or job.client_key
         tariff = self.snapshot.tenants.get(descriptor.tenant)
@@ -294,7 +297,7 @@ class Service:
                 self._tariff(descriptor.tenant)  # says so when the whole tenant is unknown
             return failed(result.error, result.replayed)
         assert not isinstance(result, MutationResult)
-        return self._mutate_with_plan(job, method, descriptor, keys, result.plan_id)
+        return self._mutate(job, method, descriptor, keys, plan_id=result.plan_id)
 
     def _tariff(self, tenant: str) -> CompiledTariff:
         tariff = self.snapshot.tenants.get(tenant)
