@@ -195,6 +195,7 @@ class Worker:
             return
         self._service.snapshot = snapshot
         self._watch.report_in_use(snapshot.epoch)
+        self._retry_at_us = 0  # what waited for a first tariff waits no more, and work may come
         self._next_beat_us = 0
         log.info("tariff epoch=%s tenants=%s", snapshot.epoch, len(snapshot.tenants))
 
