@@ -1,0 +1,91 @@
+"""A rater with failpoints: moments at which it dies or stalls when a test has armed them.
+
+The program is `ratel rater` with the same arguments, and nothing of this is in it: the failpoints are
+put around its functions from outside. `RATEL_TEST_POINTS` names a folder. A file in there, named after
+a point, arms it for the first rater that passes; the file's text is the signal for it to send itself,
+"kill" (SIGKILL) or "stop" (SIGSTOP). A request of the subject "poison" kills whoever parses it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import rater.service
+from common.store import Command, Reply, StoreConnection
+from rater.command import rater as rater_command
+from rater.link import Link
+
+POINTS = ("before_write", "after_write", "after_reply")
+"""Around a batch that changes accounts: before it goes to the store, when the store's answers are here,
+and when the replies have been handed to the network."""
+
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+_folder = Path(os.environ["RATEL_TEST_POINTS"])
+
+
+def _pass(point: str) -> None:
+    armed = _folder / point
+    if not armed.exists():
+        return
+    taken = _folder / f"{point}.taken-{os.getpid()}"
+    with suppress(FileNotFoundError):  # another rater was faster
+        armed.rename(taken)
+        os.kill(os.getpid(), _SIGNALS[taken.read_text()])
+
+
+def _around_writes(
+    execute: Callable[[StoreConnection, Sequence[Command]], list[Reply]],
+) -> Callable[[StoreConnection, Sequence[Command]], list[Reply]]:
+    def wrapped(self: StoreConnection, commands: Sequence[Command]) -> list[Reply]:
+        writes = any(command[0] == b"EVALSHA" for command in commands)
+        if writes:
+            _pass("before_write")
+        replies = execute(self, commands)
+        if writes:
+            _pass("after_write")
+            _state.wrote = True
+        return replies
+
+    return wrapped
+
+
+class _State:
+    wrote = False
+
+
+_state = _State()
+
+
+def _after_replies(flush: Callable[[Link], None]) -> Callable[[Link], None]:
+    def wrapped(self: Link) -> None:
+        flush(self)
+        if _state.wrote:
+            _state.wrote = False
+            _pass("after_reply")
+
+    return wrapped
+
+
+def _with_poison(parse: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(params: bytes, *rest: Any) -> Any:
+        if b'"poison"' in params:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return parse(params, *rest)
+
+    return wrapped
+
+
+def main() -> None:
+    StoreConnection.execute = _around_writes(StoreConnection.execute)  # type: ignore[method-assign]
+    Link.flush = _after_replies(Link.flush)  # type: ignore[method-assign]
+    rater.service.parse_descriptor = _with_poison(rater.service.parse_descriptor)  # type: ignore[assignment]
+    rater_command()
+
+
+if __name__ == "__main__":
+    main()
