@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.addresses import Address, AddressType
+from common.addresses import Address
 from common.client import DEFAULT_TIMEOUT_S, JSONClient
+from common.client_link import parse_servers
 from common.errors import CallerError, RatelError
 from common.methods import BY_HTTP_NAME, BY_RPC_NAME, METHODS, Method
 from common.money import NotExact, parse_decimal
@@ -59,6 +60,13 @@ def _read_method(_ctx: click.Context, _param: click.Parameter, value: str) -> Me
         names = [method.name for method in METHODS]
         raise click.BadParameter(f"there is no method {value!r}{_hint(value, names)}")
     return method
+
+
+def _read_addresses(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[Address]:
+    try:
+        return [address for value in values for address in parse_servers(value)]
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _read_fields(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -107,12 +115,16 @@ def _parse_value(field: str, text: str) -> str | int | Decimal:
 @click.argument("descriptor", nargs=-1, callback=_read_fields, metavar="[NAME=VALUE]...")
 @click.option(
     "--address",
-    type=AddressType(),
-    default="127.0.0.1:2001",
+    "addresses",
+    multiple=True,
+    callback=_read_addresses,
+    metavar="HOST:PORT",
+    default=("127.0.0.1:2001",),
     envvar="RATEL_ADDRESS",
     show_default=True,
     show_envvar=True,
-    help="The balancer or rater to ask.",
+    help="The balancer or rater to ask. Repeat it, or separate them by commas, to name several: the "
+    "next one is asked when one can't be reached.",
 )
 @click.option(
     "--timeout",
@@ -126,7 +138,7 @@ def _parse_value(field: str, text: str) -> str | int | Decimal:
 def call(
     method: Method,
     descriptor: dict[str, Any],
-    address: Address,
+    addresses: list[Address],
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -143,7 +155,7 @@ def call(
     """
     connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
     try:
-        with JSONClient(address, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s) as client:
+        with JSONClient(addresses, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s) as client:
             result = client.call(method.name, descriptor)
     except RatelError as error:
         click.echo(f"Error: {error.message}", err=True)

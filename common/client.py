@@ -13,6 +13,15 @@ ConnectionLost, as nobody knows whether they were carried out. What a server tha
 back undone is kept for the next connection. An error that leaves this open has the
 RequestId in its `data["request_id"]`: to find out, make the same call again with it.
 
+**Several servers.** `JSONClient(["10.0.0.1:2001", "10.0.0.2:2001"])` uses one of them at a time, at first
+the first; to spread many clients, give each list an order of its own. When the connection is refused,
+lost or told that the server shuts down, the next server gets what was in flight, at once; there is a
+pause only before one that failed a moment ago. A server that hangs resets no connection. So when calls are
+in flight and nothing arrives for a third of `attempt_timeout_s`, the client asks for a method that does
+not exist, which every server answers by itself, however busy its raters are; when nothing at all comes
+for the rest of that time, it goes on to the next one. A slow answer alone moves nobody. All that
+happens while some thread waits for a reply.
+
 **Time.** No call waits longer than its timeout; then it raises DeadlineExceeded, its late reply is
 dropped, and the connection goes on being used.
 
@@ -22,20 +31,19 @@ is answered to the parent; in the child it fails with ConnectionLost.
 
 from __future__ import annotations
 
+import math
 import os
-import secrets
 import select
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 from weakref import WeakSet
 
-from common.addresses import Address, parse_address
-from common.client_link import Link, Pending, Redial
+from common.client_link import Link, Pending, Redial, ServerAddress, parse_servers, request_id_of
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
 from common.jsonrpc_replies import NotAReply, encode_call
 from common.methods import BY_RPC_NAME, SERVICE
@@ -43,39 +51,46 @@ from common.methods import BY_RPC_NAME, SERVICE
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
 """Long enough for a balancer to be started, short enough to learn soon of a wrong address."""
+DEFAULT_ATTEMPT_TIMEOUT_S: Final = 1.5
+"""Of silence, with another server to turn to: calls are answered again within 2 s, and no pause of a
+server that is well lasts nearly as long."""
 DEFAULT_WINDOW: Final = 64
 """Calls in flight in `call_many`: enough to keep several raters busy, few enough that none of them
 waits long behind the others."""
 
 
 class JSONClient:
-    """A client of one balancer or rater. It connects with the first call.
+    """A client of balancers or raters. It connects with the first call.
 
-    `address` is (host, port) or "HOST:PORT". Times are in seconds. A server that was never reached is
-    given up after `connect_timeout_s`; for one that was, calls wait until their own time is up. Safe to
-    use from several threads, and in the children of a fork.
+    `address` is (host, port), "HOST:PORT", several of them separated by commas, or a list. Times are in
+    seconds. Servers that were never reached are given up after `connect_timeout_s`; once one was, calls
+    wait until their own time is up. Safe to use from several threads, and in the children of a fork.
     """
 
     def __init__(
         self,
-        address: tuple[str, int] | str,
+        address: ServerAddress | Sequence[ServerAddress],
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
+        attempt_timeout_s: float = DEFAULT_ATTEMPT_TIMEOUT_S,
         auto_request_id: bool = True,
     ) -> None:
-        self._address = parse_address(address) if isinstance(address, str) else Address(*address)
+        self._servers = parse_servers(address)
+        self._address = self._servers[0]
+        """The one in use, or tried last."""
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._attempt_timeout_s = attempt_timeout_s
         self._auto_request_id = auto_request_id
         self._last_id = 0
         self._waiting: dict[int, Pending] = {}
         self._link: Link | None = None
         self._closed = False
         self._reached = False
-        """There has been a connection: the address is right."""
+        """There has been a connection: an address is right."""
         self._give_up_at: float | None = None
-        """Until when to try to reach the server for the first time."""
+        """Until when to try to reach a server for the first time."""
         self._trouble = ""
         """Why there is no connection."""
         self._start_afresh()
@@ -85,7 +100,7 @@ class JSONClient:
         self._changed = threading.Condition(threading.Lock())
         self._reading = False
         """Some thread waits for the network on everybody's behalf."""
-        self._redial = Redial()
+        self._redial = Redial(len(self._servers))
 
     def __enter__(self) -> JSONClient:
         return self
@@ -147,25 +162,13 @@ class JSONClient:
             self._last_id += 1
             known = BY_RPC_NAME.get(name)
             mutates = known is None or known.mutates
-            request_id = self._request_id(fields, may_add=known is not None) if mutates else ""
+            may_add = self._auto_request_id and known is not None
+            request_id = request_id_of(fields, add=may_add) if mutates else ""
             message = encode_call(self._last_id, name, fields)
             repeatable = not mutates or bool(request_id)
             pending = Pending(self, self._last_id, message, deadline, repeatable, request_id)
             self._send(pending, deadline)
         return pending
-
-    def _request_id(self, fields: dict[str, Any], *, may_add: bool) -> str:
-        """The descriptor's RequestId, under any spelling; a fresh one is added if it has none.
-
-        Random as a whole: a prefix or a counter would be the same in all children of a fork.
-        """
-        for field, value in fields.items():
-            if str(field).casefold() == "requestid":
-                return str(value or "")
-        if not (may_add and self._auto_request_id):
-            return ""
-        request_id = fields["RequestId"] = secrets.token_hex(16)
-        return request_id
 
     def _leave_to_parent(self) -> None:
         """In the child of a fork, whose only thread runs this; the parent's may have held the lock."""
@@ -220,9 +223,13 @@ class JSONClient:
             if link is None:
                 self._connect(deadline)
             else:
-                self._wait(link, select.POLLIN | (select.POLLOUT if link.outbox else 0), left_s)
+                patience_s = self._attempt_timeout_s if len(self._servers) > 1 else math.inf
+                quiet_s = max(link.doubt_at(patience_s) - time.monotonic(), 0)
+                events = select.POLLIN | (select.POLLOUT if link.outbox else 0)
+                self._wait(link, events, min(left_s, quiet_s))
                 self._flush(link)
                 self._receive(link)
+                self._doubt(link, patience_s)
         finally:
             self._reading = False
             self._changed.notify_all()
@@ -250,22 +257,39 @@ class JSONClient:
     def _receive(self, link: Link) -> None:
         if link.lost:
             return
+        shuts_down = False
         try:
             for call_id, outcome in link.receive():
-                self._redial.worked()
+                link.owed -= 1
                 pending = self._waiting.get(call_id)
-                if pending is None:  # it comes too late
-                    continue
                 if isinstance(outcome, ShuttingDown):
-                    pending._sent = False  # nothing was done: the next connection takes it
+                    shuts_down = True
+                    if pending is not None:
+                        pending._sent = False  # nothing was done: the next connection takes it
                     continue
-                del self._waiting[call_id]
-                pending._settle(outcome)
+                self._redial.worked()
+                if pending is not None:  # else it comes too late
+                    del self._waiting[call_id]
+                    pending._settle(outcome)
         except OSError as error:
             self._lose(link, str(error))
         except NotAReply as error:  # and it would be none the next time
             self._lose(link, str(error))
             self._fail_waiting(str(error))
+        else:
+            # What can't be repeated is still answered here, and the server ends the connection then.
+            may_leave = all(one._repeatable or not one._sent for one in self._waiting.values())
+            if shuts_down and may_leave and len(self._servers) > 1:
+                self._lose(link, "the server shuts down")
+
+    def _doubt(self, link: Link, patience_s: float) -> None:
+        """Nothing came in time: see whether the server is there at all, and leave it if it is not."""
+        if link.lost or time.monotonic() < link.doubt_at(patience_s):
+            return
+        if link.probe():
+            self._flush(link)
+        else:
+            self._lose(link, f"nothing came back for {patience_s:g} s")
 
     def _connect(self, deadline: float) -> None:
         """Waits until it is time, or makes one attempt. After it there may be a link."""
@@ -276,9 +300,12 @@ class JSONClient:
         if self._give_up_at is None or self._reached:
             self._give_up_at = now + self._connect_timeout_s
         left_s = max(min(deadline, self._give_up_at) - now, 0.001)
+        if len(self._servers) > 1:  # each gets its chance
+            left_s = min(left_s, self._attempt_timeout_s, self._connect_timeout_s / len(self._servers))
+        address = self._address = self._servers[self._redial.turn]
         self._changed.release()
         try:
-            connected = socket.create_connection(self._address, timeout=left_s)
+            connected = socket.create_connection(address, timeout=left_s)
         except OSError as error:
             connected, detail = None, str(error)
         finally:
@@ -288,10 +315,11 @@ class JSONClient:
             self._adopt(connected)
             return
         self._trouble = f"can't connect: {detail}"
-        self._redial.failed(time.monotonic())
-        if not self._reached and self._redial.at >= self._give_up_at:
+        now = time.monotonic()
+        self._redial.failed(now)
+        if not self._reached and max(self._redial.at, now) >= self._give_up_at:
             self._give_up_at = None
-            self._redial = Redial()
+            self._redial = Redial(len(self._servers))
             self._fail_waiting(self._trouble)
 
     def _adopt(self, connected: socket.socket) -> None:
@@ -310,7 +338,7 @@ class JSONClient:
 
     def _enqueue(self, link: Link, pending: Pending) -> None:
         pending._sent = True
-        link.outbox += pending._message
+        link.take(pending._message)
 
     def _lose(self, link: Link, detail: str) -> None:
         link.abandon()

@@ -1,4 +1,4 @@
-"""What the Python client is made of: a call under way, one connection, and when to try for the next.
+"""What the Python client is made of: servers, a call under way, one connection, when to try which next.
 
 A link is a socket that never blocks, and what is still to be sent on it. All but `Link.wait` is done
 under the client's lock (`common.client`).
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import secrets
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from common.addresses import Address, parse_address
 from common.errors import RatelError
-from common.jsonrpc_replies import Reply, ReplyReader
+from common.jsonrpc_replies import Reply, ReplyReader, encode_call
 
 if TYPE_CHECKING:
     from common.client import JSONClient
@@ -26,6 +28,39 @@ FIRST_BACKOFF_S: Final = 0.05
 """Long enough for a dying server to be gone: a connection made at once would land in its backlog."""
 LONGEST_BACKOFF_S: Final = 0.5
 """A host that is down is not hammered, and one that is back is found by calls of short timeouts too."""
+
+PROBE_SHARE: Final = 1 / 3
+"""Of the client's patience, before it asks whether the server is there; the rest is for the answer."""
+PROBE: Final = encode_call(0, "Responder.AreYouThere", {})
+"""Answered with method_not_found by the server itself. No call has the id 0, so the answer is dropped."""
+
+ServerAddress = tuple[str, int] | str
+
+
+def parse_servers(given: ServerAddress | Sequence[ServerAddress]) -> tuple[Address, ...]:
+    """The addresses in order. Raises ValueError."""
+    if isinstance(given, str):
+        return tuple(parse_address(text.strip()) for text in given.split(","))
+    if len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], int):
+        return (Address(given[0], given[1]),)
+    servers = tuple(server for one in given for server in parse_servers(one))  # type: ignore[arg-type]
+    if not servers:
+        raise ValueError("expected at least one address")
+    return servers
+
+
+def request_id_of(fields: dict[str, Any], *, add: bool) -> str:
+    """The descriptor's RequestId, under any spelling; a fresh one may be added if it has none.
+
+    Random as a whole: a prefix or a counter would be the same in all children of a fork.
+    """
+    for field, value in fields.items():
+        if str(field).casefold() == "requestid":
+            return str(value or "")
+    if not add:
+        return ""
+    request_id = fields["RequestId"] = secrets.token_hex(16)
+    return request_id
 
 
 class Pending:
@@ -84,22 +119,30 @@ class Pending:
 
 
 class Redial:
-    """When to connect: at once at first, then with pauses that double until the server has answered.
+    """Which server to connect to, and when: after a failure the next one, at once unless it failed itself
+    lately. The pause before a server is tried again doubles until it has answered.
 
     A connection alone proves nothing: what accepts it may be about to die.
     """
 
-    def __init__(self) -> None:
-        self.at = -math.inf
-        self._pause_s = FIRST_BACKOFF_S
+    def __init__(self, servers: int = 1) -> None:
+        self.turn = 0
+        self._at = [-math.inf] * servers
+        self._pauses_s = [FIRST_BACKOFF_S] * servers
+
+    @property
+    def at(self) -> float:
+        return self._at[self.turn]
 
     def failed(self, now: float) -> None:
         """No connection came about, or one was lost with calls in flight."""
-        self.at = now + self._pause_s
-        self._pause_s = min(2 * self._pause_s, LONGEST_BACKOFF_S)
+        pause_s = self._pauses_s[self.turn]
+        self._at[self.turn] = now + pause_s
+        self._pauses_s[self.turn] = min(2 * pause_s, LONGEST_BACKOFF_S)
+        self.turn = (self.turn + 1) % len(self._at)
 
     def worked(self) -> None:
-        self._pause_s = FIRST_BACKOFF_S
+        self._pauses_s[self.turn] = FIRST_BACKOFF_S
 
 
 class Link:
@@ -111,6 +154,34 @@ class Link:
         self.outbox = bytearray()
         self.waiters = 0
         self.lost = False
+        self.owed = 0
+        """Replies that are still to come, wanted or not."""
+        self._heard_at = 0.0
+        """When something came, or was first owed."""
+        self._probed_at: float | None = None
+
+    def take(self, message: bytes) -> None:
+        """To be sent: one call."""
+        if not self.owed:
+            self._heard_at = time.monotonic()
+        self.owed += 1
+        self.outbox += message
+
+    def doubt_at(self, patience_s: float) -> float:
+        """When the silence has lasted long enough to ask whether the server is there, or to leave it."""
+        if not self.owed:
+            return math.inf
+        if self._probed_at is None:
+            return self._heard_at + patience_s * PROBE_SHARE
+        return self._probed_at + patience_s * (1 - PROBE_SHARE)
+
+    def probe(self) -> bool:
+        """Asks whether the server is there, unless that was asked in vain."""
+        if self._probed_at is not None:
+            return False
+        self._probed_at = time.monotonic()
+        self.take(PROBE)
+        return True
 
     def wait(self, events: int, timeout_s: float) -> None:
         poll = select.poll()
@@ -131,6 +202,7 @@ class Link:
             return iter(())
         if not data:
             raise ConnectionResetError("closed by the server")
+        self._heard_at, self._probed_at = time.monotonic(), None
         return self._replies.feed(data)
 
     def abandon(self) -> None:
