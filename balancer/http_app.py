@@ -1,4 +1,4 @@
-"""The ASGI application: the nine methods by GET and POST, `POST /jsonrpc`, `/healthz`, `/readyz`.
+"""The ASGI application: the nine methods by GET and POST, `POST /jsonrpc`, and what tells about the service.
 
 Requests go to the router just as those of the TCP gateway do. The body of a reply is the JSON
 result itself, an error is `{"error":{"code","name","message","data"}}` with the status of its class.
@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from balancer.http_query import descriptor_of, parse_body, parse_query
+from balancer.openapi import document_bytes
 from balancer.router import Router
 from common.errors import (
     BY_CODE,
@@ -104,9 +105,11 @@ class HttpApp:
             if verb != "POST":
                 return _not_allowed(verb, b"POST")
             return await self._jsonrpc(scope, receive)
-        if path in ("/healthz", "/readyz"):
+        if path in ("/healthz", "/readyz", "/openapi.json"):
             if verb not in ("GET", "HEAD"):
                 return _not_allowed(verb, b"GET, HEAD")
+            if path == "/openapi.json":
+                return Response(200, document_bytes())
             return Response(200, b'{"status":"up"}') if path == "/healthz" else self._ready()
         return plain_error(404, "not_found", f"there is no path {path[:200]!r}")
 

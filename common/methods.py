@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+MAX_TEXT_CHARS: Final = 256
+"""Longest tenant, subject, destination and request id: they become parts of store keys."""
+
+MAX_TOR: Final = 2**31 - 1
+
 
 class Method(NamedTuple):
     """One method of the API."""

@@ -17,7 +17,7 @@ MIN_INSTANT_US: Final = (date.min.toordinal() - _EPOCH_ORDINAL) * DAY_US
 MAX_INSTANT_US: Final = (date.max.toordinal() + 1 - _EPOCH_ORDINAL) * DAY_US - 1
 """The last instant of year 9999 in UTC."""
 
-_RFC3339: Final = re.compile(
+RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ](?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d{1,9})?"
     r"(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
@@ -34,7 +34,7 @@ def parse_rfc3339(text: str) -> int:
 
     Raises ValueError whose text says what was expected. Source: RFC 3339 §5.6.
     """
-    if not _RFC3339.fullmatch(text):
+    if not RFC3339.fullmatch(text):
         raise ValueError(f"expected an RFC 3339 time such as 2012-02-02T17:30:00Z, not {text[:40]!r}")
     try:
         # Python 3.11 reads any number of decimals of a second, but "Z" in upper case only.

@@ -16,14 +16,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from common.errors import InvalidParams, ParseError
-from common.methods import Method
+from common.methods import MAX_TEXT_CHARS, MAX_TOR, Method
 from common.money import NotExact, parse_decimal, to_micros
 from common.times import format_rfc3339, parse_rfc3339
-
-MAX_TEXT_CHARS: Final = 256
-"""Longest tenant, subject, destination and request id: they become parts of store keys."""
-
-MAX_TOR: Final = 2**31 - 1
 
 
 class Descriptor(NamedTuple):

@@ -32,8 +32,11 @@ EXACT = (
 PURE = (
     *EXACT,
     "balancer/actions.py",
+    "balancer/admission.py",
     "balancer/dispatch.py",
     "balancer/http_query.py",
+    "balancer/openapi.py",
+    "balancer/openapi_schemas.py",
     "balancer/sharing.py",
     "common/errors.py",
     "common/jsonrpc.py",
