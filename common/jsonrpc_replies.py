@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -45,6 +45,8 @@ class _Reply(msgspec.Struct):
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode = msgspec.json.Decoder(_Reply, float_hook=Decimal).decode
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, InvalidOperation)
+"""What the decoder raises; the last for a number with an exponent that no Decimal holds."""
 
 
 def encode_call(call_id: int, method: str, descriptor: Mapping[str, Any]) -> bytes:
@@ -81,7 +83,7 @@ class ReplyReader:
 def _decode_quick(text: bytes) -> _Reply | None:
     try:
         return _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
 
 
@@ -91,7 +93,7 @@ def _outcome(event: _Reply | bytes | RatelError) -> Reply:
     if isinstance(event, bytes):
         try:
             event = _decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             raise NotAReply(f"not a reply: {error}") from None
     if event.id is None:
         reason = event.error.message if event.error else "a reply without an id"

@@ -43,6 +43,9 @@ KEEP_VERSIONS: Final = 10
 _PRUNE_WINDOW: Final = 10
 """How many numbers below the kept ones are looked at, for loads that ended before they pruned."""
 
+_MAX_COUNT_DIGITS: Final = 9
+"""Of a number of chunks; the first one that is missing ends the reading in any case."""
+
 _COMPRESSION: Final = 1
 """Of zlib's levels the fastest: a higher one takes several times as long to save little."""
 
@@ -84,7 +87,7 @@ def read_active(store: StoreConnection) -> Active:
 def read_metadata(store: StoreConnection, tenant: str, version: int) -> dict[str, str]:
     """What is known of a version; empty when there is no such version."""
     [pairs] = _replies(store, [("HGETALL", tariff_key(tenant, version))])
-    words = [word.decode() for word in pairs]
+    words = [word.decode(errors="replace") for word in pairs]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
@@ -119,7 +122,10 @@ def read_parts(store: StoreConnection, tenant: str, version: int) -> Iterator[Ta
     if metadata.get("format") != str(FORMAT):
         raise unreadable(f"its format is {metadata.get('format')!r}, this release reads {FORMAT}")
     digest, chunks = hashlib.sha256(), []
-    for number in range(int(metadata["chunks"])):
+    count = metadata.get("chunks", "")
+    if not (count.isdecimal() and len(count) <= _MAX_COUNT_DIGITS):
+        raise unreadable(f"its number of chunks is {count[:40]!r}")
+    for number in range(int(count)):
         [chunk] = _replies(store, [("GET", tariff_chunk_key(tenant, version, number))])
         if chunk is None:
             raise unreadable(f"chunk {number} is missing")
@@ -130,7 +136,7 @@ def read_parts(store: StoreConnection, tenant: str, version: int) -> Iterator[Ta
     for chunk in chunks:
         try:
             part = _decode(zlib.decompress(chunk))
-        except (zlib.error, msgspec.DecodeError) as error:
+        except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise unreadable(str(error)) from None
         if part.tenant != tenant:
             raise unreadable(f"it holds the tariff of tenant {part.tenant!r}")

@@ -9,10 +9,11 @@ Source of the rules: docs/rating.md, "Then the price intervals".
 from __future__ import annotations
 
 import calendar
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
-from itertools import combinations
+from itertools import islice
 from typing import Final, NamedTuple
 
 from common.times import format_rfc3339
@@ -21,6 +22,9 @@ from rater.model import DAY_S, Account, Bucket, Interval, Plan, Rate
 
 MAX_PLACES: Final = 5
 """Gaps or overlaps that one message lists; the rest is counted."""
+
+MAX_OVERLAPS: Final = 100
+"""After so many, a list is not looked at further: a thousand equal intervals overlap half a million times."""
 
 WEEK: Final = (1, 2, 3, 4, 5, 6, 0)
 """Monday first, as people read."""
@@ -79,7 +83,9 @@ def buckets_of(holder: Plan | Account) -> tuple[Bucket, ...]:
 
 def _listed(findings: tuple[str, ...]) -> str:
     shown = ", ".join(findings[:MAX_PLACES])
-    return shown if len(findings) <= MAX_PLACES else f"{shown} and {len(findings) - MAX_PLACES} more"
+    if len(findings) <= MAX_PLACES:
+        return shown
+    return f"{shown} and {len(findings) - MAX_PLACES if len(findings) < MAX_OVERLAPS else 'many'} more"
 
 
 # --- gaps -------------------------------------------------------------------------------------------
@@ -139,17 +145,23 @@ def _uncovered(intervals: Iterable[Interval], week_day: int) -> tuple[Span, ...]
 
 @lru_cache(maxsize=4096)
 def find_overlaps(intervals: tuple[Interval, ...]) -> tuple[str, ...]:
-    """Pairs that apply at the same instants with equal ponder and equal price per second."""
-    alike: dict[tuple[int, Fraction], list[int]] = {}
+    """Pairs that apply at the same instants with equal ponder and equal price per second: the first
+    MAX_OVERLAPS of them."""
+    return tuple(islice(_overlaps(intervals), MAX_OVERLAPS))
+
+
+def _overlaps(intervals: tuple[Interval, ...]) -> Iterator[str]:
+    alike: dict[tuple[int, Fraction], deque[int]] = {}
+    groups = []
     for index, interval in enumerate(intervals):
         per_second = Fraction(interval.price_nanos, interval.billing_unit_us)
-        alike.setdefault((interval.ponder_micros, per_second), []).append(index)
-    pairs = sorted(pair for indexes in alike.values() for pair in combinations(indexes, 2))
-    return tuple(
-        f"Intervals[{a}] and Intervals[{b}] overlap {where}"
-        for a, b in pairs
-        if (where := _common(intervals[a], intervals[b]))
-    )
+        groups.append(alike.setdefault((interval.ponder_micros, per_second), deque()))
+        groups[-1].append(index)
+    for a, later in enumerate(groups):
+        later.popleft()  # that is `a` itself
+        for b in later:
+            if where := _common(intervals[a], intervals[b]):
+                yield f"Intervals[{a}] and Intervals[{b}] overlap {where}"
 
 
 def _common(a: Interval, b: Interval) -> str:

@@ -31,7 +31,8 @@ KINDS: Final = ("rates", "destinations", "plans")
     "store_url",
     envvar="RATEL_STORE",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix:// or embedded:DIR.  [default: the store of `ratel up`]",
+    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    "[default: the store of `ratel up`]",
 )
 @click.option("--tenant", default="", help="Whose destinations, plans and budgets are that name no CstmId.")
 @click.option("--dry-run", is_flag=True, help="Check and report everything, write nothing.")

@@ -9,6 +9,7 @@ open which of the two counts, and it may be a price.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -234,8 +235,8 @@ def _line_of(data: bytes, offset: int) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise DuplicateField(next(name for name in names if names.count(name) > 1))
+        counts = Counter(name for name, _ in pairs)
+        raise DuplicateField(next(name for name in counts if counts[name] > 1))
     return values
 
 

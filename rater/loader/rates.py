@@ -9,7 +9,7 @@ import calendar
 import difflib
 import re
 import zoneinfo
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 from common.times import format_rfc3339, parse_rfc3339
@@ -74,11 +74,21 @@ def read_rate(fields: Fields) -> tuple[str, Rate]:
 def _timezone(fields: Fields) -> str:
     name = fields.text("Timezone") or "UTC"
     if not _known_timezone(name):
-        known = zoneinfo.available_timezones() if len(name) <= MAX_TIMEZONE_CHARS else set()
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = _timezone_hint(name) if len(name) <= MAX_TIMEZONE_CHARS else ""
         fields.error("Timezone", f"expected an IANA name such as Europe/Bucharest, found {quote(name)}{hint}")
     return name
+
+
+@lru_cache(maxsize=1024)  # a price list misspells all of its zones alike
+def _timezone_hint(name: str) -> str:
+    close = difflib.get_close_matches(name, _all_timezones(), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+@cache
+def _all_timezones() -> frozenset[str]:
+    """Looking through the folders takes milliseconds."""
+    return frozenset(zoneinfo.available_timezones())
 
 
 @lru_cache(maxsize=1024)

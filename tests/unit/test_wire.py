@@ -23,14 +23,14 @@ replies = st.lists(st.builds(Reply, uint, st.integers(-(2**31), 0), st.binary(),
 def test_work_arrives_as_it_was_sent(balancer_id: str, now_us: int, work: list[WorkItem]) -> None:
     kind, fields = decode(wire.encode_work(balancer_id, now_us, work))
     assert kind is Kind.WORK
-    assert fields == [balancer_id, now_us, [list(item) for item in work]]
+    assert fields == [balancer_id, now_us, [tuple(item) for item in work]]
 
 
 @given(st.text(), replies)
 def test_replies_arrive_as_they_were_sent(balancer_id: str, done: list[Reply]) -> None:
     kind, fields = decode(wire.encode_done(balancer_id, done))
     assert kind is Kind.DONE
-    assert fields == [balancer_id, [list(reply) for reply in done]]
+    assert fields == [balancer_id, [tuple(reply) for reply in done]]
 
 
 def test_the_small_messages_arrive_as_they_were_sent() -> None:
