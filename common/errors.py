@@ -206,6 +206,16 @@ class ConnectionLost(ServiceError):
     template = "the connection to {address} failed: {detail}"
 
 
+class NotDurable(ServiceError):
+    """The outcome is unknown: too few copies confirmed the change. Retry with the same key."""
+
+    code, name, http_status = -32036, "not_durable", 503
+    template = (
+        "the outcome is unknown: done on the primary, {confirmed} of {copies} copies confirmed it within "
+        "{timeout_ms} ms; send the same request with the same key again"
+    )
+
+
 class TariffUnreadable(ServiceError):
     code, name, http_status = -32024, "tariff_unreadable", 500
     template = "version {version} of the tariff of tenant {tenant!r} can't be read: {detail}"

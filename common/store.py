@@ -7,10 +7,15 @@ by hiredis directly, which takes about a third of the time of a redis-py pipelin
 An error that the store gives to one command is a value among the replies and does not disturb the
 others. When the connection breaks, all replies are lost and it is unknown which commands ran:
 `StoreUnavailable` is raised, and the next call connects anew. Nothing is retried in here.
+
+The store may be a group with sentinels (`common.sentinel`): each new connection then goes to the one that
+is the primary by that time. A server that answers READONLY is no primary any more, or never was: the
+connection is given up after that batch.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +26,14 @@ import hiredis
 import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from common.addresses import Address
 from common.embedded_store import read_url
 from common.errors import StoreUnavailable
 from common.paths import data_dir
+from common.sentinel import SCHEME as SENTINEL_SCHEME
+from common.sentinel import Sentinels, parse_sentinel_url
+
+log = logging.getLogger(__name__)
 
 Command = tuple[bytes | str | int, ...]
 Reply = Any
@@ -37,7 +47,7 @@ _READ_BYTES: Final = 65_536
 """One read takes the replies of a full batch of debits."""
 
 _EMBEDDED: Final = "embedded:"
-_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+_SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
 _MORE: Final = object()
 _pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
 
@@ -70,13 +80,11 @@ def describe_store_url(url: str) -> str:
     """The URL without user, password and options, fit for logs and messages."""
     if not url.startswith(_SCHEMES):
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition(':')[0]}:…"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
-
-
-def _response_error(text: str) -> ResponseError:
-    # redis-py's own mapping makes connection errors of some and cuts the code off others.
-    return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
 
 
 class StoreConnection:
@@ -89,6 +97,19 @@ class StoreConnection:
         self._socket: socket.socket | None = None
         self._reader: Any = None
         self._buffer = bytearray(_READ_BYTES)
+        self._sentinels: Sentinels | None = None
+        self._primary_url = ""
+        self._made = 0
+        self._is_readonly = False
+        if url.startswith(SENTINEL_SCHEME):
+            try:
+                parsed = parse_sentinel_url(url)
+            except ValueError as error:
+                raise StoreUrlError(f"not a store's URL: {self.where}: {error}") from None
+            self._sentinels = Sentinels(parsed, _ask)
+            for sentinel in parsed.sentinels:
+                self._pool(sentinel)
+            url = parsed.primary_url(Address("primary", 0))
         if not url.startswith(_EMBEDDED):
             self._pool(resolve_store_url(url))  # a wrong URL is found now, not at the first batch
 
@@ -96,6 +117,11 @@ class StoreConnection:
     def where(self) -> str:
         """The store's address, fit for logs and messages."""
         return describe_store_url(self._url)
+
+    @property
+    def number(self) -> int:
+        """Which of the connections made so far is open; 0 when none is. Another one may be another host."""
+        return 0 if self._reader is None else self._made
 
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Send all commands, return all replies in order; a refused one's is a ResponseError.
@@ -111,13 +137,16 @@ class StoreConnection:
         assert sock is not None
         try:
             sock.sendall(request)
-            return self._read(sock, reader, len(commands))
+            replies = self._read(sock, reader, len(commands))
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self.close()
             raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
         except BaseException:  # interrupted half-way: what is still to come belongs to no one
             self.close()
             raise
+        if self._is_readonly:
+            self.close()
+        return replies
 
     def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
         """What to add to the local clock `mono_us` to get the store's, to within half a round trip."""
@@ -170,7 +199,27 @@ class StoreConnection:
             raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {error}") from None
 
     def _connect(self) -> None:
-        url = resolve_store_url(self._url)
+        if self._sentinels is None:
+            self._connect_to(resolve_store_url(self._url))
+            return
+        problems: list[str] = []
+        for url in self._sentinels.primaries(problems):
+            try:
+                self._connect_to(url)
+                role = self.execute([("ROLE",)])[0]
+            except StoreUnavailable as error:
+                problems.append(str(error.data["detail"]))
+                continue
+            if isinstance(role, list) and role[0] == b"master":
+                if url != self._primary_url:
+                    log.info("store=%s primary=%s", self.where, describe_store_url(url))
+                self._primary_url = url
+                return
+            self.close()
+            problems.append(f"{describe_store_url(url)} is not a primary")
+        raise StoreUnavailable(detail=f"{self.where}: no primary found: {'; '.join(problems)}")
+
+    def _connect_to(self, url: str) -> None:
         try:
             connection: Any = self._pool(url).make_connection()
             self._connection = connection
@@ -183,7 +232,20 @@ class StoreConnection:
         # From here on only the socket is used. The handshake's replies are all read by now.
         self._socket = connection._sock
         self._socket.settimeout(self._timeout_s)
-        self._reader = hiredis.Reader(replyError=_response_error, notEnoughData=_MORE)
+        self._reader = hiredis.Reader(replyError=self._response_error, notEnoughData=_MORE)
+        self._is_readonly = False
+        self._made += 1
+
+    def _response_error(self, text: str) -> ResponseError:
+        # redis-py's own mapping makes connection errors of some and cuts the code off others.
+        if text.startswith("READONLY"):
+            self._is_readonly = True
+        return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
+
+
+def _ask(url: str, command: Command, timeout_ms: int) -> Reply:
+    with StoreConnection(url, timeout_ms=timeout_ms) as connection:
+        return connection.execute([command])[0]
 
 
 def _cause(error: BaseException) -> str:

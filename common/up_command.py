@@ -21,9 +21,12 @@ import click
 from common.addresses import Address, AddressType
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
+from common.durability import DEFAULT_REPLICAS
+from common.durability import LEVELS as DURABILITY_LEVELS
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.logs import LEVELS, setup
 from common.paths import data_dir
+from common.store import describe_store_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ STOP_WITHIN_S: Final = 10.0
 LOOK_EVERY_S: Final = 0.05
 STORE_READY_WITHIN_S: Final = 60.0
 """Replaying a large append-only file takes a while."""
+
+EMBEDDED_LEVELS: Final = ("everysec", "always")
 
 Look = Callable[[], None]
 """Waits a moment and notices deaths of children meanwhile."""
@@ -55,12 +60,23 @@ def ratel(*args: str) -> list[str]:
     help="Folder of the embedded store.  [default: the user's data folder]",
 )
 @click.option(
-    "--fsync",
-    type=click.Choice(["everysec", "always"]),
+    "--durability",
+    type=click.Choice(DURABILITY_LEVELS),
     default="everysec",
     show_default=True,
-    help="When the embedded store's file is forced to the disk: a power failure then loses the last one to "
-    "two seconds, or nothing. Killed processes lose nothing either way.",
+    envvar="RATEL_DURABILITY",
+    show_envvar=True,
+    help="Of the embedded store a power failure loses the last one to two seconds, or nothing (always); "
+    "killed processes lose nothing either way. The replicated levels need --store, see `ratel rater --help`.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 100),
+    default=DEFAULT_REPLICAS,
+    show_default=True,
+    envvar="RATEL_REPLICAS",
+    show_envvar=True,
+    help="How many replicas must confirm a change at a replicated level.",
 )
 @click.option("--store", "store_url", envvar="RATEL_STORE", show_envvar=True, help="Use this store instead.")
 @click.option(
@@ -85,7 +101,8 @@ def ratel(*args: str) -> list[str]:
 def up(
     raters: int,
     data: Path | None,
-    fsync: str,
+    durability: str,
+    replicas: int,
     store_url: str | None,
     jsonrpc: Address,
     http_: Address,
@@ -106,6 +123,11 @@ def up(
       ratel up --store redis://127.0.0.1:6379/0
     """
     setup(log_level)
+    if store_url is None and durability not in EMBEDDED_LEVELS:
+        raise click.UsageError(
+            f"--durability {durability} needs --store: the embedded store has no replicas, "
+            f"it offers {' and '.join(EMBEDDED_LEVELS)}"
+        )
     stop, supervisor = StopSignals(), Supervisor()
     disk_sync: DiskSync | None = None
 
@@ -119,15 +141,16 @@ def up(
         jsonrpc, http_, router = _claim(jsonrpc, http_, router)
         began_s = time.monotonic()
         if store_url is None:
-            store = _start_store(supervisor, look, (data or data_dir()).absolute(), fsync)
-            if fsync == "everysec":
+            store = _start_store(supervisor, look, (data or data_dir()).absolute(), durability)
+            if durability == "everysec":
                 disk_sync = DiskSync(store.data_dir)
                 disk_sync.start()
             # For the children not its URL, which may be another one when the store is started again.
             shown_url, store_url = store.url, f"embedded:{store.data_dir}"
         else:
-            shown_url = store_url
-        _start_cluster(supervisor, raters, store_url, jsonrpc, http_, router, log_level)
+            shown_url = describe_store_url(store_url)
+        promise = ["--durability", durability, "--replicas", str(replicas)]
+        _start_cluster(supervisor, raters, store_url, promise, jsonrpc, http_, router, log_level)
         click.echo(f"  store     {shown_url}")
         click.echo(f"  json-rpc  {jsonrpc}")
         click.echo(f"  http      http://{http_}")
@@ -174,7 +197,7 @@ def _claim(*addresses: Address) -> list[Address]:
     return claimed
 
 
-def _start_store(supervisor: Supervisor, look: Look, data: Path, fsync: str) -> EmbeddedStore:
+def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str) -> EmbeddedStore:
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(data / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # held until the end
@@ -184,7 +207,7 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path, fsync: str) -> 
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise click.ClickException(f"another `ratel up` uses the data folder {data}") from None
-    store = EmbeddedStore(data, appendfsync="always" if fsync == "always" else "no")
+    store = EmbeddedStore(data, appendfsync="always" if durability == "always" else "no")
     try:
         supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S))
     except EmbeddedStoreError as error:
@@ -201,13 +224,14 @@ def _start_cluster(
     supervisor: Supervisor,
     raters: int,
     store_url: str,
+    promise: list[str],
     jsonrpc: Address,
     http_: Address,
     router: Address,
     log_level: str,
 ) -> None:
     common = ["--log-level", log_level]
-    rater = ratel("rater", "--balancer", str(router), "--store", store_url, *common)
+    rater = ratel("rater", "--balancer", str(router), "--store", store_url, *promise, *common)
     balancer = ratel(
         "balancer", "--jsonrpc", str(jsonrpc), "--http", str(http_), "--router", str(router), *common
     )

@@ -3,8 +3,8 @@
 A mutation is one script (`rater.scripts`) under one token. Its reply is a word and figures:
 `OK <result>`, a refusal with the figures that its message needs, `Plan <id>`, `Expired`,
 `UnknownSubject` or `KeyReused`; an asterisk in front marks a replay. `OK` and refusals are stored
-under the token for its time to live, together with a fingerprint of the request (method, amount,
-destination); the others decided nothing and are not stored.
+under the token, together with a fingerprint of the request (method, amount, destination), for its
+time to live after its last use: a replay begins it anew. The others decided nothing and are not stored.
 
 Every mutation that was carried out, and every opening, is a line in the account's journal, a stream
 whose entry ids are the times. A line's fields:
@@ -239,6 +239,19 @@ _FIGURES: Final[dict[str, Callable[[Mutation], Command]]] = {
     "ResetUserBudget": _reset_figures,
 }
 """What a method's script is given beyond the arguments that all have."""
+
+
+_UNDECIDED: Final = (b"Plan", b"Expired", b"UnknownSubject", b"KeyReused")
+
+
+def is_stored(reply: Reply) -> bool:
+    """Whether a mutation's reply is an outcome that stands in the store under its token."""
+    return type(reply) is bytes and not reply.startswith(_UNDECIDED)
+
+
+def is_expired(reply: Reply) -> bool:
+    """Whether the mutation was dropped because it is past its deadline by the store's clock."""
+    return bool(reply == b"Expired")
 
 
 def parse_mutation_reply(mutation: Mutation, reply: Reply) -> MutationResult | Refused | PlanChanged:

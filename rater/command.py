@@ -13,6 +13,8 @@ import click
 import zmq
 
 from common.addresses import Address, AddressType
+from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Durability, Level
+from common.durability import LEVELS as DURABILITY_LEVELS
 from common.logs import LEVELS, setup
 from common.store import StoreConnection, StoreUrlError, default_store_url, describe_store_url
 from rater.accounts import JOURNAL_LINES
@@ -46,7 +48,37 @@ DAY_S: Final = 86_400
     "store_url",
     envvar="RATEL_STORE",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix:// or embedded:DIR.  [default: the store of `ratel up`]",
+    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    "[default: the store of `ratel up`]",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(DURABILITY_LEVELS),
+    default=Level.EVERYSEC.value,
+    show_default=True,
+    envvar="RATEL_DURABILITY",
+    show_envvar=True,
+    help="What must be certain before a change is acknowledged: no more than that it was made, that it is on "
+    "the primary's disk (always), in the memory of replicas (replicated), or on the disks of both.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 100),
+    default=DEFAULT_REPLICAS,
+    show_default=True,
+    envvar="RATEL_REPLICAS",
+    show_envvar=True,
+    help="How many replicas must confirm a change, with --durability replicated or replicated-always.",
+)
+@click.option(
+    "--durability-timeout",
+    "durability_timeout_ms",
+    type=click.IntRange(1, MAX_TIMEOUT_MS),
+    default=DEFAULT_TIMEOUT_MS,
+    show_default=True,
+    envvar="RATEL_DURABILITY_TIMEOUT",
+    show_envvar=True,
+    help="Milliseconds in which they must; else the answer is `not_durable`, and the outcome unknown.",
 )
 @click.option(
     "--jsonrpc",
@@ -96,6 +128,9 @@ DAY_S: Final = 86_400
 def rater(
     balancers: tuple[Address, ...],
     store_url: str | None,
+    durability: str,
+    replicas: int,
+    durability_timeout_ms: int,
     jsonrpc: Address | None,
     name: str | None,
     credit: int,
@@ -129,6 +164,7 @@ def rater(
         EMPTY,
         key_ttl_ms=key_ttl_s * 1000,
         journal_lines=journal_lines,
+        durability=Durability(Level(durability), replicas, durability_timeout_ms),
     )
     watch = TariffWatch(name, watch_store, max_call_us)
     direct = None
@@ -146,9 +182,10 @@ def rater(
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
     log.info(
-        "rater=%s store=%s balancers=%s",
+        "rater=%s store=%s durability=%s balancers=%s",
         name,
         describe_store_url(url),
+        durability,
         ",".join(map(str, endpoints)) or "none",
     )
     worker.run()

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | `ratel:{T:S}:account` | HASH | one account, see below |
 | `ratel:{T:S}:journal` | STREAM | its changes, oldest first, see `rater.accounts` |
-| `ratel:{T:S}:token:<token>` | STRING, expires | fingerprint and outcome of one mutation |
+| `ratel:{T:S}:token:<token>` | STRING, expires after its last use | fingerprint and outcome of one mutation |
 | `ratel:{tariff}:epoch` | STRING | counter, raised by every switch of a tariff |
 | `ratel:{tariff}:active` | HASH | tenant → active version |
 | `ratel:tariff:<T>:next` | STRING | counter, the last version number given out |

@@ -54,15 +54,24 @@ SCRIPTS: Final[dict[str, Script]] = {
 }
 
 
-def execute(store: StoreConnection, commands: Sequence[Command]) -> list[Reply]:
+def execute(
+    store: StoreConnection, commands: Sequence[Command], waits: Sequence[Command] = ()
+) -> list[Reply]:
     """`store.execute` for commands of which some are EVALSHA: loads what the store does not know.
 
-    Commands that met a missing script run after the others of the batch.
+    Commands that met a missing script run after the others of the batch. They stay unanswered with their
+    NoScriptError when the store has turned out to be a replica meanwhile: the next connection may be to
+    another host, about which nothing is known yet.
+
+    `waits` are commands that wait for what this connection wrote before them: they are sent last, after
+    every attempt, and their last replies are the last of the list.
     """
+    commands = [*commands, *waits]
     replies = store.execute(commands)
-    if NoScriptError not in map(type, replies):
+    if NoScriptError not in map(type, replies) or not store.number:
         return replies
     missing = [index for index, reply in enumerate(replies) if type(reply) is NoScriptError]
+    missing += range(len(commands) - len(waits), len(commands))
     loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
     again = store.execute([*loads, *(commands[index] for index in missing)])[len(loads) :]
     for index, reply in zip(missing, again, strict=True):

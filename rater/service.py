@@ -8,6 +8,13 @@ account's tariff plan take two.
 A request that fails, in whatever way, has its own outcome and never touches its neighbours'. What
 could not be decided is `Undecided`, and may be processed again, since a mutation is done at most once
 under its token.
+
+Where changes must be safe before they are acknowledged (`common.durability`), the wait for that goes out
+behind each round's mutations, in the same round trip. What too few copies confirmed is answered with
+`NotDurable`, whatever its outcome was: that stands under its token, and a replay waits again.
+
+Deadlines go to the scripts by the store's clock. It is measured anew on each new connection, which may
+be to another host, before anything is sent there, and at once when it turns out to have been set forward.
 """
 
 from __future__ import annotations
@@ -21,9 +28,12 @@ from typing import Any, Final, NamedTuple, Protocol
 from redis.exceptions import ResponseError
 
 from common.clock import monotonic_us
+from common.durability import DEFAULT_DURABILITY, Durability
 from common.errors import (
+    DeadlineExceeded,
     InternalError,
     MethodNotFound,
+    NotDurable,
     Overloaded,
     RatelError,
     ResultTooLarge,
@@ -40,6 +50,8 @@ from rater.accounts import (
     Mutation,
     MutationResult,
     Refused,
+    is_expired,
+    is_stored,
     mutation_command,
     parse_account,
     parse_mutation_reply,
@@ -66,9 +78,16 @@ deadline, and the script itself refuses what comes later, so any margin above cl
 READ: Final = b"HGETALL"
 """The command that reads an account: equal ones are sent once, and can be left and repeated."""
 
-PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY")
+MUTATION: Final = b"EVALSHA"
+"""The command that changes an account."""
+
+PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOSCRIPT")
 """The store's words for states that end by themselves: the command was not run, and is tried again."""
 
+MAX_CLOCK_STEP_US: Final = 30_000_000
+"""The store's clock may be set forward by this much without requests failing for it. After a larger step
+tokens may have expired, or in truth this host stood still and others have done the work long ago: what the
+script drops then stays dropped. Half of `TOKEN_MARGIN_MS`, so that tokens outlive what is done so late."""
 
 TIME_BUDGET_US: Final = 50_000
 """Rating in one batch; reads beyond it are left for the next. A call of a month at hourly prices takes
@@ -131,59 +150,108 @@ def failed(error: RatelError, replayed: bool = False) -> Outcome:
     return Outcome(error.code, encode_error(error), replayed)
 
 
+LATE_THERE: Final = failed(
+    DeadlineExceeded(detail="it is past by the store's clock; whether the request was carried out is unknown")
+)
+
+
 class Service:
     """Processes batches against one store connection and the tariff `snapshot`."""
 
     def __init__(
-        self, store: StoreConnection, snapshot: Snapshot, *, key_ttl_ms: int, journal_lines: int
+        self,
+        store: StoreConnection,
+        snapshot: Snapshot,
+        *,
+        key_ttl_ms: int,
+        journal_lines: int,
+        durability: Durability = DEFAULT_DURABILITY,
     ) -> None:
         self.snapshot = snapshot
         self._store = store
+        self._durability = durability
         self._key_ttl_ms = key_ttl_ms
         self._journal_lines = journal_lines
-        self._store_clock_offset_us: int | None = None
+        self._store_clock_offset_us = 0
+        self._clock_of = -1
+        """The number of the connection on which that was measured."""
         self._warnings = Throttle(WARN_EVERY_S)
 
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
         self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)
+        self._clock_of = self._store.number
 
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
         """The outcome of each job, in order."""
         outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
-        if self._store_clock_offset_us is None:
+        if self._clock_of != self._store.number:
             try:
                 self.measure_store_clock()
             except StoreUnavailable as error:
                 self._complain(len(jobs), error)
                 return outcomes
-        give_up_us = monotonic_us() + TIME_BUDGET_US
         steps: list[tuple[int, Step]] = []
         for index, job in enumerate(jobs):
             _settle(outcomes, steps, index, self._begin, job)
         for _ in range(MAX_ROUNDS):
-            if not steps:
+            # Without the connection that the clock was measured on, what is left waits for another turn.
+            if not steps or self._clock_of != self._store.number:
                 return outcomes
             try:
-                replies = self._execute([step.command for _, step in steps])
+                replies, shortfall = self._execute([step.command for _, step in steps])
             except StoreUnavailable as error:
                 self._complain(len(steps), error)
                 return outcomes
-            further: list[tuple[int, Step]] = []
-            for position, ((index, step), reply) in enumerate(zip(steps, replies, strict=True)):
-                if type(reply) is ResponseError and str(reply).startswith(PASSING_ERRORS):
-                    continue
-                if position and step.command[0] == READ and monotonic_us() > give_up_us:
-                    outcomes[index] = Undecided.NOT_BEGUN
-                    continue
-                _settle(outcomes, further, index, step.finish, reply)
-            steps = further
+            steps = self._take_replies(jobs, steps, replies, shortfall, outcomes)
         for index, _ in steps:
             outcomes[index] = failed(Overloaded(detail="the account's tariff plan keeps changing"))
         return outcomes
 
-    def _execute(self, commands: list[Command]) -> list[Reply]:
-        """As `execute`, with equal reads sent once: many ask for the same account in one batch."""
+    def _take_replies(
+        self,
+        jobs: Sequence[Job],
+        steps: list[tuple[int, Step]],
+        replies: list[Reply],
+        shortfall: NotDurable | None,
+        outcomes: list[Outcome | Undecided],
+    ) -> list[tuple[int, Step]]:
+        """File what the replies of one round decide; the steps that come of the others."""
+        give_up_us = monotonic_us() + TIME_BUDGET_US
+        further: list[tuple[int, Step]] = []
+        expired: list[int] = []
+        for position, ((index, step), reply) in enumerate(zip(steps, replies, strict=True)):
+            if isinstance(reply, ResponseError) and str(reply).startswith(PASSING_ERRORS):
+                continue
+            if position and step.command[0] == READ and monotonic_us() > give_up_us:
+                outcomes[index] = Undecided.NOT_BEGUN
+            elif shortfall and step.command[0] == MUTATION and is_stored(reply):
+                outcomes[index] = failed(shortfall)
+            else:
+                _settle(outcomes, further, index, step.finish, reply)
+                if is_expired(reply) and jobs[index].deadline_us > monotonic_us():
+                    expired.append(index)
+        if expired:
+            outcome = self._look_at_the_clock()
+            for index in expired:
+                outcomes[index] = outcome
+        return further
+
+    def _look_at_the_clock(self) -> Outcome | Undecided:
+        """Measure the store's anew, when scripts dropped what is in time by ours; what becomes of that."""
+        before_us = self._store_clock_offset_us
+        try:
+            self.measure_store_clock()
+        except StoreUnavailable:
+            return LATE_THERE
+        step_us = self._store_clock_offset_us - before_us
+        return Undecided.NOT_BEGUN if step_us <= MAX_CLOCK_STEP_US else LATE_THERE
+
+    def _execute(self, commands: list[Command]) -> tuple[list[Reply], NotDurable | None]:
+        """As `execute`, with equal reads sent once: many ask for the same account in one batch.
+
+        The error is for the mutations among them, when too few copies confirmed them.
+        """
         places: dict[Command, int] = {}
         unique: list[Command] = []
         order: list[int] = []
@@ -195,8 +263,34 @@ class Service:
                 if command[0] == READ:
                     places[command] = place
             order.append(place)
-        replies = execute(self._store, unique)
-        return replies if len(unique) == len(commands) else [replies[place] for place in order]
+        shortfall = None
+        waits = self._durability.waits
+        if waits and any(command[0] == MUTATION for command in unique):
+            replies = execute(self._store, unique, waits)
+            shortfall = self._shortfall(replies[-1])
+            del replies[len(unique) :]
+        else:
+            replies = execute(self._store, unique)
+        if len(unique) < len(commands):
+            replies = [replies[place] for place in order]
+        return replies, shortfall
+
+    def _shortfall(self, waited: Reply) -> NotDurable | None:
+        level, _, timeout_ms = self._durability
+        confirmed, copies = self._durability.confirmed(waited), self._durability.copies
+        if confirmed >= copies:
+            return None
+        held = self._warnings.passes(time.monotonic())
+        if held is not None:
+            log.warning(
+                "not_durable level=%s copies=%s of=%s held_back=%s reply=%s",
+                level.value,
+                confirmed,
+                copies,
+                held,
+                waited,
+            )
+        return NotDurable(confirmed=confirmed, copies=copies, timeout_ms=timeout_ms)
 
     def _complain(self, undecided: int, error: StoreUnavailable) -> None:
         held = self._warnings.passes(time.monotonic())
@@ -262,7 +356,6 @@ class Service:
         client_key = descriptor.request_id or job.client_key
         tariff = self.snapshot.tenants.get(descriptor.tenant)
         remaining_ms = (job.deadline_us - monotonic_us()) // 1000
-        assert self._store_clock_offset_us is not None
         return Mutation(
             method=method.name,
             tenant=descriptor.tenant,

@@ -33,7 +33,8 @@ _STORE_OPTION: Final = click.option(
     "store_url",
     envvar="RATEL_STORE",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix:// or embedded:DIR.  [default: the store of `ratel up`]",
+    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    "[default: the store of `ratel up`]",
 )
 
 

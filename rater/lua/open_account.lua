@@ -27,11 +27,12 @@ end
 local op, outcome, seq = 'Open', 'Opened', '1'
 if known then
   op, outcome, seq = 'Load', 'Replaced', string.format('%.0f', known + 1)
-  call('DEL', KEYS[1])
 end
-call('HSET', KEYS[1], 'seq', seq, 'credit', ARGV[4], 'sms', ARGV[5], 'traffic', ARGV[6],
-  'volume_discount', ARGV[7], 'received', ARGV[8], unpack(ARGV, 10))
+-- First what a store without memory refuses: it lets a script go on that has begun to write.
 call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'seq', seq, 'op', op, 'amount', '0',
   'token', ARGV[3], 'credit', ARGV[4], 'sms', ARGV[5], 'traffic', ARGV[6],
   'volume_discount', ARGV[7], 'received', ARGV[8], 'buckets', ARGV[9])
+call('DEL', KEYS[1])
+call('HSET', KEYS[1], 'seq', seq, 'credit', ARGV[4], 'sms', ARGV[5], 'traffic', ARGV[6],
+  'volume_discount', ARGV[7], 'received', ARGV[8], unpack(ARGV, 10))
 return outcome

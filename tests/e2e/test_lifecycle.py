@@ -161,7 +161,7 @@ def test_a_tariff_with_errors_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_the_store_can_be_told_to_force_every_change_to_the_disk(start_cluster: StartCluster) -> None:
-    cluster = start_cluster(*LOAD_SAMPLE, "--fsync", "always")
+    cluster = start_cluster(*LOAD_SAMPLE, "--durability", "always")
     with StoreConnection(cluster.store_url) as store:
         assert store.execute([("CONFIG", "GET", "appendfsync")]) == [[b"appendfsync", b"always"]]
     assert debit(cluster, 1) == debit(cluster, 0)

@@ -156,7 +156,9 @@ def test_the_clock_offset_turns_local_instants_into_the_store_s(store: StoreConn
     "url", ["", "localhost:6379", "http://x", "mysql://user:secret@x", "redis+unknown://x"]
 )
 def test_another_scheme_is_refused_by_naming_the_ones_there_are(url: str) -> None:
-    with pytest.raises(StoreUrlError, match=r"redis://, rediss://, unix:// or embedded:DIR") as caught:
+    with pytest.raises(
+        StoreUrlError, match=r"redis://, rediss://, unix://, redis\+sentinel:// or embedded:DIR"
+    ) as caught:
         StoreConnection(url)
     assert "secret" not in str(caught.value)
 
