@@ -47,6 +47,7 @@ class BalancerSettings:
     http: Address
     router: Address
     dispatch: DispatchSettings
+    stuck_s: float
 
 
 class CannotListen(Exception):
@@ -102,6 +103,27 @@ class CannotListen(Exception):
     help="Requests waiting and in flight; beyond it the answer is the error overloaded.",
 )
 @click.option(
+    "--max-wait",
+    "max_wait_ms",
+    type=click.IntRange(10, 60_000),
+    default=500,
+    show_default=True,
+    envvar="RATEL_MAX_WAIT",
+    show_envvar=True,
+    help="Milliseconds until an answer that are too long while raters work: beyond what they do in it, the "
+    "answer is the error overloaded at once. At most half of the deadline.",
+)
+@click.option(
+    "--stuck",
+    "stuck_s",
+    type=click.IntRange(1, 3600),
+    default=30,
+    show_default=True,
+    envvar="RATEL_STUCK",
+    show_envvar=True,
+    help="Seconds after which a client is let go that does not read its answers.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(LEVELS),
     default="info",
@@ -115,6 +137,8 @@ def balancer(
     router: Address,
     deadline_ms: int,
     max_queued: int,
+    max_wait_ms: int,
+    stuck_s: int,
     log_level: str,
 ) -> None:
     """Run a balancer: JSON-RPC over TCP and HTTP in front, raters behind.
@@ -123,9 +147,10 @@ def balancer(
     it answer what is in flight, then ends it.
     """
     setup(log_level)
-    settings = BalancerSettings(
-        jsonrpc, http_, router, DispatchSettings(deadline_us=deadline_ms * 1000, max_queued=max_queued)
+    dispatch = DispatchSettings(
+        deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
+    settings = BalancerSettings(jsonrpc, http_, router, dispatch, stuck_s)
     raise_file_limit()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
@@ -151,7 +176,10 @@ async def serve(settings: BalancerSettings) -> None:
             router_address = router.open(settings.router)
         except OSError as error:
             raise CannotListen(_why("router", settings.router, error)) from None
-        tcp, http = TcpGateway(router), HttpGateway(router, GRACE_S + deadline_s + CLOSE_S)
+        tcp, http = (
+            TcpGateway(router, settings.stuck_s),
+            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s),
+        )
         await tcp.open(tcp_listener)
         await http.open(http_listener)
         log.info(

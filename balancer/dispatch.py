@@ -15,8 +15,8 @@ Invariants, which the tests check after every step:
 * every request is answered exactly once, and no later than its deadline plus one tick;
 * no rater has more requests in flight than the credit it announced; leaving raters, silent ones
   and those without a tariff get none;
-* waiting and in flight together never exceed `max_queued` nor MAX_QUEUED_BYTES; beyond them
-  Overloaded is the answer;
+* waiting and in flight together never exceed `max_queued` nor MAX_QUEUED_BYTES, nor while raters work
+  what they can answer within `max_wait` (`balancer.admission`); beyond them Overloaded is the answer;
 * a request keeps its sequence number for all its attempts, so they share one idempotency token;
 * a request that waits is held by no rater but silent ones.
 
@@ -33,7 +33,7 @@ those that have it, up to its deadline.
 *Second copies* repeat work for raters that are heard: a request without reply for `attempt_timeout`
 is also sent to another rater, and the first reply wins. They too are limited to MAX_ATTEMPTS, need a
 rater with free credit, and are paid for from a budget (`sharing.CopyBudget`), so that a slow store
-does not double its own load.
+does not double its own load. Under overload all requests are late, and there are none.
 
 Replies are passed on unread, but for errors: a body that is no error object would break a gateway,
 and "nothing was done" is a rater's word about its own attempt only.
@@ -49,6 +49,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from balancer.actions import Action, Answer, Rater, Request, Send, SendDrained, answer, failure, without
+from balancer.admission import Admission
 from balancer.sharing import CopyBudget, load, share_out
 from common.errors import (
     DeadlineExceeded,
@@ -88,7 +89,10 @@ class DispatchSettings:
     attempt_timeout_us: int = 1_500_000
     """Longer than any healthy batch, short enough for two more attempts before the deadline."""
     max_queued: int = 20_000
-    """Waiting and in flight. At 10,000 requests/s this is 2 s of work: more could not make its deadline."""
+    """Waiting and in flight, whatever else: it bounds memory while no rater takes work."""
+    max_wait_us: int = 500_000
+    """What an admitted request waits for its answer under overload, about; half of the deadline counts at
+    most. Long enough for full batches and a short pause of the store, short enough for a caller."""
 
 
 class Readiness(NamedTuple):
@@ -109,8 +113,12 @@ class Dispatch:
         self._closing = False
         self._last_tick_us: int | None = None
         self._copy_budget = CopyBudget()
-        overloaded = Overloaded(detail=f"{settings.max_queued} requests are waiting or in flight")
-        self._overloaded = overloaded.code, encode_error(overloaded)
+        self._admission = Admission(settings.max_queued, settings.max_wait_us, settings.deadline_us)
+        self._retry_after_ms = settings.max_wait_us // 1000
+        self._full = self._overloaded(f"{settings.max_queued} requests are waiting or in flight")
+        self._too_slow = self._overloaded(
+            f"as many requests are here as raters answer within {settings.max_wait_us // 1000} ms"
+        )
         self._queued_bytes = 0
         self._late_bodies: dict[str, bytes] = {}
 
@@ -119,6 +127,11 @@ class Dispatch:
     @property
     def unanswered(self) -> int:
         return sum(not request.answered for request in self._requests.values())
+
+    @property
+    def overloaded(self) -> bool:
+        """More is asked than the raters can do: who wants much can be refused."""
+        return self._admission.overloaded
 
     @property
     def readiness(self) -> Readiness:
@@ -139,20 +152,28 @@ class Dispatch:
 
     def submit(self, request: Request, now_us: int) -> Answer | None:
         """Queue a request for the next `flush`, or refuse it at once."""
-        if len(self._requests) >= self._settings.max_queued:
-            return answer(request, *self._overloaded)
+        if len(self._requests) >= self._admission.room:
+            self._admission.refused = True
+            return self.refuse(request)
         if self._closing:
             return failure(request, ShuttingDown())
         queued_bytes = self._queued_bytes + len(request.params)
         if queued_bytes > MAX_QUEUED_BYTES:
             detail = f"requests of {self._queued_bytes >> 20} MiB are waiting or in flight"
-            return failure(request, Overloaded(detail=detail))
+            return answer(request, Overloaded.code, self._overloaded(detail))
         self._queued_bytes = queued_bytes
         self._last_seq = request.seq = self._last_seq + 1
         request.deadline_us = now_us + self._settings.deadline_us
         self._requests[request.seq] = request
         self._waiting.append(request)
         return None
+
+    def refuse(self, request: Request) -> Answer:
+        """What `submit` answers while there are too many requests."""
+        return answer(request, Overloaded.code, self._too_slow if self.overloaded else self._full)
+
+    def _overloaded(self, detail: str) -> bytes:
+        return encode_error(Overloaded(detail=detail, retry_after_ms=self._retry_after_ms))
 
     def flush(self, now_us: int) -> list[Send]:
         """Give what waits to the raters that have credit, one message each."""
@@ -241,6 +262,9 @@ class Dispatch:
                 else:
                     answers.append(Answer(request, code, body, replayed))
         self._queued_bytes -= freed_bytes
+        if answers:
+            newest_us = max([answer.request.deadline_us for answer in answers]) - self._settings.deadline_us
+            self._admission.replied(len(answers), now_us - newest_us)
         return answers
 
     def _error_answer(self, rater: Rater, request: Request, code: int, body: bytes, replayed: bool) -> Answer:
@@ -284,13 +308,16 @@ class Dispatch:
         died = dead and not rater.leaving and not rater.silent
         actions: list[Action] = []
         again = []
+        waiting = {request.seq for request in self._waiting} if rater.silent else set()
         for request in [held for held in self._requests.values() if rater in held.holders]:
             request.holders = without(request.holders, rater)
             request.attempts -= request.seq in unsent
             request.deaths += died and request.seq not in unsent
             if not request.answered:
-                if rater.silent or request.is_worked_on():
-                    continue  # it waits already, or had all its attempts, or another rater has it too
+                if request.is_worked_on() or request.seq in waiting:
+                    continue
+                if rater.silent and request.holders:
+                    continue  # it had all its attempts, and is left to the other silent ones
                 if request.deaths < MAX_DEATHS:
                     again.append(request)
                     continue
@@ -318,6 +345,8 @@ class Dispatch:
             if now_us - rater.seen_us >= SILENCE_US and not rater.silent:
                 self._pass_over(rater)
         self._copy_budget.earn(self._last_seq, gap_us)
+        takes_work = any(rater.limit for rater in self._raters.values())
+        self._admission.tick(now_us, len(self._requests), takes_work=takes_work)
         return actions + self._copies(now_us)
 
     def _pass_over(self, rater: Rater) -> None:
@@ -372,6 +401,8 @@ class Dispatch:
 
     def _copies(self, now_us: int) -> list[Action]:
         """Second copies of what a rater should have answered by now."""
+        if self.overloaded:
+            return []
         timeout_us = self._settings.attempt_timeout_us
         youngest_us = now_us - timeout_us + self._settings.deadline_us
         free = [rater for rater in self._raters.values() if rater.in_flight < rater.limit]

@@ -23,6 +23,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from balancer.http_app import CLOSE, READ_TIMEOUT_S, Headers, HttpApp, Response, plain_error
 from balancer.router import Router
+from balancer.tcp_gateway import STUCK_S
+
+log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """URL and headers. The longest meaningful URL has under 8 KB, proxies add some headers."""
@@ -49,6 +52,8 @@ class BoundedHttp(HttpToolsProtocol):
     """… and this one."""
     _start: Any = None
     """The message that began the response at hand."""
+    _unread_since_s: float | None = None
+    """Since when the client does not read what was written, or the connection waits for that to close."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -69,6 +74,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         last = not self.pipeline
         super().on_response_complete()
+        if self.pipeline:  # uvicorn reads on after each response: many requests would come for one that goes
+            self.flow.pause_reading()
         if last and self._ending:
             self._close()
 
@@ -125,7 +132,24 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self._refuse(400, "bad_http", "not a valid HTTP request")
 
-    def check(self, now_s: float) -> None:
+    def pause_writing(self) -> None:
+        self._unread_since_s = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._unread_since_s = None
+        super().resume_writing()
+
+    def check(self, now_s: float, stuck_s: float) -> None:
+        """Let a client go that is stuck."""
+        if self._unread_since_s is not None:
+            if now_s - self._unread_since_s >= stuck_s:
+                log.warning("peer=%s does not read its responses, closing", self.client)
+                self.transport.abort()
+            return
+        if self.transport.is_closing():
+            self._unread_since_s = now_s  # it is here still, so something is unsent
+            return
         if self.head_since_s is None or now_s - self.head_since_s < READ_TIMEOUT_S:
             return
         self._refuse(408, "request_timeout", f"no request arrived within {READ_TIMEOUT_S:.0f} s")
@@ -173,7 +197,8 @@ class _Server(uvicorn.Server):
 
 
 class HttpGateway:
-    def __init__(self, router: Router, drain_s: float) -> None:
+    def __init__(self, router: Router, drain_s: float, stuck_s: float = STUCK_S) -> None:
+        self._stuck_s = stuck_s
         self._app = HttpApp(router)
         self._server = _Server(
             uvicorn.Config(
@@ -217,4 +242,4 @@ class HttpGateway:
         now_s = self._loop.time()
         for connection in list(self._server.server_state.connections):
             if isinstance(connection, BoundedHttp):
-                connection.check(now_s)
+                connection.check(now_s, self._stuck_s)

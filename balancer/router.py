@@ -159,6 +159,14 @@ class Router:
         if refusal is not None:
             self._answer(refusal)
 
+    def refuse(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
+        """As `submit`, but it is not carried out: the answer is Overloaded."""
+        self._answer(self._dispatch.refuse(Request(method.name, params, client_key, callback)))
+
+    @property
+    def overloaded(self) -> bool:
+        return self._dispatch.overloaded
+
     @property
     def readiness(self) -> Readiness:
         return self._dispatch.readiness

@@ -33,13 +33,15 @@ MAX_CONNECTIONS: Final = 10_000
 """Some 30 KB each. A switch needs one; this is for hundreds of hosts with pools of them."""
 
 MAX_IN_FLIGHT: Final = 1_000
-"""Calls of one connection. Above it reading stops, so a client can't fill the queue alone."""
+"""Calls of one connection. Above it reading stops, so a client can't fill the queue alone; under overload
+further calls are refused instead, so that it learns of that at once."""
 
 HIGH_WATER_BYTES: Final = 256 * 1024
 """Unsent answers of one connection. Above it reading stops: who does not read can't ask more."""
 
 STUCK_S: Final = 30.0
-"""A client that has not read its answers, or not finished a message, for this long is let go."""
+"""A client that has not read its answers, or not finished a message, for this long is let go. The
+default of a setting."""
 
 LINGER_S: Final = 1.0
 """How long input is dropped after our EOF, for the client to see the answers and close."""
@@ -50,8 +52,9 @@ WARN_EVERY_S: Final = 5.0
 
 
 class TcpGateway:
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, stuck_s: float = STUCK_S) -> None:
         self.router = router
+        self.stuck_s = stuck_s
         self.closing = False
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
@@ -190,8 +193,11 @@ class Connection(asyncio.Protocol):
             return
         session = self._session
         found_before = session.found
-        for slot, method, params in session.feed(data):
-            self._submit(method, params, "", partial(self._answer, slot))
+        calls = session.feed(data)
+        full = session.in_flight - len(calls) > MAX_IN_FLIGHT
+        submit = self._gateway.router.refuse if full else self._submit
+        for slot, method, params in calls:
+            submit(method, params, "", partial(self._answer, slot))
         if not session.unfinished:
             self._unfinished_since_s = None
         elif self._unfinished_since_s is None or session.found != found_before:
@@ -252,17 +258,18 @@ class Connection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Let a client go that is stuck."""
+        stuck_s = self._gateway.stuck_s
         if self._ended_at_s is not None:
             if now_s - self._ended_at_s >= LINGER_S:
                 self._transport.close()
-            if now_s - self._ended_at_s >= STUCK_S:
+            if now_s - self._ended_at_s >= stuck_s:
                 self.abort()  # it never read the last answers
-        elif self._write_paused_since_s is not None and now_s - self._write_paused_since_s >= STUCK_S:
+        elif self._write_paused_since_s is not None and now_s - self._write_paused_since_s >= stuck_s:
             log.warning("peer=%s does not read its answers, closing", self._peer)
             self.abort()
         elif not self._reading or self._unfinished_since_s is None:
             return  # while it is not read, the end of its message may wait to be
-        elif now_s - self._unfinished_since_s >= STUCK_S:
+        elif now_s - self._unfinished_since_s >= stuck_s:
             log.info("peer=%s does not finish its message, closing", self._peer)
             self._ending = True
             self._unfinished_since_s = None
@@ -293,7 +300,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def _may_take(self) -> bool:
-        return self._write_paused_since_s is None and self._session.in_flight <= MAX_IN_FLIGHT
+        if self._write_paused_since_s is not None:
+            return False
+        return self._session.in_flight <= MAX_IN_FLIGHT or self._gateway.router.overloaded
 
     def _end(self) -> None:
         if self._ended_at_s is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -342,6 +343,19 @@ def test_a_rater_whose_queue_is_full_is_out_but_not_dead() -> None:
         assert dispatch.lost(send.rater_id, dead=False) == []
     [send] = dispatch.flush(0)
     assert len(dispatch.replies(send.rater_id, done(1), 0)) == 1
+
+
+def test_a_request_that_had_all_its_attempts_goes_to_a_fresh_rater_once_its_silent_ones_are_lost() -> None:
+    dispatch = dispatch_with(A, B, C, settings=replace(SETTINGS, attempt_timeout_us=400 * MS))
+    [only] = submit(dispatch, 1)
+    sent = [*dispatch.flush(0), *sends(pass_time(dispatch, 0, 2000 * MS))]
+    assert len(sent) == MAX_ATTEMPTS
+    assert dispatch.silent_rater_ids() == {A, B, C}
+    dispatch.state(b"d", "d", 10, 1, 2000 * MS)
+    assert not sends(dispatch.flush(2000 * MS)), "it is left to those that have it"
+    for rater in (A, B, C):
+        assert not dispatch.lost(rater, dead=True)
+    assert seqs(dispatch.flush(2000 * MS)) == {b"d": [only.seq]}
 
 
 def test_a_reply_of_a_silent_rater_to_a_request_that_another_has_too_counts_once() -> None:

@@ -11,6 +11,7 @@ import pytest
 from balancer import tcp_gateway
 from balancer.router import Router
 from balancer.tcp_gateway import LINGER_S, STUCK_S, Connection, TcpGateway
+from common.errors import Overloaded, encode_error
 from common.jsonrpc import MAX_EVENTS
 
 
@@ -54,6 +55,8 @@ class Transport(asyncio.Transport):
 
 
 class FakeRouter:
+    overloaded = False
+
     def __init__(self) -> None:
         self.calls: list[Callable[[int, bytes, bool], None]] = []
 
@@ -61,6 +64,11 @@ class FakeRouter:
         self, method: object, params: bytes, key: str, callback: Callable[[int, bytes, bool], None]
     ) -> None:
         self.calls.append(callback)
+
+    def refuse(
+        self, method: object, params: bytes, key: str, callback: Callable[[int, bytes, bool], None]
+    ) -> None:
+        callback(Overloaded.code, encode_error(Overloaded(detail="too much")), False)
 
 
 class Clock:
@@ -256,6 +264,27 @@ def test_reading_stops_above_the_calls_in_flight_and_goes_on_below(clock: Clock)
         world.router.calls[0](0, b"1", False)
         await asyncio.sleep(0)
         assert world.transport.events == ["pause", "resume"]
+
+    asyncio.run(story())
+
+
+def test_under_overload_calls_above_those_in_flight_are_refused_and_not_held_back(clock: Clock) -> None:
+    async def story() -> None:
+        world = World(clock)
+        message = b'{"id":1,"method":"Responder.Get"}\n'
+        await world.feed(message * (tcp_gateway.MAX_IN_FLIGHT + 1))
+        await world.settle()
+        world.router.overloaded = True
+        world.router.calls[0](0, b"1", False)
+        world.router.calls[1](0, b"1", False)
+        await world.feed(message * 2)
+        await world.feed(message * 3)
+        assert len(world.router.calls) == tcp_gateway.MAX_IN_FLIGHT + 3
+        assert world.transport.written.count(b"overloaded") == 3
+        assert world.transport.events == ["pause", "resume"]
+        world.router.overloaded = False
+        await world.feed(message)
+        assert world.transport.events == ["pause", "resume", "pause"]
 
     asyncio.run(story())
 
