@@ -2,6 +2,9 @@
 #   make run     a cluster on this machine with the sample tariff, and one rated call
 #   make test    every check: format, lint, types, all tests
 #   make check   the same, for the habit's sake; continuous integration runs exactly this
+#   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 each
+#   make chaos-defects   that the chaos run catches deliberate defects
+#   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
 #   make lock    choose the newest releases anew and write requirements.lock
 
@@ -12,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check fuzz setup lock clean
+.PHONY: run test check chaos chaos-defects simulate fuzz setup lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -25,6 +28,15 @@ check: $(READY)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000)
+
+chaos-defects: $(READY)
+	$(BIN)/python -m tests.chaos.defects
+
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100000) --from $(or $(FROM),0)
 
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
