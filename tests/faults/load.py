@@ -3,24 +3,32 @@
 Every debit has its own key. A debit whose outcome is unknown, or that the service could not do, is sent
 again with that key until it is acknowledged or refused: so nothing is unresolved at the end, unless the
 service is not back by then.
+
+`RATEL_FAULT_FIGURES` may name a file: how long each fault was felt is appended to it, a JSON object a line.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from common.client import JSONClient
 from common.errors import CallerError, RatelError, ServiceError
+from common.store import StoreConnection
 from tests.faults.ledger import Ledger, Reckoning
 from tests.faults.nodes import PATIENCE_S, TENANT, Site
 
 CALL_TIMEOUT_S = 6.0
 """A little more than the balancer's deadline, so that it is the balancer who says so."""
+SLACK = 3
+"""Promises are for machines that have time for it; one that runs tests may have none for a while."""
 
 
 class Load:
@@ -40,14 +48,17 @@ class Load:
         self.ledger = Ledger(TENANT, openings)
         self.errors: Counter[str] = Counter()
         """Names of the errors that were overcome by sending again."""
+        self._errors_before: Counter[str] = Counter()
         self.failures: list[str] = []
         self._subjects = list(openings)
         self._prefix = prefix
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._done = 0
+        self._done_by = [0] * threads
         self._last_s = time.monotonic()
         self._longest_gap_s = 0.0
+        self._longest_debit_s = 0.0
         self._threads = [
             threading.Thread(target=self._work, args=(number, connect), daemon=True)
             for number in range(threads)
@@ -77,13 +88,18 @@ class Load:
                 self.failures.append("a debit never got an answer")
         assert not self.failures, self.failures[:5]
 
-    def wait(self, debits: int) -> None:
-        """Until so many more debits are acknowledged."""
+    def wait(self, debits: int) -> float:
+        """Until so many more debits are acknowledged; how many seconds that took."""
+        began_s = time.monotonic()
         goal = self._done + debits
+        self._wait_for(lambda: self._done >= goal, f"{debits} debits")
+        return time.monotonic() - began_s
+
+    def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
         with self._changed:
-            reached = self._changed.wait_for(lambda: self._done >= goal or bool(self.failures), PATIENCE_S)
+            reached = self._changed.wait_for(lambda: bool(self.failures) or condition(), PATIENCE_S)
         assert not self.failures, self.failures[:5]
-        assert reached, f"no {debits} debits in {PATIENCE_S:g} s; errors {dict(self.errors)}"
+        assert reached, f"not within {PATIENCE_S:g} s: {what}; errors {dict(self.errors)}"
 
     def longest_gap_s(self) -> float:
         """The longest time between two acknowledgements, of all threads, since the last call of this."""
@@ -91,10 +107,45 @@ class Load:
             gap_s, self._longest_gap_s = self._longest_gap_s, 0.0
         return gap_s
 
+    def start_measuring(self) -> None:
+        """Everything is well now: what was felt before does not count."""
+        self.longest_gap_s()
+        self._longest_debit_s = 0.0
+        self._errors_before = self.errors.copy()
+
+    def recovered(self, fault: str, promise_s: float, *, lasted_s: float = 0.0) -> None:
+        """Service is back after a fault, and was so within the promise, counted from the fault's end.
+
+        Every debit that was under way is waited for, so that those count which the fault hit.
+        `lasted_s` is for faults that nobody can do anything during, such as a store that is away.
+        """
+        before = list(self._done_by)
+        self._wait_for(lambda: all(map(int.__lt__, before, self._done_by)), "each thread is back")
+        longest_debit_s, gap_s = self._longest_debit_s, self.longest_gap_s()
+        figures = {
+            "fault": fault,
+            "gap_s": round(gap_s, 3),
+            "longest_debit_s": round(longest_debit_s, 3),
+            "lasted_s": round(lasted_s, 3),
+            "errors": self.errors - self._errors_before,
+        }
+        print(figures)
+        if file := os.environ.get("RATEL_FAULT_FIGURES"):
+            with Path(file).open("a") as out:
+                out.write(json.dumps(figures) + "\n")
+        assert gap_s - lasted_s < SLACK * promise_s, f"{fault}: no service for {gap_s:.1f} s"
+
     def reckon(self, site: Site) -> Reckoning:
-        assert site.store is not None
-        with site.store.connect() as store:
+        with StoreConnection(site.store_url, timeout_ms=20_000) as store:
             return self.ledger.reckon(store)
+
+    def check(self, site: Site, *errors: str) -> None:
+        """The books agree, nothing is open, and clients met no errors but these, after which they went on."""
+        reckoning = self.reckon(site)
+        assert reckoning.clean, reckoning
+        assert not reckoning.unresolved, reckoning
+        assert not reckoning.refused, reckoning
+        assert self.errors.keys() <= set(errors), self.errors
 
     def _work(self, number: int, connect: Callable[[int], JSONClient]) -> None:
         try:
@@ -104,9 +155,9 @@ class Load:
                         return
                     subject = self._subjects[(number + count) % len(self._subjects)]
                     # Amounts differ, so that a mix-up of two debits shows in the sums.
-                    self._debit(
-                        client, f"{self._prefix}{number}/{count}", subject, 1 + (number * 7 + count * 3) % 11
-                    )
+                    amount = 1 + (number * 7 + count * 3) % 11
+                    self._debit(client, f"{self._prefix}{number}/{count}", subject, amount)
+                    self._done_by[number] += 1
         except Exception as error:
             with self._changed:
                 self.failures.append(repr(error))
@@ -115,13 +166,13 @@ class Load:
     def _debit(self, client: JSONClient, key: str, subject: str, amount: int) -> None:
         self.ledger.intend(key, subject, amount)
         descriptor = {"CstmId": TENANT, "Subject": subject, "Amount": amount, "RequestId": key}
-        give_up_s = time.monotonic() + PATIENCE_S
+        began_s = time.monotonic()
         while True:
             try:
                 left = client.call("DebitBalance", descriptor, timeout_s=CALL_TIMEOUT_S)
             except ServiceError as error:
                 self.errors[error.name] += 1
-                if time.monotonic() > give_up_s:
+                if time.monotonic() > began_s + PATIENCE_S:
                     raise
                 time.sleep(0.02)
             except CallerError as error:
@@ -131,12 +182,13 @@ class Load:
                 raise AssertionError(f"an error outside the tree: {error!r}") from error
             else:
                 self.ledger.acknowledge(key, left)
-                self._count()
+                self._count(began_s)
                 return
 
-    def _count(self) -> None:
+    def _count(self, began_s: float) -> None:
         with self._changed:
             now_s = time.monotonic()
+            self._longest_debit_s = max(self._longest_debit_s, now_s - began_s)
             self._longest_gap_s = max(self._longest_gap_s, now_s - self._last_s)
             self._last_s = now_s
             self._done += 1

@@ -15,15 +15,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from common.addresses import Address
 from common.client import JSONClient
-from common.embedded_store import EmbeddedStore, Fsync
+from common.embedded_store import EmbeddedStore, Fsync, socket_path
 from common.store import StoreConnection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,8 @@ PATIENCE_S = 60.0
 RATES = """[{"CstmId": "shop", "Subject": "*any", "DestinationPrefix": "0", "ActivationPeriods":
 [{"ActivationTime": "2012-01-01T00:00:00Z", "Intervals": [{"Price": 1, "BillingUnit": 60}]}]}]"""
 TENANT = "shop"
+JOURNAL_LINES = 10_000_000
+"""More than any test makes: the reckoning needs all of them."""
 
 
 def free_address() -> Address:
@@ -154,6 +156,11 @@ class Points:
         """Process ids of the raters that took it, in no order."""
         return [int(path.name.rpartition("-")[2]) for path in self.folder.glob(f"{point}.taken-*")]
 
+    def forget(self, point: str) -> None:
+        """Who took it before."""
+        for path in self.folder.glob(f"{point}.taken-*"):
+            path.unlink()
+
     def disarm(self) -> None:
         for path in self.folder.iterdir():
             path.unlink(missing_ok=True)
@@ -162,10 +169,17 @@ class Points:
 class StoreNode(Node):
     """The embedded store as a part of its own."""
 
-    def __init__(self, folder: Path, fsync: Fsync) -> None:
+    def __init__(self, folder: Path, fsync: Fsync, **environment: str) -> None:
         self._store = EmbeddedStore(folder / "data", appendfsync=fsync)
-        super().__init__("store", self._store.command(), folder / "store.log")
-        self.url = f"embedded:{self._store.data_dir}"
+        super().__init__("store", self._store.command(), folder / "store.log", **environment)
+        self.data_dir = self._store.data_dir
+        self.url = f"embedded:{self.data_dir}"
+
+    def socket(self) -> Path:
+        """Where it listens, once it is ready."""
+        path = socket_path(self.data_dir)
+        assert path is not None
+        return path
 
     def start(self) -> None:
         self.command = self._store.command()
@@ -192,13 +206,14 @@ class Site:
         balancers: int = 1,
         fsync: Fsync = "no",
         store_url: str | None = None,
+        store_environment: Mapping[str, str] = MappingProxyType({}),
         balancer_options: Sequence[str] = (),
         rater_options: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.points = Points(folder / "points")
-        self.store = StoreNode(folder, fsync) if store_url is None else None
+        self.store = StoreNode(folder, fsync, **store_environment) if store_url is None else None
         self.store_url = store_url or (self.store.url if self.store else "")
         self.balancers = [
             Balancer(f"balancer-{number}", folder, *balancer_options) for number in range(balancers)
@@ -214,7 +229,8 @@ class Site:
         **environment: str,
     ) -> Node:
         """A rater that joins every balancer; not started."""
-        words = [*FAULTY_RATER, "--store", store_url or self.store_url, "--name", name, *options]
+        words = [*FAULTY_RATER, "--store", store_url or self.store_url, "--name", name]
+        words += ["--journal-lines", str(JOURNAL_LINES), *options]
         for router in routers or [balancer.router for balancer in self.balancers]:
             words += ["--balancer", str(router)]
         log = self.folder / f"{name}.log"
@@ -251,13 +267,37 @@ class Site:
     def wait_ready(self, raters: int | None = None) -> float:
         """Until every running balancer has that many raters to give work to; the seconds it took."""
         expected = len(self.raters) if raters is None else raters
+
+        def ready() -> bool:
+            running = sum(rater.alive for rater in self.raters)
+            assert running >= expected, f"{running} raters run, {expected} should be ready"
+            return all(balancer.readiness() >= expected for balancer in self.balancers if balancer.alive)
+
+        return wait_until(ready, f"{expected} raters ready")
+
+    def wait_for_loss(self, raters: int) -> float:
+        """Until no running balancer has more than that many raters; the seconds it took."""
         return wait_until(
-            lambda: all(b.readiness() >= expected for b in self.balancers if b.alive),
-            f"{expected} raters ready",
+            lambda: all(b.readiness() <= raters for b in self.balancers if b.alive),
+            f"{raters} raters left",
         )
 
+    def strike(self, point: str, action: str) -> Node:
+        """Have the next rater that passes this point die or stall there; the one that did. See `Points`."""
+        self.points.forget(point)
+        self.points.arm(point, action)
+        wait_until(lambda: self.points.taken(point), f"a rater passes {point}")
+        [pid] = self.points.taken(point)
+        struck = next(rater for rater in self.raters if rater.pid == pid)
+        if action == "kill":
+            struck.wait()
+        else:
+            stat = Path(f"/proc/{pid}/stat")
+            wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", f"{struck.name} stands")
+        return struck
+
     def client(self, balancer: int = 0, **options: Any) -> JSONClient:
-        return JSONClient(tuple(self.balancers[balancer].jsonrpc), **options)
+        return JSONClient(self.balancers[balancer].jsonrpc, **options)
 
     def close(self) -> None:
         self.points.disarm()
