@@ -80,10 +80,12 @@ if times > 0 then
   extra = {'bonus', string.format('%.0f %.0f %.0f %.0f %.0f', times, times * ARGV[8], times * ARGV[9],
     times * ARGV[10], times * ARGV[11])}
 end
-call('HSET', KEYS[1], 'seq', seq, 'received', received, 'credit', credit, 'sms', sms, 'traffic', traffic)
+local changes = {'seq', seq, 'received', received, 'credit', credit, 'sms', sms, 'traffic', traffic}
 if place > 0 then
   buckets[place] = string.format('%.0f ', seconds) .. ARGV[13]
-  call('HSET', KEYS[1], 'bucket:' .. (place - 1), buckets[place])
+  changes[11], changes[12] = 'bucket:' .. (place - 1), buckets[place]
   extra[3], extra[4] = 'buckets', pack_buckets(buckets)
 end
+--@include _journal.lua
+call('HSET', KEYS[1], unpack(changes))
 --@include _finish.lua

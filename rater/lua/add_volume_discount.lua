@@ -29,5 +29,6 @@ end
 --@include _refuse.lua
 volume_discount = string.format('%.0f', total)
 local result = volume_discount
+--@include _journal.lua
 call('HSET', KEYS[1], 'seq', seq, 'volume_discount', volume_discount)
 --@include _finish.lua

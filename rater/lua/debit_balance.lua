@@ -33,5 +33,6 @@ end
 --@include _refuse.lua
 credit = string.format('%.0f', left)
 local result = credit
+--@include _journal.lua
 call('HSET', KEYS[1], 'seq', seq, 'credit', credit)
 --@include _finish.lua

@@ -113,5 +113,6 @@ for i = 1, changed do
   changes[#changes + 1] = text
 end
 local extra = {'buckets', pack_buckets(buckets), 'cost', string.format('%.0f', cost)}
+--@include _journal.lua
 call('HSET', KEYS[1], unpack(changes))
 --@include _finish.lua

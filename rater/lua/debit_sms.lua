@@ -32,5 +32,6 @@ end
 --@include _refuse.lua
 sms = string.format('%.0f', left)
 local result = sms
+--@include _journal.lua
 call('HSET', KEYS[1], 'seq', seq, 'sms', sms)
 --@include _finish.lua

@@ -41,9 +41,10 @@ for i = 11, #ARGV do
   changes[#changes + 1] = 'bucket:' .. (i - 11)
   changes[#changes + 1] = ARGV[i]
 end
+local extra = {'buckets', pack_buckets(new)}
+--@include _journal.lua
 call('HSET', KEYS[1], unpack(changes))
 for i = #new, #buckets - 1 do
   call('HDEL', KEYS[1], 'bucket:' .. i)
 end
-local extra = {'buckets', pack_buckets(new)}
 --@include _finish.lua

@@ -24,5 +24,6 @@ local op, extra = 'ResetVolumeDiscountSeconds', {}
 --@include _refuse.lua
 volume_discount = '0'
 local result = volume_discount
+--@include _journal.lua
 call('HSET', KEYS[1], 'seq', seq, 'volume_discount', volume_discount)
 --@include _finish.lua

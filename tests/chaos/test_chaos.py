@@ -1,0 +1,65 @@
+"""A short chaos run: the books agree after faults of every kind; and its own parts are what they promise."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.nemesis import plan
+from tests.chaos.run import Settings, run_seed
+from tests.chaos.workload import MICROS, SECOND_PRICE, THRESHOLD, applied, opening, stream
+
+QUICK = (
+    "rater killed after_write",
+    "rater killed before_write",
+    "rater stopped",
+    "rater cut off",
+    "balancer killed",
+    "clients dropped",
+    "store killed",
+    "store unreachable",
+    "scripts flushed",
+)
+
+
+@pytest.mark.timeout(600)  # it takes less than a minute where there is nothing else to do
+def test_no_cent_is_lost_or_doubled_whatever_is_struck(tmp_path: Path) -> None:
+    settings = Settings(debits=2_000, steps=len(QUICK), faults=QUICK, every_group=0)
+    result = run_seed(1, tmp_path / "site", settings)
+    assert result.clean, result.problems
+    assert result.acknowledged >= settings.debits
+    assert result.refused
+    assert result.replays
+    assert {gap.fault for gap in result.gaps} == set(QUICK)
+
+
+def test_a_seed_is_always_the_same_plan_and_the_same_requests() -> None:
+    one, same, other = (list(islice(plan(seed, FAULTS, overlapping=True), 40)) for seed in (3, 3, 6))
+    assert one == same != other
+    assert list(islice(stream(3, 1), 500)) == list(islice(stream(3, 1), 500))
+    assert list(islice(stream(3, 1), 500)) != list(islice(stream(3, 0), 500))
+
+
+def test_every_fault_comes_before_any_comes_again() -> None:
+    steps = list(islice(plan(1, FAULTS, overlapping=False), 2 * len(FAULTS)))
+    for deck in (steps[: len(FAULTS)], steps[len(FAULTS) :]):
+        assert {step.faults[0].name for step in deck} == {fault.name for fault in FAULTS}
+
+
+def test_two_faults_at_a_time_strike_different_parts() -> None:
+    steps = list(islice(plan(3, FAULTS, overlapping=True), 100))
+    assert any(len(step.faults) > 1 for step in steps)
+    assert all(len({fault.part for fault in step.faults}) == len(step.faults) for step in steps)
+
+
+def test_the_model_of_an_account() -> None:
+    account = opening("hot-0")
+    after, told = applied(account, "DebitSeconds", -2 * MICROS)
+    assert (after.credit - account.credit, after.seconds - account.seconds) == (2 * SECOND_PRICE, 2 * MICROS)
+    assert told == after.seconds
+    after, told = applied(account, "AddRecievedCallSeconds", 2 * THRESHOLD + 5)
+    assert (after.received, told) == (5, 5)
+    assert (after.credit - account.credit, after.sms - account.sms) == (6 * MICROS, 4 * MICROS)
