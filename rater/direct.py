@@ -26,7 +26,7 @@ import zmq
 from common.jsonrpc import Session
 from common.limits import raise_file_limit
 from common.logs import Throttle
-from rater.service import Job, Outcome
+from rater.jobs import Job, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from common.wire import (
     encode_leave,
     encode_state,
 )
-from rater.service import Job, Outcome
+from rater.jobs import Job, Outcome
 
 log = logging.getLogger(__name__)
 

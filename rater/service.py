@@ -22,8 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -40,7 +39,6 @@ from common.errors import (
     StoreUnavailable,
     UnknownSubject,
     UnknownTenant,
-    encode_error,
 )
 from common.logs import Throttle
 from common.methods import Method
@@ -59,6 +57,7 @@ from rater.accounts import (
     store_error,
 )
 from rater.descriptor import Descriptor, parse_descriptor
+from rater.jobs import Job, Outcome, Undecided, failed
 from rater.keys import AccountKeys, account_keys
 from rater.rating.call_cost import encode_call_cost
 from rater.rating.session_time import max_session_us
@@ -100,54 +99,10 @@ MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 """A result with its neighbours must fit into a frame (`common.wire.MAX_FRAME_BYTES`)."""
 
 
-class Origin(Protocol):
-    """Where the answer to a job goes."""
-
-    def reply(self, seq: int, outcome: Outcome) -> None: ...
-
-
-class Job(NamedTuple):
-    """A request as the work loop has it."""
-
-    origin: Origin
-    seq: int
-    method: Method | None
-    """None for one that this version does not know."""
-    params: bytes
-    """JSON text of the call descriptor."""
-    client_key: str
-    """The Idempotency-Key of an HTTP request, else empty."""
-    token: str
-    """Names this request among all, for retries by the balancer or by this rater."""
-    deadline_us: int
-    """On this process's monotonic clock."""
-    attempted: bool = False
-    """Whether a command for it may have reached the store before."""
-
-
-class Outcome(NamedTuple):
-    code: int
-    """0, or a code of `common.errors`."""
-    body: bytes
-    """JSON text: the result or the error object."""
-    replayed: bool
-
-
-class Undecided(Enum):
-    NOT_BEGUN = "not begun"
-    """There was no time left; nothing was changed for it."""
-    UNKNOWN = "unknown"
-    """The store was out of reach: whether its command was carried out is not known."""
-
-
 class Step(NamedTuple):
     command: Command
     finish: Callable[[Reply], Outcome | Step]
     """May raise RatelError."""
-
-
-def failed(error: RatelError, replayed: bool = False) -> Outcome:
-    return Outcome(error.code, encode_error(error), replayed)
 
 
 LATE_THERE: Final = failed(

@@ -28,8 +28,9 @@ from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.wire import HEARTBEAT_MS
 from rater.direct import DirectServer
+from rater.jobs import Job, Undecided, failed
 from rater.link import Link
-from rater.service import Job, Service, Undecided, failed
+from rater.service import Service
 from rater.tariff_watch import TariffWatch
 
 log = logging.getLogger(__name__)

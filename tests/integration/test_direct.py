@@ -24,8 +24,8 @@ from common.jsonrpc import MAX_EVENTS
 from common.store import StoreConnection
 from rater import direct
 from rater.direct import LINGER_US, MAX_IN_FLIGHT, STUCK_US, DirectServer
+from rater.jobs import Job, Outcome
 from rater.model import Account, Tariff
-from rater.service import Job, Outcome
 from rater.tariff_store import publish
 from tests.integration.balancer_process import PATIENCE_S, RpcConnection, message
 

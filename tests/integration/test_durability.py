@@ -20,11 +20,12 @@ from common.up_command import up
 from rater import service as service_module
 from rater.accounts import Mutation, Refused, mutation_command, open_command, parse_mutation_reply
 from rater.command import rater
+from rater.jobs import Outcome, Undecided
 from rater.keys import account_keys
 from rater.model import Account, Bonus, Bucket, Plan
 from rater.rating.snapshot import Snapshot, compile_tariff
 from rater.scripts import execute
-from rater.service import Outcome, Service, Undecided
+from rater.service import Service
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import ANNA, TARIFF, cost, job, results
 from tests.store_group import StoreGroup

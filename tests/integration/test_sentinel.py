@@ -17,9 +17,10 @@ from common.durability import Durability, Level
 from common.errors import StoreUnavailable
 from common.sentinel import Sentinels, parse_sentinel_url
 from common.store import StoreConnection, StoreUrlError, describe_store_url
+from rater.jobs import Job, Outcome
 from rater.journal.commands import audit
 from rater.rating.snapshot import Snapshot, compile_tariff
-from rater.service import Job, Outcome, Service
+from rater.service import Service
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.integration.conftest import Accounts
 from tests.integration.test_service import ANNA, TARIFF, job

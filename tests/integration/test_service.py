@@ -14,6 +14,7 @@ from common.embedded_store import EmbeddedStore
 from common.methods import BY_NAME
 from common.store import Command, Reply, StoreConnection
 from rater import service as service_module
+from rater.jobs import Job, Outcome, Undecided
 from rater.model import (
     Account,
     ActivationPeriod,
@@ -26,7 +27,7 @@ from rater.model import (
     Tariff,
 )
 from rater.rating.snapshot import Snapshot, compile_tariff
-from rater.service import Job, Outcome, Service, Undecided
+from rater.service import Service
 from tests.integration.conftest import Accounts
 
 MINUTE_US = 60_000_000

@@ -8,8 +8,8 @@ import pytest
 import zmq
 
 from common.wire import MAX_FRAME_BYTES, Kind, WorkItem, decode, encode_beat, encode_work
+from rater.jobs import Job, Outcome
 from rater.link import DIFFERENCE_PERIOD_US, Link
-from rater.service import Job, Outcome
 
 OK = Outcome(0, b"1", False)
 
