@@ -2,6 +2,7 @@
 #   make run     a cluster on this machine with the sample tariff, and one rated call
 #   make test    every check: format, lint, types, all tests
 #   make check   the same, for the habit's sake; continuous integration runs exactly this
+#   make bench   the benchmark, some 25 minutes; BENCH=--quick is a minute
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 each
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check chaos chaos-defects simulate fuzz setup lock clean
+.PHONY: run test check bench chaos chaos-defects simulate fuzz setup lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -28,6 +29,10 @@ check: $(READY)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(READY)
+	@mkdir -p var
+	$(BIN)/python -m loadtests.bench --json var/bench.json --plot var/bench.svg $(BENCH)
 
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000)

@@ -1,0 +1,139 @@
+"""What is measured: a cluster with tariff and accounts, and a balancer with a rater that only echoes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from common.child import die_with_parent
+from common.store import Command, StoreConnection
+from loadtests.bench.figures import CLIENT
+from loadtests.bench.requests import BALANCE, DEBITS, subject
+from loadtests.bench.tariff import TENANT, World, tariff
+from rater.accounts import open_command, parse_account, parse_open_reply, read_command
+from rater.keys import account_keys
+from rater.model import Account, Bucket
+from rater.scripts import execute
+from tests.e2e.cluster import Cluster
+from tests.integration.balancer_process import BalancerProcess
+
+_BATCH: Final = 1000
+_UNIT: Final = 1_000_000
+_STORE_TIMEOUT_MS: Final = 60_000
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Addresses by wire, and the processes that serve them by name, with this one as the client."""
+
+    addresses: dict[str, Address]
+    pids: dict[str, int]
+
+
+class Site:
+    """Everything that is measured. `stack` ends it."""
+
+    def __init__(self, stack: ExitStack, world: World, raters: int, durability: str) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ratel-bench-")))
+        self._world = world
+        self.cluster, self.target = _start_cluster(stack, folder, world, raters, durability)
+        self.store_alone = Target({}, {name: self.target.pids[name] for name in ("store", CLIENT)})
+        self.echo = _start_echo(stack)
+        self.store = stack.enter_context(
+            StoreConnection(self.cluster.store_url, timeout_ms=_STORE_TIMEOUT_MS)
+        )
+        self._open_accounts()
+
+    def _open_accounts(self) -> None:
+        for numbers in _batches(self._world.accounts):
+            replies = execute(self.store, [_opening(subject(number)) for number in numbers])
+            for reply in replies:
+                parse_open_reply(reply)
+
+    def taken(self) -> Counter[str]:
+        """What all accounts have less than in the beginning, by the method that takes it."""
+        taken: Counter[str] = Counter()
+        for numbers in _batches(self._world.accounts):
+            names = [subject(number) for number in numbers]
+            replies = self.store.execute([read_command(account_keys(TENANT, name)) for name in names])
+            for name, reply in zip(names, replies, strict=True):
+                account = parse_account(name, reply)
+                assert account is not None, f"{name} is gone"
+                left = account.credit_micros, account.sms_micros, account.buckets[0].seconds_us
+                for method, micros in zip(DEBITS, left, strict=True):
+                    taken[method] += BALANCE - micros // _UNIT
+        return taken
+
+
+def _batches(count: int) -> Iterator[range]:
+    for begin in range(0, count, _BATCH):
+        yield range(begin, min(begin + _BATCH, count))
+
+
+def _opening(name: str) -> Command:
+    micros = BALANCE * _UNIT
+    bucket = Bucket("on-net", micros, 10, 0)
+    account = Account(name, micros, micros, 0, 0, 0, 0, "", False, None, (bucket,))
+    return open_command(account_keys(TENANT, name), account)
+
+
+def _start_cluster(
+    stack: ExitStack, folder: Path, world: World, raters: int, durability: str
+) -> tuple[Cluster, Target]:
+    words = ["--raters", str(raters), "--durability", durability]
+    for name, objects in tariff(world).items():
+        (folder / name).write_text(json.dumps(objects))
+        words += ["--load", str(folder / name)]
+    cluster = Cluster(folder / "data", *words)
+    stack.callback(cluster.kill_everything)
+    cluster.wait_ready()
+    http = urlsplit(cluster.http)
+    assert http.hostname, cluster.http
+    assert http.port, cluster.http
+    [store] = cluster.processes("-server")
+    [balancer] = cluster.processes("common.cli balancer")
+    pids = {"store": store, "balancer": balancer}
+    pids |= {f"rater {place}": pid for place, pid in enumerate(sorted(cluster.rater_pids()), 1)}
+    pids |= {"up": cluster.up.process.pid, CLIENT: os.getpid()}
+    return cluster, Target({"rpc": cluster.jsonrpc, "http": (http.hostname, http.port)}, pids)
+
+
+def _start_echo(stack: ExitStack) -> Target:
+    """A balancer whose rater does nothing but answer: what is left is gateway, ZeroMQ and framing."""
+    balancer = stack.enter_context(BalancerProcess())
+    rater = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.fake_rater", str(balancer.router_port)],
+        preexec_fn=die_with_parent,
+    )
+    stack.callback(_end, rater)
+    return Target(
+        {"rpc": ("127.0.0.1", balancer.jsonrpc_port), "http": ("127.0.0.1", balancer.http_port)},
+        {"balancer": balancer.process.pid, "rater 1": rater.pid, CLIENT: os.getpid()},
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def disagreement(taken: Counter[str], done: Counter[str], uncertain: Counter[str]) -> Sequence[str]:
+    """Where the balances do not agree with what was acknowledged. Pure."""
+    return [
+        f"{method}: {done[method]} were acknowledged and {uncertain[method]} are uncertain, "
+        f"but the balances say {taken[method]}"
+        for method in DEBITS
+        if not done[method] <= taken[method] <= done[method] + uncertain[method]
+    ]

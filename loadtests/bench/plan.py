@@ -1,0 +1,56 @@
+"""What a benchmark consists of. Pure.
+
+Each round goes through all workloads, and each workload through all its loads, so that what else happens
+on the machine meets all of them alike. The limits are measured in each round, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from loadtests.bench.tariff import World
+
+
+class Shape(NamedTuple):
+    connections: int
+    in_flight: int
+    """On each connection."""
+
+    def __str__(self) -> str:
+        return f"{self.connections}x{self.in_flight}"
+
+
+def parse_shape(text: str) -> Shape:
+    """`8x16`; `8` is 8x1. Raises ValueError."""
+    connections, _, in_flight = text.partition("x")
+    shape = Shape(int(connections), int(in_flight or "1"))
+    if min(shape) < 1:
+        raise ValueError(f"not connections x in flight: {text!r}")
+    return shape
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    workloads: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    """Of the closed loops over JSON-RPC."""
+    http: tuple[Shape, ...]
+    open_shares: tuple[float, ...]
+    """Rates of the open loops, of the capacity in the same round: that of its best closed loop."""
+    rounds: int
+    seconds: float
+    requests: int
+    """Different ones in a workload's pool."""
+    keys: bool
+    world: World
+
+    def wires(self) -> Iterator[tuple[str, tuple[Shape, ...]]]:
+        yield from ((wire, shapes) for wire, shapes in (("rpc", self.shapes), ("http", self.http)) if shapes)
+
+    @property
+    def runs(self) -> int:
+        of_limits = 2 + len(self.shapes) + len(self.http)
+        of_workload = sum(len(shapes) + len(self.open_shares) for _, shapes in self.wires())
+        return self.rounds * (of_limits + len(self.workloads) * of_workload)
