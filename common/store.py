@@ -43,6 +43,11 @@ DEFAULT_TIMEOUT_MS: Final = 2_000
 """A store that has not answered a batch by then is taken to be gone: batches take milliseconds,
 and requests have deadlines of a few seconds in which they can still be retried."""
 
+_LOOK_EVERY_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 10.0
+"""Whether a primary still is one is asked so often; when no sentinel answered, which holds up the caller
+for `common.sentinel.TIMEOUT_MS` each, so much later."""
+
 _READ_BYTES: Final = 65_536
 """One read takes the replies of a full batch of debits."""
 
@@ -99,6 +104,7 @@ class StoreConnection:
         self._buffer = bytearray(_READ_BYTES)
         self._sentinels: Sentinels | None = None
         self._primary_url = ""
+        self._look_at_s = 0.0
         self._made = 0
         self._is_readonly = False
         if url.startswith(SENTINEL_SCHEME):
@@ -157,6 +163,24 @@ class StoreConnection:
             raise StoreUnavailable(detail=f"{self.where}: {reply}")
         seconds, micros = reply
         return int(seconds) * 1_000_000 + int(micros) - (before_us + after_us) // 2
+
+    def leave_old_primary(self) -> None:
+        """Close the connection to a server that no sentinel takes for the primary any more. Call it often.
+
+        One that hung during a failover takes itself for the primary when it wakes, until the sentinels
+        make it a replica some 10 s later. With any other URL this does nothing.
+        """
+        now_s = time.monotonic()
+        if self._sentinels is None or self._reader is None or now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + _LOOK_AGAIN_S
+        for url in self._sentinels.primaries([]):
+            self._look_at_s = now_s + _LOOK_EVERY_S
+            if url == self._primary_url:
+                return
+        if self._look_at_s == now_s + _LOOK_EVERY_S:
+            log.info("store=%s leaves=%s", self.where, describe_store_url(self._primary_url))
+            self.close()
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

@@ -137,6 +137,11 @@ class Service:
         self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)
         self._clock_of = self._store.number
 
+    def look_at_store(self) -> None:
+        """With each heartbeat: is it still the primary, what time is it there? Raises StoreUnavailable."""
+        self._store.leave_old_primary()
+        self.measure_store_clock()
+
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
         """The outcome of each job, in order."""
         outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)

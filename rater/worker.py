@@ -204,7 +204,7 @@ class Worker:
         self._next_beat_us = now_us + HEARTBEAT_MS * 1000
         if not self._retry_at_us:
             try:
-                self._service.measure_store_clock()
+                self._service.look_at_store()
             except StoreUnavailable as error:
                 log.warning("store unavailable: %s", error)
         for link in self._links:

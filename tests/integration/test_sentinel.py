@@ -22,6 +22,7 @@ from rater.journal.commands import audit
 from rater.rating.snapshot import Snapshot, compile_tariff
 from rater.service import Service
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
+from tests.faults.nodes import wait_until
 from tests.integration.conftest import Accounts
 from tests.integration.test_service import ANNA, TARIFF, job
 from tests.store_group import SERVICE, StoreGroup
@@ -144,6 +145,27 @@ def test_a_sentinel_that_names_a_replica_is_not_believed(
     names = iter([group.replicas()[0].port] * 3)
     with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{group.replicas()[0].port} is not a primary"):
         StoreConnection(group.url).execute([("PING",)])
+
+
+def test_an_old_primary_that_wakes_is_left_as_soon_as_the_sentinels_name_another(tmp_path: Path) -> None:
+    with StoreGroup(tmp_path, replicas=1, sentinels=3) as group, StoreConnection(group.url) as store:
+        old = group.primary()
+        assert store.execute([("PING",)]) == [b"PONG"]
+        store.leave_old_primary()
+        first = store.number
+        assert first, "it was left, though it is the primary"
+        group.pause(old.name)
+        new = group.wait_for_new_primary(old.name)
+        group.resume(old.name)
+        assert store.execute([("ROLE",)])[0][0] == b"master", "it is to take itself for the primary still"
+        assert store.number == first
+
+        def has_left() -> bool:
+            store.leave_old_primary()
+            return store.number != first
+
+        wait_until(has_left, "the old primary was left")
+        assert store.execute([("CONFIG", "GET", "port")]) == [[b"port", b"%d" % new.port]]
 
 
 # --- failover -------------------------------------------------------------------------------------
