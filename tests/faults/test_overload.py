@@ -20,6 +20,8 @@ from loadtests.overload import SETTLE_S, WORKLOADS, Row, offer, peak, start
 from tests.integration.balancer_process import BalancerProcess
 from tests.integration.fake_rater import FakeRater
 
+pytestmark = pytest.mark.alone
+
 PACE_PER_S = 100
 DEADLINE_MS = 3000
 MAX_WAIT_MS = 600
@@ -78,7 +80,7 @@ def test_at_three_times_the_sustainable_load_goodput_stays_and_the_rest_is_refus
 ROUNDS = 4
 SECONDS = 4.0
 LEAST_SHARE = 0.75
-"""Of the peaks before and after it, the lower one. Where nothing else runs it is 0.9 and more."""
+"""Of the peaks before and after it, the lower one. It is not 0.9, because rounds differ by that much on a busy machine."""
 
 
 @pytest.mark.timeout(300)
