@@ -80,7 +80,7 @@ def test_at_three_times_the_sustainable_load_goodput_stays_and_the_rest_is_refus
 ROUNDS = 4
 SECONDS = 4.0
 LEAST_SHARE = 0.75
-"""Of the peaks before and after it, the lower one. It is not 0.9, because rounds differ by that much on a busy machine."""
+"""Of the peaks before and after it, the lower one. On a busy machine rounds differ by more than a tenth."""
 
 
 @pytest.mark.timeout(300)
