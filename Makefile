@@ -14,8 +14,6 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-WORKERS ?= 3
-# Most tests wait for processes most of the time.
 CODE := balancer rater common tests loadtests
 
 .PHONY: run test check bench chaos chaos-defects simulate fuzz setup lock clean
@@ -30,8 +28,7 @@ check: $(READY)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not alone" -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(READY)
 	@mkdir -p var

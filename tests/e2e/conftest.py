@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,13 +28,9 @@ def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
 
 @pytest.fixture(scope="session")
 def sample_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster with the sample tariff, on the ports of the API's examples where these are free.
-
-    Of the tests that run side by side only the first process takes those ports.
-    """
+    """A cluster with the sample tariff, on the ports of the API's examples where these are free."""
     usual = (2001, 8000, 2000)
-    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
-    ports = usual if first and all(map(is_free, usual)) else (0, 0, 0)
+    ports = usual if all(map(is_free, usual)) else (0, 0, 0)
     cluster = Cluster(
         tmp_path_factory.mktemp("sample") / "data",
         "--load",
