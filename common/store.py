@@ -173,12 +173,13 @@ class StoreConnection:
         now_s = time.monotonic()
         if self._sentinels is None or self._reader is None or now_s < self._look_at_s:
             return
-        self._look_at_s = now_s + _LOOK_AGAIN_S
+        named: list[str] = []
         for url in self._sentinels.primaries([]):
-            self._look_at_s = now_s + _LOOK_EVERY_S
+            named.append(url)
             if url == self._primary_url:
-                return
-        if self._look_at_s == now_s + _LOOK_EVERY_S:
+                break
+        self._look_at_s = now_s + (_LOOK_EVERY_S if named else _LOOK_AGAIN_S)
+        if named and self._primary_url not in named:
             log.info("store=%s leaves=%s", self.where, describe_store_url(self._primary_url))
             self.close()
 
