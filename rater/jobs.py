@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from common.errors import RatelError, encode_error
 from common.methods import Method
 
 
 class Origin(Protocol):
-    """Where the answer to a job goes."""
+    """Where a job comes from, and its answer goes."""
+
+    life: str
+    """Names this origin among all that there ever were: with a job's number it names the job."""
 
     def reply(self, seq: int, outcome: Outcome) -> None: ...
 
 
-class Job(NamedTuple):
+class Job(msgspec.Struct, eq=False):
     """A request as the work loop has it."""
 
     origin: Origin
@@ -26,20 +31,23 @@ class Job(NamedTuple):
     """JSON text of the call descriptor."""
     client_key: str
     """The Idempotency-Key of an HTTP request, else empty."""
-    token: str
-    """Names this request among all, for retries by the balancer or by this rater."""
     deadline_us: int
     """On this process's monotonic clock."""
     attempted: bool = False
     """Whether a command for it may have reached the store before."""
 
+    @property
+    def token(self) -> str:
+        """Names this request among all, for retries by the balancer or by this rater."""
+        return f"{self.origin.life}-{self.seq}"
 
-class Outcome(NamedTuple):
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     code: int
     """0, or a code of `common.errors`."""
     body: bytes
     """JSON text: the result or the error object."""
-    replayed: bool
+    replayed: bool = False
 
 
 class Undecided(Enum):

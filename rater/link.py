@@ -20,7 +20,7 @@ from common.methods import BY_NAME
 from common.wire import (
     HEARTBEAT_MS,
     Kind,
-    Reply,
+    ReplyRow,
     WireError,
     decode,
     encode_done,
@@ -63,8 +63,8 @@ class Peer:
     """
 
     def __init__(self, balancer_id: str, difference_us: int, now_us: int) -> None:
-        self.id = balancer_id
-        self.replies: list[Reply] = []
+        self.life = balancer_id
+        self.replies: list[ReplyRow] = []
         self._least_us = self._least_before_us = difference_us
         self._period_ends_us = now_us + DIFFERENCE_PERIOD_US
 
@@ -81,7 +81,7 @@ class Peer:
             self._period_ends_us = now_us + DIFFERENCE_PERIOD_US
 
     def reply(self, seq: int, outcome: Outcome) -> None:
-        self.replies.append(Reply(seq, outcome.code, outcome.body, outcome.replayed))
+        self.replies.append((seq, outcome.code, outcome.body, outcome.replayed))
 
 
 class Link:
@@ -129,7 +129,11 @@ class Link:
                 continue
             if kind is Kind.WORK:
                 peer = self._see(fields[0], fields[1])
-                jobs += [_job(peer, *item) for item in fields[2]]
+                difference_us = peer.clock_difference_us
+                jobs += [
+                    Job(peer, seq, BY_NAME.get(method), params, client_key, deadline_us + difference_us)
+                    for seq, method, params, client_key, deadline_us in fields[2]
+                ]
             elif kind is Kind.BEAT:
                 self._see(fields[0], fields[1])
             elif kind is Kind.DRAINED:
@@ -139,7 +143,7 @@ class Link:
     def _see(self, balancer_id: str, sent_us: int) -> Peer:
         now_us = self._clock_us()  # after the receipt: a pause before it must not be taken for lead
         difference_us = now_us - sent_us
-        if self._peer is None or self._peer.id != balancer_id:
+        if self._peer is None or self._peer.life != balancer_id:
             log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
             self._peer = Peer(balancer_id, difference_us, now_us)
         else:
@@ -150,16 +154,15 @@ class Link:
         """Send the replies of this turn as one message, or as several where they are large."""
         if self._peer is None or not self._peer.replies:
             return
-        batch: list[Reply] = []
-        size = 0
+        replies, size = [], 0
         for reply in self._peer.replies:
-            batch.append(reply)
-            size += len(reply.body)
+            replies.append(reply)
+            size += len(reply[2])
             if size >= DONE_BYTES:
-                self._send(encode_done(self._peer.id, batch))
-                batch, size = [], 0
-        if batch:
-            self._send(encode_done(self._peer.id, batch))
+                self._send(encode_done(self._peer.life, replies))
+                replies, size = [], 0
+        if replies:
+            self._send(encode_done(self._peer.life, replies))
         self._peer.replies.clear()
 
     def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:
@@ -186,15 +189,3 @@ class Link:
             log.debug("balancer=%s is away, a message is dropped", self.endpoint)
             return False
         return True
-
-
-def _job(peer: Peer, seq: int, method: str, params: bytes, client_key: str, deadline_us: int) -> Job:
-    return Job(
-        peer,
-        seq,
-        BY_NAME.get(method),
-        params,
-        client_key,
-        f"{peer.id}-{seq}",
-        deadline_us + peer.clock_difference_us,
-    )

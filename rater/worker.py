@@ -180,7 +180,8 @@ class Worker:
         self._retry_at_us = 0
         for job, outcome in zip(jobs, self._service.process(jobs), strict=True):
             if outcome is Undecided.UNKNOWN:
-                again.append(job._replace(attempted=True))
+                job.attempted = True
+                again.append(job)
                 self._retry_at_us = monotonic_us() + RETRY_US
             elif outcome is Undecided.NOT_BEGUN:
                 again.append(job)

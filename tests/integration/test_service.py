@@ -47,6 +47,9 @@ ANNA = Account("anna", credit_micros=100_000_000, plan="gold", buckets=(Bucket("
 
 
 class Nowhere:
+    def __init__(self, life: str) -> None:
+        self.life = life
+
     def reply(self, seq: int, outcome: Outcome) -> None:
         raise AssertionError("the service answers to its caller")
 
@@ -56,7 +59,7 @@ def job(
 ) -> Job:
     cd = {"CstmId": "vdf", "Subject": "anna", "DestinationPrefix": "0723"} | fields
     deadline_us = time.monotonic_ns() // 1000 + timeout_us
-    return Job(Nowhere(), 1, BY_NAME.get(method), json.dumps(cd).encode(), client_key, token, deadline_us)
+    return Job(Nowhere(token), 1, BY_NAME.get(method), json.dumps(cd).encode(), client_key, deadline_us)
 
 
 def cost(**fields: Any) -> Job:

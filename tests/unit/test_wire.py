@@ -26,6 +26,14 @@ def test_work_arrives_as_it_was_sent(balancer_id: str, now_us: int, work: list[W
     assert fields == [balancer_id, now_us, [tuple(item) for item in work]]
 
 
+@given(st.text(), uint, items, replies)
+def test_messages_with_many_rows_are_the_same_msgpack_as_the_others(
+    balancer_id: str, now_us: int, work: list[WorkItem], done: list[Reply]
+) -> None:
+    assert wire.encode_work(balancer_id, now_us, work) == msgpack.packb((1, balancer_id, now_us, work))
+    assert wire.encode_done(balancer_id, done) == msgpack.packb((5, balancer_id, done))
+
+
 @given(st.text(), replies)
 def test_replies_arrive_as_they_were_sent(balancer_id: str, done: list[Reply]) -> None:
     kind, fields = decode(wire.encode_done(balancer_id, done))
