@@ -130,13 +130,15 @@ def _plain_call(params: bytes, typed: _Typed) -> Descriptor | None:
     """What `_check` makes of a call in canonical times, which needs no amount; else None."""
     tor, amount = typed.TOR, typed.Amount
     quotes = 20  # as in `_quotes`: of the five texts that are not empty
+    amount_micros = 0
     if tor is None:
         tor = 0
-    else:
+    elif -MAX_TOR <= tor <= MAX_TOR:
         quotes = 22
-    amount_micros = 0
+    else:
+        return None
     if amount is not None:  # encoders that leave nothing out send a 0
-        if type(amount) is not int:
+        if type(amount) is not int or not -LIMIT <= amount * MICRO <= LIMIT:
             return None
         amount_micros = amount * MICRO
         quotes += 2
@@ -154,8 +156,6 @@ def _plain_call(params: bytes, typed: _Typed) -> Descriptor | None:
         and destination
         and start_us <= end_us
         and len(params) <= MAX_TEXT_CHARS  # then so is every text in it
-        and -MAX_TOR <= tor <= MAX_TOR
-        and -LIMIT <= amount_micros <= LIMIT
     ):
         return Descriptor(tor, tenant, subject, destination, start_us, end_us, amount_micros, "", start, end)
     return None
@@ -167,6 +167,8 @@ def _plain_order(params: bytes, typed: _Typed, method: Method) -> Descriptor | N
     amount_micros = 0
     if type(amount) is int:
         amount_micros = amount * MICRO
+        if not -LIMIT <= amount_micros <= LIMIT:
+            return None
     elif amount is not None or method.needs_amount:
         return None
     tenant, subject, destination = typed.CstmId, typed.Subject, typed.DestinationPrefix
@@ -176,8 +178,7 @@ def _plain_order(params: bytes, typed: _Typed, method: Method) -> Descriptor | N
         and subject
         and (destination or not method.needs_destination)
         and len(params) <= MAX_TEXT_CHARS  # then so is every text in it
-        and -MAX_TOR <= tor <= MAX_TOR
-        and -LIMIT <= amount_micros <= LIMIT
+        and (not tor or -MAX_TOR <= tor <= MAX_TOR)
     ):
         return Descriptor(tor, tenant, subject, destination, 0, 0, amount_micros, typed.RequestId, "", "")
     return None

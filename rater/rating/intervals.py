@@ -27,6 +27,8 @@ class CompiledInterval:
     end_us: int
     """Local times of day, half-open; the end is at most 24 h."""
     connect_fee_micros: int
+    connect_fee: str
+    """As JSON."""
     price_nanos: int
     unit_us: int
     increment_us: int
@@ -66,6 +68,7 @@ def _compile(interval: Interval, rank: int) -> CompiledInterval:
         interval.start_s * SECOND_US,
         interval.end_s * SECOND_US,
         interval.connect_fee_micros,
+        format_micros(interval.connect_fee_micros),
         interval.price_nanos,
         interval.billing_unit_us,
         interval.increment_us,

@@ -6,8 +6,8 @@ yields the pieces of a stretch of time that have one winner each; its work is pr
 pieces, not to the days, since the last piece of a day reaches over all flat days that follow.
 
 Most tariffs know no months, and most calls meet no clock change: then the pieces are read off one
-table of two weeks, which holds every call of up to a week in one run (`_walk_weeks`). What does not
-fit goes day by day (`walk_days`), with the same result.
+table of two weeks, which holds every call of up to a week in one run. What does not fit goes
+day by day (`walk_days`), with the same result.
 
 Local time is read at each instant by itself: an hour that a clock change repeats is priced twice
 by the same intervals, an hour that it skips never occurs. Source: docs/rating.md, "Time zones".
@@ -276,21 +276,33 @@ def _plan_day(applying: list[CompiledInterval]) -> DayPlan:
     return tuple(ends), tuple(winners)
 
 
+def sole_interval(schedule: Schedule, zone: Zone, start_us: int, end_us: int) -> CompiledInterval | None:
+    """The interval that wins in all of [start, end), for the calls in which it can be read off a table.
+
+    None of the others, and where no interval applies: `walk` tells.
+    """
+    if schedule.only_winner is not None:
+        return schedule.only_winner
+    if not schedule.weeks_repeat:
+        return None
+    offset_us, until_us = zone.offset_at(start_us)
+    if end_us > until_us:
+        return None
+    ends, winners = schedule.weeks or schedule.make_weeks()
+    at_us = (start_us + offset_us) % WEEK_US
+    index = bisect_right(ends, at_us)
+    return winners[index] if at_us + end_us - start_us <= ends[index] else None
+
+
 def walk(schedule: Schedule, zone: Zone, activation_us: int, start_us: int, end_us: int) -> list[Piece]:
     """The pieces of [start, end) with one winner each, in order; neighbours have different winners."""
     if schedule.only_winner is not None:
         return [(start_us, end_us, activation_us, schedule.only_winner)]
-    if schedule.weeks_repeat and end_us - start_us <= WEEK_US:
-        offset_us, until_us = zone.offset_at(start_us)
-        if end_us <= until_us:
-            return _walk_weeks(schedule, offset_us, activation_us, start_us, end_us)
-    return walk_days(schedule, zone, activation_us, start_us, end_us)
-
-
-def _walk_weeks(
-    schedule: Schedule, offset_us: int, activation_us: int, start_us: int, end_us: int
-) -> list[Piece]:
-    """At most a week, at one offset of local time."""
+    if not schedule.weeks_repeat or end_us - start_us > WEEK_US:
+        return walk_days(schedule, zone, activation_us, start_us, end_us)
+    offset_us, until_us = zone.offset_at(start_us)
+    if end_us > until_us:
+        return walk_days(schedule, zone, activation_us, start_us, end_us)
     ends, winners = schedule.weeks or schedule.make_weeks()
     at_us = (start_us + offset_us) % WEEK_US
     index = bisect_right(ends, at_us)

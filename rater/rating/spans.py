@@ -153,11 +153,15 @@ def consume_buckets(
     A priced bucket covers only what the account can pay for, after what the buckets before it cost.
     Source: docs/rating.md, "Minute buckets".
     """
-    filled = [bucket for bucket in account.buckets if bucket.seconds_us > 0] if account.buckets else None
-    if not filled:
+    if not account.buckets:
         return []
-    precisions = dict(tariff.matching_destinations(destination))
-    matching = [bucket for bucket in filled if bucket.destination in precisions]
+    matches = tariff.matching_destinations(destination)
+    if not matches:
+        return []
+    precisions = dict(matches)
+    matching = [
+        bucket for bucket in account.buckets if bucket.seconds_us > 0 and bucket.destination in precisions
+    ]
     if not matching:
         return []
     if len(matching) > 1:
@@ -208,12 +212,13 @@ def price_pieces(plan: RatePlan, start_us: int, end_us: int) -> list[Piece]:
     piece but the last lasts as long as it is charged for. Source: docs/rating.md, "Increments".
     """
     activations_us = plan.activations_us
-    index = bisect_right(activations_us, start_us) - 1
-    if index + 1 == len(activations_us) or end_us <= activations_us[index + 1]:
-        schedule = plan.schedules[index]
-        found = walk(schedule, plan.zone, activations_us[index], start_us, end_us)
+    activation_us = activations_us[-1]
+    if activation_us <= start_us:  # nearly all calls: no period begins in them
+        schedule = plan.schedules[-1]
+        found = walk(schedule, plan.zone, activation_us, start_us, end_us)
         if len(found) == 1 or not schedule.has_increments:
             return found
+    index = bisect_right(activations_us, start_us) - 1
     pieces: list[Piece] = []
     taken_us = start_us  # all before this is priced
     while taken_us < end_us:
