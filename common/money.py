@@ -19,7 +19,7 @@ NANO: Final = 1_000_000_000
 LIMIT: Final = 2**53 - 1
 """The largest magnitude of any stored integer."""
 
-_NANOS_PER_MICRO: Final = NANO // MICRO
+NANOS_PER_MICRO: Final = NANO // MICRO
 _WHOLE_MICROS: Final = 100 * MICRO
 """100 %."""
 
@@ -99,9 +99,24 @@ def _format(scaled: int, unit: int) -> str:
     return f"{whole}.{str(unit + part)[1:].rstrip('0')}"
 
 
+_THREE_DIGITS: Final = tuple(f"{number:03d}" for number in range(1000))
+_LAST_DIGITS: Final = tuple(digits.rstrip("0") for digits in _THREE_DIGITS)
+"""As the end of a decimal fraction: 120 millionths are 0.00012."""
+
+
 def format_micros(micros: int) -> str:
     """The shortest JSON number for a quantity: `540`, `0.5`, `-1`."""
-    return _format(micros, MICRO)
+    whole = micros // MICRO
+    part = micros - whole * MICRO
+    if not part:
+        return str(whole)
+    if micros < 0:
+        return "-" + format_micros(-micros)
+    thousandths = part // 1000
+    millionths = part - thousandths * 1000
+    if not millionths:
+        return f"{whole}.{_LAST_DIGITS[thousandths]}"
+    return f"{whole}.{_THREE_DIGITS[thousandths]}{_LAST_DIGITS[millionths]}"
 
 
 def format_nanos(nanos: int) -> str:
@@ -120,7 +135,7 @@ def price_of(duration_us: int, price_nanos: int, unit_us: int, discount_micros: 
     `unit_us` is the billing unit in microseconds, `discount_micros` millionths of a per cent.
     Source: docs/rating.md, "Exact money".
     """
-    denominator = _NANOS_PER_MICRO * unit_us
+    denominator = NANOS_PER_MICRO * unit_us
     if not discount_micros:  # the same in smaller numbers, and without the call
         return (2 * duration_us * price_nanos + denominator) // (2 * denominator)
     paid_micros = _WHOLE_MICROS - discount_micros

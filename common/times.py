@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from functools import lru_cache
 from typing import Final
 
 SECOND_US: Final = 1_000_000
@@ -24,9 +23,52 @@ RFC3339: Final = re.compile(
 )
 
 _MINUTE_US: Final = 60 * SECOND_US
-_CACHED_MINUTES: Final = 8192
-"""Minutes whose text is kept: calls cluster around now, and around activation times."""
+_CACHED_DAYS: Final = 4096
+"""Days kept, each way: calls cluster around now, and around activation times; eleven years fit."""
+
+
+class _DayStarts(dict[str, int]):
+    """Instants by the date's text, such as 2012-02-02; a KeyError for what is no date."""
+
+    __slots__ = ()
+
+    def __missing__(self, text: str) -> int:
+        if not _DATE.fullmatch(text):
+            raise KeyError(text)
+        try:
+            start_us = (date.fromisoformat(text).toordinal() - _EPOCH_ORDINAL) * DAY_US
+        except ValueError:
+            raise KeyError(text) from None
+        if len(self) >= _CACHED_DAYS:
+            self.clear()
+        self[text] = start_us
+        return start_us
+
+
+class _DayTexts(dict[int, str]):
+    """Texts of dates by the day's number from 1970-01-01 on."""
+
+    __slots__ = ()
+
+    def __missing__(self, day: int) -> str:
+        text = date.fromordinal(_EPOCH_ORDINAL + day).isoformat()
+        if len(self) >= _CACHED_DAYS:
+            self.clear()
+        self[day] = text
+        return text
+
+
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_DAY_TEXTS: Final = _DayTexts()
+_MINUTE_TEXTS: Final = tuple(f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440))
 _SECOND_TEXTS: Final = tuple(f"{second:02d}Z" for second in range(60))
+
+DAYS: Final = _DayStarts()
+MINUTES: Final = {text: minute * _MINUTE_US for minute, text in enumerate(_MINUTE_TEXTS)}
+SECONDS: Final = {text: second * SECOND_US for second, text in enumerate(_SECOND_TEXTS)}
+"""The parts of a time as nearly everybody writes it, and as `format_rfc3339` does: 2012-02-02T17:30:00Z
+is text[:10] of `DAYS`, text[10:17] of `MINUTES` and text[17:] of `SECONDS`. A KeyError for all other text,
+whether it is a time or not."""
 
 
 def parse_rfc3339(text: str) -> int:
@@ -34,6 +76,10 @@ def parse_rfc3339(text: str) -> int:
 
     Raises ValueError whose text says what was expected. Source: RFC 3339 §5.6.
     """
+    try:
+        return DAYS[text[:10]] + MINUTES[text[10:17]] + SECONDS[text[17:]]
+    except KeyError:
+        pass
     if not RFC3339.fullmatch(text):
         raise ValueError(f"expected an RFC 3339 time such as 2012-02-02T17:30:00Z, not {text[:40]!r}")
     try:
@@ -47,18 +93,15 @@ def parse_rfc3339(text: str) -> int:
     return instant_us
 
 
-@lru_cache(_CACHED_MINUTES)
-def _minute_text(minutes: int) -> str:
-    day, minute = divmod(minutes, 1440)
-    text = date.fromordinal(_EPOCH_ORDINAL + day).isoformat()
-    return f"{text}T{minute // 60:02d}:{minute % 60:02d}:"
-
-
 def format_rfc3339(instant_us: int) -> str:
     """The instant in UTC, with only as many decimals of a second as it needs."""
-    minutes, rest_us = divmod(instant_us, _MINUTE_US)
-    second, part = divmod(rest_us, SECOND_US)
+    minutes = instant_us // _MINUTE_US
+    rest_us = instant_us - minutes * _MINUTE_US
+    day = minutes // 1440
+    second = rest_us // SECOND_US
+    part = rest_us - second * SECOND_US
+    until_minute = _DAY_TEXTS[day] + _MINUTE_TEXTS[minutes - day * 1440]
     if not part:
-        return _minute_text(minutes) + _SECOND_TEXTS[second]
+        return until_minute + _SECOND_TEXTS[second]
     decimals = f"{part:06d}".rstrip("0")
-    return f"{_minute_text(minutes)}{second:02d}.{decimals}Z"
+    return f"{until_minute}{second:02d}.{decimals}Z"

@@ -59,10 +59,9 @@ from rater.accounts import (
 from rater.descriptor import Descriptor, parse_descriptor
 from rater.jobs import Job, Outcome, Undecided, failed
 from rater.keys import AccountKeys, account_keys
-from rater.rating.call_cost import encode_call_cost
+from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
-from rater.rating.spans import Call, rate_call
 from rater.scripts import execute
 
 log = logging.getLogger(__name__)
@@ -383,9 +382,7 @@ def _settle(
 
 
 def _get_cost(tariff: CompiledTariff, descriptor: Descriptor, reply: Reply) -> Outcome:
-    tor, tenant, subject, destination, start_us, end_us, _, _ = descriptor
-    call = Call(tor, tenant, subject, destination, start_us, end_us)
-    body = encode_call_cost(rate_call(tariff, call, parse_account(subject, reply)))
+    body = get_cost(tariff, descriptor, parse_account(descriptor.subject, reply))
     if len(body) > MAX_RESULT_BYTES:
         raise ResultTooLarge(size_bytes=len(body), limit_bytes=MAX_RESULT_BYTES)
     return Outcome(0, body, False)

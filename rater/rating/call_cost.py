@@ -17,8 +17,6 @@ from rater.rating.spans import BucketUse, CallCost
 
 _CACHED_ACTIVATIONS: Final = 4096
 """Activation times whose text is kept: a tariff has few distinct ones."""
-_CACHED_TEXTS: Final = 16_384
-"""Tenants, prefixes and destination ids whose JSON is kept; subjects are too many to be worth it."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,33 +28,31 @@ def encode_call_cost(cost: CallCost) -> bytes:
     for span in cost.spans:
         end = format_rfc3339(span.end_us)
         interval = "null" if span.interval is None else span.interval.json
-        minutes = "null" if span.bucket is None else _minute_info(span.bucket)
+        minutes = "null" if span.bucket is None else minute_info(span.bucket)
         spans.append(
             f'{{"TimeStart":"{start}","TimeEnd":"{end}","Cost":{format_micros(span.cost_micros)}'
-            f'{_activation(span.activation_us)},"Interval":{interval},"MinuteInfo":{minutes}}}'
+            f'{activation_text(span.activation_us)},"Interval":{interval},"MinuteInfo":{minutes}}}'
         )
         start = end
     return (
-        f'{{"TOR":{cost.tor},"CstmId":{_kept_text(cost.tenant)},"Subject":{_text(cost.subject)},'
-        f'"DestinationPrefix":{_kept_text(cost.prefix)},"Cost":{format_micros(cost.cost_micros)},'
+        f'{{"TOR":{cost.tor},"CstmId":{quoted(cost.tenant)},"Subject":{quoted(cost.subject)},'
+        f'"DestinationPrefix":{quoted(cost.prefix)},"Cost":{format_micros(cost.cost_micros)},'
         f'"ConnectFee":{format_micros(cost.connect_fee_micros)},"Timespans":[{",".join(spans)}]}}'
     ).encode()
 
 
 @lru_cache(_CACHED_ACTIVATIONS)
-def _activation(activation_us: int) -> str:
+def activation_text(activation_us: int) -> str:
     return f',"ActivationPeriod":{{"ActivationTime":"{format_rfc3339(activation_us)}"}}'
 
 
-def _minute_info(use: BucketUse) -> str:
+def minute_info(use: BucketUse) -> str:
     return (
-        f'{{"DestinationId":{_kept_text(use.destination)},"Quantity":{format_micros(use.quantity_us)},'
+        f'{{"DestinationId":{quoted(use.destination)},"Quantity":{format_micros(use.quantity_us)},'
         f'"Price":{format_nanos(use.price_nanos)}}}'
     )
 
 
-def _text(value: str) -> str:
-    return _encode(value).decode()
-
-
-_kept_text = lru_cache(_CACHED_TEXTS)(_text)
+def quoted(text: str) -> str:
+    """As a JSON string."""
+    return _encode(text).decode()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import gcd
 
-from common.money import format_micros, format_nanos
+from common.money import NANOS_PER_MICRO, format_micros, format_nanos
 from common.times import SECOND_US
 from rater.model import DAY_S, Interval
 
@@ -26,11 +27,21 @@ class CompiledInterval:
     end_us: int
     """Local times of day, half-open; the end is at most 24 h."""
     connect_fee_micros: int
+    connect_fee: str
+    """As JSON."""
     price_nanos: int
     unit_us: int
     increment_us: int
+    twice_micros: int
+    per_us: int
+    twice_per_us: int
+    """The price as a fraction in its lowest terms, micro-cents per µs: numbers so small that a charge,
+    (duration × `twice_micros` + `per_us`) ÷ `twice_per_us`, takes no long division. It is the same as
+    `common.money.price_of` gives: rounded once, half up."""
     json: str
     """As it stands in a call cost."""
+    json_tail: str
+    """The end of its span there."""
     interval: Interval
 
 
@@ -49,15 +60,23 @@ def compile_intervals(intervals: tuple[Interval, ...]) -> tuple[CompiledInterval
 
 
 def _compile(interval: Interval, rank: int) -> CompiledInterval:
+    per_us = NANOS_PER_MICRO * interval.billing_unit_us
+    common = gcd(interval.price_nanos, per_us)
+    json = _json(interval)
     return CompiledInterval(
         rank,
         interval.start_s * SECOND_US,
         interval.end_s * SECOND_US,
         interval.connect_fee_micros,
+        format_micros(interval.connect_fee_micros),
         interval.price_nanos,
         interval.billing_unit_us,
         interval.increment_us,
-        _json(interval),
+        2 * interval.price_nanos // common,
+        per_us // common,
+        2 * per_us // common,
+        json,
+        f',"Interval":{json},"MinuteInfo":null}}',
         interval,
     )
 

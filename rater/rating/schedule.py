@@ -5,6 +5,10 @@ A `Zone` turns instants into local time, one stretch of constant UTC offset afte
 yields the pieces of a stretch of time that have one winner each; its work is proportional to the
 pieces, not to the days, since the last piece of a day reaches over all flat days that follow.
 
+Most tariffs know no months, and most calls meet no clock change: then the pieces are read off one
+table of two weeks, which holds every call of up to a week in one run. What does not fit goes
+day by day (`walk_days`), with the same result.
+
 Local time is read at each instant by itself: an hour that a clock change repeats is priced twice
 by the same intervals, an hour that it skips never occurs. Source: docs/rating.md, "Time zones".
 
@@ -37,6 +41,7 @@ is at least 24 h: if the whole day is one piece, the end of the run of days that
 OffsetTable = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
 """The ends of stretches of one UTC offset, ascending; for each its offset and its end."""
 
+WEEK_US: Final = 7 * DAY_US
 MAX_CACHED_DAYS: Final = 1024
 """Days kept by a schedule: calls happen around now; a year of re-rating fits."""
 MAX_RUN_DAYS: Final = 32
@@ -57,15 +62,23 @@ any day can be read off within the years that `date` knows."""
 class Zone:
     """A time zone's UTC offsets."""
 
-    __slots__ = ("_blocks", "_info", "name")
+    __slots__ = ("_blocks", "_info", "_latest", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._info = ZoneInfo(name)
         self._blocks: dict[int, OffsetTable] = {}
+        self._latest = (0, 0, (0, 0))
+        """Start and end of the stretch that was asked for last, and the answer for it: calls are made now."""
+        if (fixed := self._info.utcoffset(None)) is not None:
+            end_us = MAX_INSTANT_US - DAY_US
+            self._latest = (MIN_INSTANT_US + DAY_US, end_us, (fixed // timedelta(microseconds=1), end_us))
 
     def offset_at(self, instant_us: int) -> tuple[int, int]:
         """(offset, until): local time is the instant plus the offset, at least until then."""
+        start_us, end_us, latest = self._latest
+        if start_us <= instant_us < end_us:
+            return latest
         number = instant_us // _BLOCK_US
         block = self._blocks.get(number)
         if block is None:
@@ -73,7 +86,12 @@ class Zone:
                 self._blocks.clear()
             block = self._blocks[number] = self._make_block(number * _BLOCK_US)
         ends, stretches = block
-        return stretches[bisect_right(ends, instant_us)]
+        index = bisect_right(ends, instant_us)
+        found = stretches[index]
+        if self._info.utcoffset(None) is None:  # else the one stretch of nearly all time stays
+            start_us = ends[index - 1] if index else number * _BLOCK_US
+            self._latest = (start_us, ends[index], found)
+        return found
 
     def _make_block(self, start_us: int) -> OffsetTable:
         """Offsets are compared from day to day, and each change is found to the second.
@@ -138,7 +156,16 @@ class _Days(dict[int, DayPlan]):
 class Schedule:
     """The winners of one period's intervals, by local day."""
 
-    __slots__ = ("_by_kind", "_uses", "days", "has_increments", "intervals", "only_winner")
+    __slots__ = (
+        "_by_kind",
+        "_uses",
+        "days",
+        "has_increments",
+        "intervals",
+        "only_winner",
+        "weeks",
+        "weeks_repeat",
+    )
 
     intervals: tuple[CompiledInterval, ...]
     days: _Days
@@ -146,6 +173,10 @@ class Schedule:
     only_winner: CompiledInterval | None
     """The interval that always wins, when there is one."""
     has_increments: bool
+    weeks_repeat: bool
+    """No interval asks for a month or a month day: all weeks are the same."""
+    weeks: DayPlan | None
+    """Then the pieces of two weeks from a Thursday on, as 1970-01-01 was; None until `make_weeks`."""
 
     def __init__(self, intervals: tuple[CompiledInterval, ...]) -> None:
         self.intervals = intervals
@@ -161,6 +192,26 @@ class Schedule:
         always = first is not None and _is_unrestricted(first)
         self.only_winner = first if always else None
         self.has_increments = any(compiled.increment_us for compiled in intervals)
+        self.weeks = None
+        self.weeks_repeat = not (self._uses[0] or self._uses[1])
+
+    def make_weeks(self) -> DayPlan:
+        """`weeks`, once it is needed. Only where weeks repeat."""
+        assert self.weeks_repeat
+        weeks = self.weeks = self._plan_weeks()
+        return weeks
+
+    def _plan_weeks(self) -> DayPlan:
+        ends: list[int] = []
+        winners: list[Winner] = []
+        for day in range(14):
+            for end_us, winner in zip(*self._plan(day), strict=True):
+                if winners and winners[-1] is winner:
+                    ends[-1] = day * DAY_US + end_us
+                else:
+                    ends.append(day * DAY_US + end_us)
+                    winners.append(winner)
+        return tuple(ends), tuple(winners)
 
     def _make_day(self, day: int) -> DayPlan:
         plan = self._plan(day)
@@ -225,10 +276,52 @@ def _plan_day(applying: list[CompiledInterval]) -> DayPlan:
     return tuple(ends), tuple(winners)
 
 
+def sole_interval(schedule: Schedule, zone: Zone, start_us: int, end_us: int) -> CompiledInterval | None:
+    """The interval that wins in all of [start, end), for the calls in which it can be read off a table.
+
+    None of the others, and where no interval applies: `walk` tells.
+    """
+    if schedule.only_winner is not None:
+        return schedule.only_winner
+    if not schedule.weeks_repeat:
+        return None
+    offset_us, until_us = zone.offset_at(start_us)
+    if end_us > until_us:
+        return None
+    ends, winners = schedule.weeks or schedule.make_weeks()
+    at_us = (start_us + offset_us) % WEEK_US
+    index = bisect_right(ends, at_us)
+    return winners[index] if at_us + end_us - start_us <= ends[index] else None
+
+
 def walk(schedule: Schedule, zone: Zone, activation_us: int, start_us: int, end_us: int) -> list[Piece]:
     """The pieces of [start, end) with one winner each, in order; neighbours have different winners."""
     if schedule.only_winner is not None:
         return [(start_us, end_us, activation_us, schedule.only_winner)]
+    if not schedule.weeks_repeat or end_us - start_us > WEEK_US:
+        return walk_days(schedule, zone, activation_us, start_us, end_us)
+    offset_us, until_us = zone.offset_at(start_us)
+    if end_us > until_us:
+        return walk_days(schedule, zone, activation_us, start_us, end_us)
+    ends, winners = schedule.weeks or schedule.make_weeks()
+    at_us = (start_us + offset_us) % WEEK_US
+    index = bisect_right(ends, at_us)
+    shift_us = start_us - at_us  # from a place in the table to the instant
+    border_us = ends[index] + shift_us
+    if end_us <= border_us:
+        return [(start_us, end_us, activation_us, winners[index])]
+    pieces: list[Piece] = []
+    while border_us < end_us:
+        pieces.append((start_us, border_us, activation_us, winners[index]))
+        start_us = border_us
+        index += 1
+        border_us = ends[index] + shift_us
+    pieces.append((start_us, end_us, activation_us, winners[index]))
+    return pieces
+
+
+def walk_days(schedule: Schedule, zone: Zone, activation_us: int, start_us: int, end_us: int) -> list[Piece]:
+    """The same for any stretch of time, whatever happens in it."""
     pieces: list[Piece] = []
     piece_start_us = now_us = start_us
     current: Winner = None

@@ -15,6 +15,7 @@ from typing import Final
 from rater.model import Account, spendable_micros
 from rater.rating.snapshot import CompiledTariff
 from rater.rating.spans import (
+    BucketUse,
     Route,
     charge_micros,
     check_length,
@@ -40,24 +41,32 @@ def max_session_us(
     spendable = None if account is None else spendable_micros(account)
     if account is None or spendable is None:
         return amount_us
-    check_length(tariff, amount_us)
-    uses = consume_buckets(tariff, route.destination, account, amount_us)
-    covered_us = sum(use.quantity_us for use in uses)
+    if amount_us > tariff.max_call_us:
+        check_length(tariff, amount_us)
+    uses: list[BucketUse] | None = None
+    covered_us = 0
+    if account.buckets:
+        uses = consume_buckets(tariff, route.destination, account, amount_us)
+        covered_us = sum([use.quantity_us for use in uses])
     if spendable == 0 or covered_us == amount_us:
         return covered_us
-    spendable -= sum(use.cost_micros for use in uses)
+    if uses:
+        spendable -= sum([use.cost_micros for use in uses])
 
     plan = find_active_rate(tariff, route, now_us).plan
     discount_micros = find_discount(tariff, account)
     pieces = price_pieces(plan, now_us + covered_us, now_us + amount_us)
-    starts_us = [start_us for start_us, _, _, _ in pieces]
-    first = pieces[0][3]
     # The connect fee is due when an interval, not a bucket, prices the first span.
-    costs_before = [0 if uses or first is None else first.connect_fee_micros]
-    for start_us, until_us, _, interval in pieces[:-1]:
-        charge = charge_micros(interval, until_us - start_us, discount_micros)
-        costs_before.append(costs_before[-1] + charge)
-    for step in range(STEPS, 0, -1):
+    first = None if uses else pieces[0][3]
+    cost_micros = 0 if first is None else first.connect_fee_micros
+    costs_before: list[int] = []
+    for start_us, until_us, _, interval in pieces:
+        costs_before.append(cost_micros)
+        cost_micros += charge_micros(interval, until_us - start_us, discount_micros)
+    if cost_micros <= spendable:
+        return amount_us
+    starts_us = [start_us for start_us, _, _, _ in pieces]
+    for step in range(STEPS - 1, 0, -1):
         candidate_us = amount_us * step // STEPS
         if candidate_us <= covered_us:
             return candidate_us

@@ -155,16 +155,24 @@ def consume_buckets(
     """
     if not account.buckets:
         return []
-    precisions = dict(tariff.matching_destinations(destination))
-    matching = sorted(
-        (bucket for bucket in account.buckets if bucket.destination in precisions),
-        key=lambda bucket: (
-            -bucket.priority,
-            -precisions[bucket.destination],
-            bucket.price_nanos,
-            bucket.destination,
-        ),
-    )
+    matches = tariff.matching_destinations(destination)
+    if not matches:
+        return []
+    precisions = dict(matches)
+    matching = [
+        bucket for bucket in account.buckets if bucket.seconds_us > 0 and bucket.destination in precisions
+    ]
+    if not matching:
+        return []
+    if len(matching) > 1:
+        matching.sort(
+            key=lambda bucket: (
+                -bucket.priority,
+                -precisions[bucket.destination],
+                bucket.price_nanos,
+                bucket.destination,
+            ),
+        )
     left_micros = spendable_micros(account)
     uses: list[BucketUse] = []
     for bucket in matching:
@@ -191,6 +199,8 @@ def charge_micros(interval: Winner, duration_us: int, discount_micros: int) -> i
         return 0
     if interval.increment_us:
         duration_us += -duration_us % interval.increment_us
+    if not discount_micros:
+        return (duration_us * interval.twice_micros + interval.per_us) // interval.twice_per_us
     return price_of(duration_us, interval.price_nanos, interval.unit_us, discount_micros)
 
 
@@ -202,9 +212,15 @@ def price_pieces(plan: RatePlan, start_us: int, end_us: int) -> list[Piece]:
     piece but the last lasts as long as it is charged for. Source: docs/rating.md, "Increments".
     """
     activations_us = plan.activations_us
+    activation_us = activations_us[-1]
+    if activation_us <= start_us:  # nearly all calls: no period begins in them
+        schedule = plan.schedules[-1]
+        found = walk(schedule, plan.zone, activation_us, start_us, end_us)
+        if len(found) == 1 or not schedule.has_increments:
+            return found
+    index = bisect_right(activations_us, start_us) - 1
     pieces: list[Piece] = []
     taken_us = start_us  # all before this is priced
-    index = bisect_right(activations_us, start_us) - 1
     while taken_us < end_us:
         schedule = plan.schedules[index]
         activation_us = activations_us[index]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InvalidParams, ParseError, RatelError
@@ -32,7 +32,67 @@ def parse(fields: dict[str, Any], method: Any = COST) -> Descriptor:
 
 def test_a_full_descriptor_in_documented_spelling() -> None:
     got = parse(CALL | {"TOR": 3, "RequestId": "r1", "Amount": 12.5})
-    assert got == Descriptor(3, "vdf", "rif", "0256", START_US, START_US + 3_600_000_000, 12_500_000, "r1")
+    end_us = START_US + 3_600_000_000
+    texts = CALL["TimeStart"], CALL["TimeEnd"]
+    assert got == Descriptor(3, "vdf", "rif", "0256", START_US, end_us, 12_500_000, "r1", *texts)
+
+
+@pytest.mark.parametrize(
+    ("start", "kept"),
+    [
+        ("2012-02-02T17:30:00Z", "2012-02-02T17:30:00Z"),
+        ("2012-02-02T17:30:00.5Z", "2012-02-02T17:30:00.5Z"),
+        ("2012-02-02T17:30:00.50Z", ""),
+        ("2012-02-02T17:30:00.5000001Z", ""),
+        ("2012-02-02t17:30:00z", ""),
+        ("2012-02-02 17:30:00Z", ""),
+        ("2012-02-02T19:30:00+02:00", ""),
+        ("2012-02-02T17:30:00-00:00", ""),
+    ],
+)
+def test_a_time_is_kept_as_text_where_it_would_be_written_so(start: str, kept: str) -> None:
+    got = parse(CALL | {"TimeStart": start})
+    assert got.start_us // 1_000_000 == START_US // 1_000_000
+    assert (got.start_text, got.end_text) == (kept, CALL["TimeEnd"])
+
+
+_TEXTS = st.sampled_from(("", "vdf", "0256", 'a"b', "a\\b", "x" * 250, "x" * 257, "Zürich"))
+_VALUES = {
+    "TOR": st.sampled_from((0, 3, -1, 2**31, 1.5, "1")),
+    "CstmId": st.just("vdf") | _TEXTS,
+    "Subject": st.just("rif") | _TEXTS,
+    "DestinationPrefix": st.just("0256") | _TEXTS,
+    "TimeStart": st.sampled_from((CALL["TimeStart"], "", "2012-02-02T17:30:60Z", "2012-02-02T17:30:00.5Z")),
+    "TimeEnd": st.sampled_from((CALL["TimeEnd"], CALL["TimeStart"], "2012-02-30T17:30:00Z", "now")),
+    "Amount": st.sampled_from((0, 1, -15, 12.5, 10**10, True, [], [1], {}, {"a": 1}, "1")),
+    "RequestId": st.just("r1") | _TEXTS,
+}
+
+
+@given(st.data(), st.sampled_from(METHODS))
+@settings(max_examples=1000)
+def test_the_reader_of_plain_requests_gives_what_the_general_one_gives(
+    data: st.DataObject, method: Any
+) -> None:
+    needed = ["CstmId", "Subject"]
+    needed += ["DestinationPrefix"] * method.needs_destination
+    needed += ["TimeStart", "TimeEnd"] * method.needs_times + ["Amount"] * method.needs_amount
+    names = needed + data.draw(st.lists(st.sampled_from(FIELDS), max_size=2))
+    if data.draw(st.integers(0, 9)) == 0:
+        names.remove(data.draw(st.sampled_from(names)))
+    members = [
+        (name, json.dumps(data.draw(st.none() | _VALUES[name] if names.count(name) > 1 else _VALUES[name])))
+        for name in data.draw(st.permutations(names))
+    ]
+    # Names in lower case are for the general reader alone.
+    outcomes: list[Descriptor | tuple[type[RatelError], str]] = []
+    for plain in (True, False):
+        text = ",".join(f'"{name if plain else name.lower()}":{value}' for name, value in members)
+        try:
+            outcomes.append(parse_descriptor(f"{{{text}}}".encode(), method))
+        except RatelError as error:
+            outcomes.append((type(error), error.message))
+    assert outcomes[0] == outcomes[1]
 
 
 @given(st.data())

@@ -22,6 +22,7 @@ EXACT = (
     "rater/journal/chain.py",
     "rater/journal/lines.py",
     "rater/model.py",
+    "rater/rating/quote.py",
     "rater/rating/spans.py",
     "rater/rating/schedule.py",
     "rater/rating/session_time.py",
