@@ -14,6 +14,8 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS ?= 3
+# Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
 .PHONY: run test check bench chaos chaos-defects simulate fuzz setup lock clean
@@ -28,7 +30,15 @@ check: $(READY)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@# Exit code 5 is "no tests collected", which PYTEST_ARGS may mean for one of the two, not for both.
+	@tests() { \
+		$(BIN)/python -m pytest "$$@" $(PYTEST_ARGS); code=$$?; \
+		case $$code in 0) ran=1;; 2) exit 2;; 5) ;; *) worst=$$code;; esac; \
+	}; \
+	ran=0 worst=; \
+	tests -m 'not alone' -n $(WORKERS) --dist loadfile --no-loadscope-reorder; \
+	tests -m alone; \
+	exit $${worst:-$$((5 - 5 * ran))}
 
 bench: $(READY)
 	@mkdir -p var

@@ -17,7 +17,7 @@ import msgspec
 
 from tests.chaos.cluster import nice
 from tests.chaos.report import faults_table, seeds_table
-from tests.chaos.run import SeedResult, Settings, run_seed
+from tests.chaos.run import SeedResult, Settings, left_out, run_seed
 
 
 def main() -> int:
@@ -55,6 +55,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted")
     print(f"\n{faults_table(results)}\n\n{seeds_table(results)}")
+    if missing := left_out():
+        print(f"\nleft out, as libfaketime is not installed: {', '.join(missing)}")
     return int(not all(result.clean for result in results))
 
 

@@ -1,7 +1,8 @@
 """The cluster of one seed: store, two balancers, three raters, with bad networks in between.
 
 All raters reach a single store through one proxy; the first rater reaches the balancers through one each.
-With sentinels there is a group of stores in place of the single one, and no proxy before it.
+With sentinels there is a group of stores in place of the single one, and no proxy before it. With `clocks`
+the single store's wall clock and that of the last rater can be moved.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Final
 from common.embedded_store import Fsync, socket_path
 from common.errors import StoreUnavailable
 from common.store import StoreConnection
+from tests.chaos.books import now_us
+from tests.chaos.timeline import Timeline
 from tests.chaos.workload import TARIFF, TENANT, budgets
+from tests.faults.clock import Clock
 from tests.faults.nodes import RATEL, ROOT, Node, Site, wait_until
 from tests.faults.proxy import Proxy
 from tests.store_group import StoreGroup
@@ -28,6 +32,8 @@ REPLICAS: Final = 2
 """One of them has to confirm each change, so that after a failover there still is one that can."""
 JOURNAL: Final = ("--journal-lines", "10000000")
 """Nothing is trimmed: the journal is the evidence."""
+STORE_CLOCK_S: Final = 1.0
+"""Nearer to a place than to any other that it is moved to, on a machine that is busy."""
 REPLICATED: Final = ("--durability", "replicated", "--replicas", "1")
 
 
@@ -41,9 +47,14 @@ def can_replicate() -> bool:
 class Cluster(Site):
     """A `Site` that is up. A context manager; everything ends with it."""
 
-    def __init__(self, folder: Path, *, fsync: Fsync = "no", sentinels: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, fsync: Fsync = "no", sentinels: bool = False, clocks: bool = False
+    ) -> None:
         folder.mkdir(parents=True)
         self.group = StoreGroup(folder / "group", REPLICAS).__enter__() if sentinels else None
+        self.timeline = Timeline()
+        self.rater_clock = Clock(folder / "rater-clock") if clocks else None
+        self._store_clock = Clock(folder / "store-clock") if clocks else None
         options = (*JOURNAL, *(REPLICATED if sentinels else ()))
         super().__init__(
             folder,
@@ -51,6 +62,7 @@ class Cluster(Site):
             balancers=BALANCERS,
             fsync=fsync,
             store_url=self.group.url if self.group else None,
+            store_environment=self._store_clock.environment if self._store_clock else {},
         )
         self.store_proxy: Proxy | None = None
         self.routers = [Proxy(balancer.router) for balancer in self.balancers]
@@ -63,7 +75,10 @@ class Cluster(Site):
         self._options, self._url = options, url
         for number in range(RATERS):
             routers = [proxy.address for proxy in self.routers] if number == 0 else ()
-            self.raters.append(self.rater(f"rater-{number}", *options, routers=routers, store_url=url))
+            last = number == RATERS - 1
+            environment = self.rater_clock.environment if self.rater_clock and last else {}
+            name = f"rater-{number}"
+            self.raters.append(self.rater(name, *options, routers=routers, store_url=url, **environment))
 
     def extra_rater(self) -> Node:
         """One more, not started. It passes by all points."""
@@ -90,6 +105,15 @@ class Cluster(Site):
         """To the store itself, or to the primary of the moment."""
         url = self.group.primary().url if self.group else self.store_url
         return StoreConnection(url, timeout_ms=30_000)
+
+    def move_store_clock(self, ahead_s: int) -> None:
+        """Set it so far ahead, and write down when that was."""
+        assert self._store_clock is not None
+        before_us = now_us()
+        with self.connect() as store:
+            self._store_clock.move_to(ahead_s)
+            wait_until(lambda: abs(_ahead_s(store) - ahead_s) < STORE_CLOCK_S, "the store's clock has moved")
+        self.timeline.moved(before_us, now_us(), ahead_s * 1_000_000)
 
     def readiness(self) -> int:
         return min(balancer.readiness() for balancer in self.balancers)
@@ -130,6 +154,11 @@ class Cluster(Site):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ahead_s(store: StoreConnection) -> float:
+    [[seconds, micros]] = store.execute([("TIME",)])
+    return int(seconds) + int(micros) / 1e6 - time.time()
 
 
 def nice() -> None:

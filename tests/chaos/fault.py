@@ -33,6 +33,10 @@ class Fault(NamedTuple):
     """Possible with a single store,"""
     group: bool = True
     """and with a group of them."""
+    clock: bool = False
+    """It moves a clock, which takes libfaketime."""
+    alone: bool = False
+    """Never at the same time as another: together they could do what is a limit said out loud."""
 
 
 def nothing() -> None:

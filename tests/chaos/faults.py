@@ -11,6 +11,7 @@ from random import Random
 from typing import Final
 
 from common.errors import RatelError
+from tests.chaos.clock_faults import CLOCK_FAULTS
 from tests.chaos.fault import Fault, Scene, Undo, nothing, stopped
 from tests.chaos.store_faults import STORE_FAULTS
 from tests.chaos.workload import DIALLED, TENANT
@@ -217,4 +218,5 @@ FAULTS: Final = (
     Fault("request kills raters", "rater", _poison, (0.0, 0.5)),
     Fault("tariff reloaded", "store", _tariff_reloaded, (0.0, 0.2)),
     *STORE_FAULTS,
+    *CLOCK_FAULTS,
 )

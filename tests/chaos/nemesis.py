@@ -51,8 +51,9 @@ def plan(seed: int, faults: Sequence[Fault], *, overlapping: bool) -> Iterator[S
         random.shuffle(deck)
         while deck:
             chosen = [deck.pop()]
-            if overlapping and random.random() < 0.5:
-                other = next((fault for fault in deck if fault.part != chosen[0].part), None)
+            if overlapping and random.random() < 0.5 and not chosen[0].alone:
+                fits = (fault for fault in deck if fault.part != chosen[0].part and not fault.alone)
+                other = next(fits, None)
                 if other is not None:
                     deck.remove(other)
                     chosen.append(other)

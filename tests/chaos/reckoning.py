@@ -22,6 +22,7 @@ from common.errors import KeyReused
 from common.store import StoreConnection
 from rater.keys import account_keys
 from tests.chaos.books import Entry
+from tests.chaos.timeline import Timeline
 from tests.chaos.wires import number
 from tests.chaos.workload import (
     BONUS_CREDIT,
@@ -67,6 +68,7 @@ class Reckoning:
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    clock: Timeline = field(default_factory=Timeline)
 
     @property
     def clean(self) -> bool:
@@ -79,8 +81,9 @@ class Reckoning:
         return [*self.lost[:each], *self.doubled[:each], *self.wrong[:each]]
 
 
-def reckon(entries: dict[str, Entry], store: StoreConnection) -> Reckoning:
-    found = Reckoning()
+def reckon(entries: dict[str, Entry], store: StoreConnection, clock: Timeline | None = None) -> Reckoning:
+    """`clock` says where the store's stood, if it was moved."""
+    found = Reckoning(clock=clock or Timeline())
     by_subject: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries.values():
         by_subject[entry.subject].append(entry)
@@ -187,7 +190,7 @@ class _Subject:
             told = entry.told[0]
             if Decimal(told.text) * MICROS != result:
                 self._wrong(f"{entry.id} was told {told.text}, done it gives {number(result)}")
-            if at_us > told.at_us + CLOCK_US:
+            if at_us > self._found.clock.latest(told.at_us + CLOCK_US):
                 self._wrong(f"{entry.id} was written {at_us - told.at_us} µs after it was acknowledged")
         self._check_time(entry, at_us)
         return after
@@ -201,7 +204,8 @@ class _Subject:
             lost = open_.why == "connection_lost"
             attempts.append((open_.sent_us, open_.sent_us + LOST_ATTEMPT_US if lost else open_.at_us))
         if not (entry.told or entry.opens) or any(
-            sent_us - CLOCK_US <= at_us <= ended_us + LATE_US for sent_us, ended_us in attempts
+            self._found.clock.possible(at_us, sent_us - CLOCK_US, ended_us + LATE_US)
+            for sent_us, ended_us in attempts
         ):
             return
         times = [(sent_us - at_us, ended_us - at_us) for sent_us, ended_us in attempts]

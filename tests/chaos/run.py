@@ -21,6 +21,7 @@ from tests.chaos.fault import Fault, Scene
 from tests.chaos.faults import FAULTS
 from tests.chaos.nemesis import Struck, plan, strike
 from tests.chaos.reckoning import Reckoning, reckon
+from tests.faults.clock import LIBRARIES
 from tests.faults.nodes import RATEL, ROOT, Node, wait_until
 
 CLIENTS: Final = 2
@@ -119,11 +120,18 @@ def kind_of(seed: int, settings: Settings) -> str:
     return "always" if seed % 2 else "no"
 
 
+def left_out() -> list[str]:
+    """Names of the faults that are not possible on this machine."""
+    return [fault.name for fault in FAULTS if fault.clock and not LIBRARIES]
+
+
 def faults_for(kind: str, names: Sequence[str]) -> list[Fault]:
     unknown = set(names) - {fault.name for fault in FAULTS}
     assert not unknown, f"there are no faults {sorted(unknown)}"
     possible = [fault for fault in FAULTS if (fault.group if kind == "replicated" else fault.single)]
     chosen = [fault for fault in possible if not names or fault.name in names]
+    chosen = [fault for fault in chosen if fault.name not in left_out()]
+    assert chosen, f"none of the faults {names} is possible here"
     # What only a group can suffer comes more often, as there are fewer groups than single stores.
     return chosen + [fault for fault in chosen if not fault.single] * 2
 
@@ -136,15 +144,17 @@ def run_seed(seed: int, folder: Path, settings: Settings) -> SeedResult:
     struck: list[Struck] = []
     try:
         fsync: Fsync = "always" if kind == "always" else "no"
-        with Cluster(folder, fsync=fsync, sentinels=kind == "replicated") as cluster:
+        faults = faults_for(kind, settings.faults)
+        clocks = any(fault.clock for fault in faults)
+        with Cluster(folder, fsync=fsync, sentinels=kind == "replicated", clocks=clocks) as cluster:
             cluster.start({})
             try:
-                _work(seed, cluster, settings, kind, struck)
+                _work(seed, cluster, settings, faults, struck)
             except Exception as error:  # what was done up to here is reckoned all the same
                 _stuck(result, error)
             entries = read([cluster.folder / f"book-{number}" for number in range(CLIENTS)])
             with cluster.connect() as store:
-                _enter(result, reckon(entries, store))
+                _enter(result, reckon(entries, store, cluster.timeline))
             _audit(cluster, result)
         told_us = sorted(told.at_us for entry in entries.values() for told in entry.told[:1])
         result.gaps = [gap for step in struck for gap in _gaps(step, told_us)]
@@ -161,7 +171,9 @@ def _stuck(result: SeedResult, error: Exception) -> None:
     result.problems.append(f"{type(error).__name__}: {error}")
 
 
-def _work(seed: int, cluster: Cluster, settings: Settings, kind: str, struck: list[Struck]) -> None:
+def _work(
+    seed: int, cluster: Cluster, settings: Settings, faults: Sequence[Fault], struck: list[Struck]
+) -> None:
     """The clients' work and the nemesis' faults, with the books as what is left of them."""
     orders = [
         Orders(
@@ -184,7 +196,6 @@ def _work(seed: int, cluster: Cluster, settings: Settings, kind: str, struck: li
             return sum(client.state[0] for client in clients)
 
         wait_until(lambda: acknowledged() > 0, "the first acknowledgement")
-        faults = faults_for(kind, settings.faults)
         scene = Scene(cluster, list(clients))
         for step in plan(seed, faults, overlapping=seed % 3 == 0):
             if acknowledged() >= settings.debits and len(struck) >= settings.steps:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Final
 
+from common.errors import StoreUnavailable
 from common.store import Command, StoreConnection
 from tests.chaos.fault import Fault, Scene, Undo, nothing, stopped
-from tests.faults.nodes import Node
+from tests.faults.nodes import Node, StoreNode, wait_until
+
+LEFT_BYTES: Final = 20_000
+"""At most, on a disk that is about to be full: some dozens of changes."""
 
 
 def _store(scene: Scene, random: Random) -> Node:
@@ -51,6 +57,42 @@ def _store_told(begin: list[Command], end: list[Command]) -> Callable[[Scene, Ra
         return lambda: tell(scene, end)
 
     return work
+
+
+def _disk_full(scene: Scene, random: Random) -> Undo:
+    """A limit of file sizes stands for the disk: a write fails in the same way, after a part of it.
+
+    Where every write is forced to the disk the store ends before it answers, and is started again when there
+    is space. Otherwise it goes on, refuses further changes, and writes the rest when there is space; what it
+    answered as the disk ran full is until then in its memory alone. A kill would lose that, which is a limit
+    said out loud. So the fault is over only when all is written, and as a fault of the store it never comes
+    together with one that kills it.
+    """
+    store = scene.cluster.store
+    assert store is not None
+    growing = max(store.data_dir.glob("appendonlydir/*.incr.aof"), key=lambda path: path.stat().st_mtime_ns)
+    _, hard = resource.prlimit(store.pid, resource.RLIMIT_FSIZE)
+    full = growing.stat().st_size + random.randint(1, LEFT_BYTES)
+    resource.prlimit(store.pid, resource.RLIMIT_FSIZE, (full, hard))
+
+    def undo() -> None:
+        with suppress(ProcessLookupError):
+            resource.prlimit(store.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        wait_until(lambda: not store.alive or _has_written(store), "the store has written everything")
+        if not store.alive:
+            store.start()
+            store.wait_ready()
+
+    return undo
+
+
+def _has_written(store: StoreNode) -> bool:
+    try:
+        with store.connect(timeout_ms=1_000) as connection:
+            [text] = connection.execute([("INFO", "persistence")])
+    except StoreUnavailable:
+        return False
+    return b"aof_last_write_status:ok" in text
 
 
 def _scripts_flushed(scene: Scene, random: Random) -> Undo:
@@ -125,6 +167,7 @@ STORE_FAULTS: Final = (
         (0.2, 1.5),
         group=False,
     ),
+    Fault("disk full", "store", _disk_full, (0.3, 2.0), group=False),
     Fault(
         "store read-only",
         "store",

@@ -1,8 +1,4 @@
-"""Wall clocks that jump, under load: the store's decides when a request is too late, the raters' nothing.
-
-The jumps are libfaketime's, which reads how far off the clock is from a file at each look at it. Only
-wall clocks are moved: a monotonic clock has no jumps.
-"""
+"""Wall clocks that jump, under load: the store's decides when a request is too late, the raters' nothing."""
 
 from __future__ import annotations
 
@@ -12,35 +8,16 @@ from pathlib import Path
 import pytest
 
 from common.store import StoreConnection
+from tests.faults.clock import LIBRARIES, Clock
 from tests.faults.load import Load
 from tests.faults.nodes import Site, wait_until
 
-LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 pytestmark = pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed (package faketime)")
 
 ACCOUNTS = {"one": 1_000_000, "two": 1_000_000, "three": 1_000_000}
 PROMISE_S = 4.0
 POSITIONS_S = [at for jump_s in (3, 3_600, 86_400) for at in (jump_s, 0, -jump_s, 0)]
 """How far ahead the clock is, one after the other."""
-
-
-class Clock:
-    """The clock of processes that have this environment."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.environment = {
-            "LD_PRELOAD": str(LIBRARIES[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_NO_CACHE": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
-        self.move_to(0)
-
-    def move_to(self, ahead_s: int) -> None:
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{ahead_s:+d}")
-        new.replace(self._file)
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from loadtests.overload import SETTLE_S, WORKLOADS, Row, offer, peak, start
 from tests.integration.balancer_process import BalancerProcess
 from tests.integration.fake_rater import FakeRater
 
+pytestmark = pytest.mark.alone
+
 PACE_PER_S = 100
 DEADLINE_MS = 3000
 MAX_WAIT_MS = 600

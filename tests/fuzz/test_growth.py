@@ -19,6 +19,8 @@ from common.wire import WireError, decode
 from rater.descriptor import parse_descriptor
 from tests.unit.tariff_sample import RATES, read
 
+pytestmark = pytest.mark.alone
+
 LENGTH_BYTES = 4000
 TIMES = 8
 LEAST_RATIO_OF_A_SQUARE = 28

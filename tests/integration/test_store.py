@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,15 @@ def own_server(tmp_path: Path) -> Iterator[EmbeddedStore]:
     server = EmbeddedStore(tmp_path / "data")
     with server:
         yield server
+
+
+@pytest.fixture
+def own_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder for a test and its processes; its path is short however long `tmp_path` is."""
+    with tempfile.TemporaryDirectory(prefix="ratel-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 # --- the connection -------------------------------------------------------------------------------
@@ -94,11 +104,11 @@ def test_a_connection_closed_by_the_server_loses_one_batch(store: StoreConnectio
     assert store.execute([("PING",)]) == [b"PONG"]
 
 
-def test_a_store_that_does_not_answer_is_given_up(tmp_path: Path, store_server: EmbeddedStore) -> None:
+def test_a_store_that_does_not_answer_is_given_up(own_tmp: Path, store_server: EmbeddedStore) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "s"))
+        listener.bind(str(own_tmp / "s"))
         listener.listen()
-        silent = StoreConnection(f"unix://{tmp_path}/s", timeout_ms=50)
+        silent = StoreConnection(f"unix://{own_tmp}/s", timeout_ms=50)
         with pytest.raises(StoreUnavailable, match="no answer in time"):
             silent.execute([("PING",)])
     with StoreConnection(store_server.url, timeout_ms=200) as stuck:
@@ -262,14 +272,7 @@ def test_it_is_private_persistent_and_never_evicts(own_server: EmbeddedStore) ->
     assert dict(replies) == wanted
 
 
-@pytest.fixture
-def own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A temporary folder for the processes that a test starts."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-
-
-def test_a_folder_whose_path_is_too_long_for_a_socket_works(own_tmp: None, tmp_path: Path) -> None:
+def test_a_folder_whose_path_is_too_long_for_a_socket_works(own_tmp: Path, tmp_path: Path) -> None:
     folder = tmp_path / ("long " * 30) / 'odd "quoted" \' é'
     assert socket_path(folder) is None
     server = EmbeddedStore(folder)
@@ -288,7 +291,7 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_works(own_tmp: None, tmp_p
 
 
 @pytest.fixture
-def long_store(own_tmp: None, tmp_path: Path) -> Iterator[EmbeddedStore]:
+def long_store(own_tmp: Path, tmp_path: Path) -> Iterator[EmbeddedStore]:
     """A store whose folder's path is too long for a socket, after a kill in its first run."""
     server = EmbeddedStore(tmp_path / ("long " * 30))
     with server:
