@@ -50,6 +50,15 @@ STOP_TIMEOUT_S: Final = 30.0
 LOCK_TIMEOUT_S: Final = 10.0
 """How long a new server waits for one that is about to end, before it says that one runs."""
 
+_NODE_BYTES: Final = 1_024
+"""Of a journal's piece: what an account with a few lines takes at least, and what is moved to add one. With
+the server's own 4,096 an account takes 3 KB more, and a debit a tenth more of the server's time."""
+
+_TUNABLES: Final = "GLIBC_TUNABLES"
+_MALLOC: Final = "glibc.malloc.tcache_count=16384"
+"""A server that was linked to the C library's malloc spends a sixth less of its time on debits when more than
+7 freed pieces of memory of a size are kept at hand. To another malloc this says nothing."""
+
 _POLL_S: Final = 0.01
 _LOG_TAIL_BYTES: Final = 2_000
 
@@ -319,10 +328,12 @@ def _become_server(folder: Path, appendfsync: str, run: str) -> NoReturn:
         "appendfsync": appendfsync,
         "save": "",  # the append-only file is the persistence; snapshots beside it would only cost
         "maxmemory-policy": "noeviction",  # an account is never thrown away to make room
+        "stream-node-max-bytes": str(_NODE_BYTES),
         "daemonize": "no",
     }
     server = find_server()
-    os.execv(server, [server, *(word for name, value in options.items() for word in (f"--{name}", value))])
+    words = [server, *(word for name, value in options.items() for word in (f"--{name}", value))]
+    os.execve(server, words, {_TUNABLES: _MALLOC, **os.environ})
 
 
 def _main(arguments: list[str]) -> NoReturn:

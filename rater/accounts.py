@@ -1,33 +1,36 @@
 """Accounts: the commands that read and change them, and what the store's replies mean.
 
-A mutation is one script (`rater.scripts`) under one token. Its reply is a word and figures:
-`OK <result>`, a refusal with the figures that its message needs, `Plan <id>`, `Expired`,
-`UnknownSubject` or `KeyReused`; an asterisk in front marks a replay. `OK` and refusals are stored
-under the token, together with a fingerprint of the request (method, amount, destination), for its
-time to live after its last use: a replay begins it anew. The others decided nothing and are not stored.
+A mutation is done under one token; a script (`rater.scripts`) does a list of them, of one method, and
+replies with a list. What it says of each is a word and figures: `OK <result>`, a refusal with the figures
+that its message needs, `Plan <id>`, `Expired`, `UnknownSubject` or `KeyReused`; an asterisk in front marks a
+replay. `OK` and refusals are stored under the token, together with a fingerprint of the request (method,
+amount, destination), for its time to live after its last use: a replay begins it anew. The others decided
+nothing and are not stored. A damaged key is an error in the place of the requests that name it. A script
+that fails as a whole may have done some of its list, each with its token: sent again by itself, each is
+told what became of it.
 
 Every mutation that was carried out, and every opening, is a line in the account's journal, a stream
 whose entry ids are the times. A line's fields:
 
 | field | holds |
 | --- | --- |
-| `seq` | 1, 2, 3 … without gaps |
-| `op` | the method's name; `Open` for a new account, `Load` for one that was replaced |
-| `amount` | as requested, micros; 0 where the method has none |
-| `token` | the token |
-| `credit`, `sms`, `traffic`, `volume_discount`, `received` | the balances after it |
-| `buckets` | all buckets after it, where they may have changed |
+| `did` | operation, amount and token, with a space between them |
+| `after` | the sequence number and the balances after it: bytes 8 to 55 of the account |
+| `buckets` | all buckets after it, where they may have changed, as in the account |
 | `cost` | DebitSeconds: what it took from the credit |
 | `bonus` | AddRecievedCallSeconds over the threshold: times, off the counter, credit, SMS, traffic |
 
-`buckets` are the texts of the hash's bucket fields as netstrings, `<bytes>:<text>,` one after the
-other, because a destination id may hold any character.
+The operation is the method's name, or `Open` for a new account and `Load` for one that was replaced; the
+amount is as requested, in micros, 0 where the method has none. Sequence numbers are 1, 2, 3 … without gaps.
+The layout of an account is in `rater.account_value`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import lru_cache
+from struct import Struct
 from typing import Final, NamedTuple
 
 import msgspec
@@ -49,14 +52,31 @@ from common.errors import (
     TooManyBuckets,
     UnknownSubject,
 )
-from common.money import LIMIT, format_micros
+from common.money import format_micros
 from common.store import Command, Reply
+from rater.account_value import (
+    NotAnAccount,
+    pack_account,
+    pack_buckets,
+    pack_terms,
+    unpack_account,
+    unpack_buckets,
+)
 from rater.keys import AccountKeys, encode_part, utf8
 from rater.model import MAX_BUCKETS, Account, Bucket, Plan
 from rater.scripts import SCRIPTS
 
 JOURNAL_LINES: Final = 10_000
 """About how many lines an account's journal keeps: some 500 KB, years of a busy subscriber."""
+
+MAX_SCRIPT_REQUESTS: Final = 64
+"""Mutations in one run of a script, during which the store serves nobody else: below a millisecond. More
+would save nothing: what all of them share is by then a hundredth of the cost of each."""
+
+_KEPT_FIGURES: Final = 4_096
+"""Sets of matching destinations that are kept packed: a tariff has few, and many numbers have the same."""
+
+_MATCH: Final = Struct("<II")
 
 _SCRIPT_OF: Final[dict[str, str]] = {
     "DebitBalance": "debit_balance",
@@ -68,7 +88,6 @@ _SCRIPT_OF: Final[dict[str, str]] = {
     "ResetUserBudget": "reset_user_budget",
 }
 _SHA_OF: Final = {method: SCRIPTS[name].sha for method, name in _SCRIPT_OF.items()}
-_BUCKET_FIELDS: Final = tuple(b"bucket:%d" % index for index in range(MAX_BUCKETS))
 _BALANCES: Final = {
     "credit": "credit",
     "sms": "SMS budget",
@@ -130,98 +149,102 @@ class Opening(Enum):
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_command(keys: AccountKeys) -> Command:
-    return (b"HGETALL", keys.account)
+def read_command(accounts: Sequence[AccountKeys]) -> Command:
+    """The MGET for some accounts; each value of its reply goes to `parse_account`."""
+    return (b"MGET", *[keys.account for keys in accounts])
 
 
-def parse_account(subject: str, reply: Reply) -> Account | None:
-    """The account from `read_command`'s reply, None when there is none. Raises what the store refused."""
-    if type(reply) is not list:
-        raise store_error(reply)
-    if not reply:
+def parse_account(subject: str, value: Reply) -> Account | None:
+    """An account from its value, None when there is none. Raises InternalError for what is no account.
+
+    MGET also has None for a key of another type: only what changes an account finds that one damaged.
+    """
+    if value is None:
         return None
-    pairs = iter(reply)
-    fields: dict[bytes, bytes] = dict(zip(pairs, pairs, strict=True))
-    floor = fields.get(b"min_credit")
-    buckets: list[Bucket] = []
-    for name in _BUCKET_FIELDS:
-        text = fields.get(name)
-        if text is None:
-            break
-        buckets.append(_bucket(text))
-    return Account(
-        subject,
-        int(fields[b"credit"]),
-        int(fields[b"sms"]),
-        int(fields[b"traffic"]),
-        int(fields[b"volume_discount"]),
-        int(fields[b"received"]),
-        int(fields[b"reset_day"]),
-        fields[b"plan"].decode(),
-        fields[b"type"] == b"postpaid",
-        None if floor is None else int(floor),
-        tuple(buckets),
-    )
-
-
-def _bucket(text: bytes) -> Bucket:
-    seconds, priority, price, destination = text.split(b" ", 3)
-    return Bucket(destination.decode(), int(seconds), int(priority), int(price))
+    if type(value) is not bytes:
+        raise store_error(value)
+    try:
+        return unpack_account(subject, value).account
+    except NotAnAccount as error:
+        raise InternalError(
+            detail=f"the store holds something else as the account of {subject!r}: {error}"
+        ) from None
 
 
 def parse_journal_buckets(text: bytes) -> tuple[Bucket, ...]:
     """The buckets of a journal line."""
-    buckets: list[Bucket] = []
-    while text:
-        size, _, text = text.partition(b":")
-        buckets.append(_bucket(text[: int(size)]))
-        text = text[int(size) + 1 :]
-    return tuple(buckets)
+    return unpack_buckets(text)
 
 
 # --- changing -------------------------------------------------------------------------------------
 
 
-def mutation_command(keys: AccountKeys, mutation: Mutation) -> Command:
-    """The EVALSHA for a mutation. Raises InvalidParams for text that is not Unicode."""
-    method = mutation.method
-    token = utf8(mutation.token, "RequestId")
-    amount = mutation.amount_micros
+def batch_command(method: str, batch: Sequence[tuple[AccountKeys, Mutation]]) -> Command:
+    """The EVALSHA for mutations of one method, 1 to MAX_SCRIPT_REQUESTS, in this order.
+
+    Its reply is a list with one for each, for `parse_mutation_reply`. Those of one account cost less
+    when they stand together. For a cluster all must be of one account. All have the first one's
+    `journal_lines`. Raises InvalidParams when a text in one of them is not Unicode.
+    """
+    if not 0 < len(batch) <= MAX_SCRIPT_REQUESTS:
+        raise ValueError(f"{len(batch)} requests for one script")
     figures = _FIGURES.get(method)
-    return (
-        b"EVALSHA",
-        _SHA_OF[method],
-        3,
-        keys.account,
-        keys.journal,
-        keys.token_prefix + token,
-        utf8(f"{method} {amount} {encode_part(mutation.destination)}", "DestinationPrefix"),
-        mutation.token_ttl_ms,
-        mutation.deadline_us,
-        mutation.journal_lines,
-        token,
-        amount,
-        *(figures(mutation) if figures else ()),
+    keys: list[bytes] = []
+    words: list[bytes | str | int] = []
+    try:
+        for (account, journal, token_prefix), mutation in batch:
+            destination, ttl_ms = mutation.destination, mutation.token_ttl_ms
+            if ttl_ms <= 0:  # the script would find out behind its first write
+                raise ValueError(f"a token can't live for {ttl_ms} ms")
+            keys += (account, journal, token_prefix + mutation.token.encode())
+            words += (
+                mutation.amount_micros,
+                destination if destination.isdigit() else encode_part(destination).encode(),
+                ttl_ms,
+                mutation.deadline_us,
+            )
+            if figures:
+                words += figures(mutation)
+    except UnicodeEncodeError:
+        for _, mutation in batch:
+            utf8(mutation.token, "RequestId")
+            utf8(mutation.destination, "DestinationPrefix")
+        raise
+    return (b"EVALSHA", _SHA_OF[method], len(keys), *keys, batch[0][1].journal_lines, *words)
+
+
+def mutation_command(keys: AccountKeys, mutation: Mutation) -> Command:
+    """`batch_command` for one mutation."""
+    return batch_command(mutation.method, ((keys, mutation),))
+
+
+@lru_cache(_KEPT_FIGURES)
+def _pack_matches(matches: tuple[tuple[str, int], ...]) -> bytes:
+    # By id, because the script takes their order for that of the ids.
+    return b"".join(
+        [
+            _MATCH.pack(len(name), length) + name
+            for name, length in sorted((m.encode(), n) for m, n in matches)
+        ]
     )
 
 
 def _matches(mutation: Mutation) -> Command:
-    # By id, because the script takes their order for that of the ids.
-    return tuple(word for match in sorted(mutation.matches) for word in match)
+    return (_pack_matches(mutation.matches),)
 
 
 def _received_figures(mutation: Mutation) -> Command:
     plan = mutation.plan or Plan(mutation.plan_id)
     bonus = plan.bonus
-    seconds_us, _, terms = bucket_text(bonus.bucket).partition(" ") if bonus.bucket else ("0", "", "")
+    bucket = bonus.bucket
     return (
         mutation.plan_id,
         plan.received_limit_us,
         bonus.credit_micros,
         bonus.sms_micros,
         bonus.traffic_micros,
-        seconds_us,
-        terms,
+        bucket.seconds_us if bucket else 0,
+        pack_terms(bucket) if bucket else b"",
         MAX_BUCKETS,
     )
 
@@ -229,8 +252,15 @@ def _received_figures(mutation: Mutation) -> Command:
 def _reset_figures(mutation: Mutation) -> Command:
     plan = mutation.plan if mutation.plan_id else None
     if plan is None:
-        return (mutation.plan_id, 0, 0, 0)
-    return (mutation.plan_id, 1, plan.sms_micros, plan.traffic_micros, *map(bucket_text, plan.buckets))
+        return (mutation.plan_id, 0, 0, 0, 0, b"")
+    return (
+        mutation.plan_id,
+        1,
+        plan.sms_micros,
+        plan.traffic_micros,
+        len(plan.buckets),
+        pack_buckets(plan.buckets),
+    )
 
 
 _FIGURES: Final[dict[str, Callable[[Mutation], Command]]] = {
@@ -238,7 +268,7 @@ _FIGURES: Final[dict[str, Callable[[Mutation], Command]]] = {
     "AddRecievedCallSeconds": _received_figures,
     "ResetUserBudget": _reset_figures,
 }
-"""What a method's script is given beyond the arguments that all have."""
+"""What a method's script is given for a request beyond the words that all have."""
 
 
 _UNDECIDED: Final = (b"Plan", b"Expired", b"UnknownSubject", b"KeyReused")
@@ -318,24 +348,6 @@ def open_command(
 
     Raises ValueError for figures out of range: the loader has refused them with their place before.
     """
-    balances = (
-        account.credit_micros,
-        account.sms_micros,
-        account.traffic_micros,
-        account.volume_discount_us,
-        account.received_us,
-    )
-    if any(abs(micros) > LIMIT for micros in (*balances, account.min_credit_micros or 0)):
-        raise ValueError(f"a balance of {account.subject!r} is out of range")
-    if len(account.buckets) > MAX_BUCKETS:
-        raise ValueError(f"{account.subject!r} has more than {MAX_BUCKETS} minute buckets")
-    buckets = [bucket_text(bucket).encode() for bucket in account.buckets]
-    fields: list[bytes | str | int] = ["reset_day", account.reset_day, "plan", account.plan]
-    fields += ["type", "postpaid" if account.postpaid else "prepaid"]
-    if account.min_credit_micros is not None:
-        fields += ["min_credit", account.min_credit_micros]
-    for name, text in zip(_BUCKET_FIELDS, buckets, strict=False):
-        fields += [name, text]
     return (
         b"EVALSHA",
         SCRIPTS["open_account"].sha,
@@ -345,9 +357,7 @@ def open_command(
         int(replace),
         journal_lines,
         token,
-        *balances,
-        b"".join(b"%d:%b," % (len(text), text) for text in buckets),
-        *fields,
+        pack_account(account),
     )
 
 
@@ -356,14 +366,6 @@ def parse_open_reply(reply: Reply) -> Opening:
     if type(reply) is not bytes:
         raise store_error(reply)
     return Opening(reply)
-
-
-def bucket_text(bucket: Bucket) -> str:
-    """A bucket as its field in the hash holds it. Raises ValueError for figures out of range."""
-    for what in (bucket.seconds_us, bucket.price_nanos):
-        if not 0 <= what <= LIMIT:
-            raise ValueError(f"a minute bucket of {bucket.destination!r} has a figure out of range: {what}")
-    return f"{bucket.seconds_us} {bucket.priority} {bucket.price_nanos} {bucket.destination}"
 
 
 # --- the store refuses ----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 | key | type | holds |
 | --- | --- | --- |
-| `ratel:{T:S}:account` | HASH | one account, see below |
+| `ratel:{T:S}:account` | STRING | one account, see `rater.account_value` |
 | `ratel:{T:S}:journal` | STREAM | its changes, oldest first, see `rater.accounts` |
 | `ratel:{T:S}:token:<token>` | STRING, expires after its last use | fingerprint and outcome of one mutation |
 | `ratel:{tariff}:epoch` | STRING | counter, raised by every switch of a tariff |
@@ -16,19 +16,6 @@ T and S are a tenant and a subject with `%`, `:`, `{`, `}` and control character
 (their UTF-8 bytes), everything else as it is: so no two pairs share a name, and the braces around
 `T:S` are the first ones in a key, which makes them the hash tag that keeps all keys of an account
 in one slot of a cluster. A token stands last and needs no encoding.
-
-An account's fields are texts of integers in micros unless said otherwise:
-
-| field | holds |
-| --- | --- |
-| `seq` | sequence number of the last journal line; every account has it, from 1 |
-| `credit`, `sms`, `traffic` | balances |
-| `volume_discount`, `received` | counters of seconds |
-| `reset_day` | day of the month, 0 is none |
-| `plan` | tariff plan id, any text, may be empty |
-| `type` | `prepaid` or `postpaid` |
-| `min_credit` | the floor; absent when there is none |
-| `bucket:<i>` | "<seconds> <priority> <price in nanos> <destination id>", i from 0 without gaps |
 """
 
 from __future__ import annotations

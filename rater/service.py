@@ -54,7 +54,6 @@ from rater.accounts import (
     parse_account,
     parse_mutation_reply,
     read_command,
-    store_error,
 )
 from rater.descriptor import Descriptor, parse_descriptor
 from rater.jobs import Job, Outcome, Undecided, failed
@@ -73,7 +72,7 @@ TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its
 deadline, and the script itself refuses what comes later, so any margin above clock errors will do."""
 
-READ: Final = b"HGETALL"
+READ: Final = b"MGET"
 """The command that reads an account: equal ones are sent once, and can be left and repeated."""
 
 MUTATION: Final = b"EVALSHA"
@@ -179,7 +178,8 @@ class Service:
         give_up_us = monotonic_us() + TIME_BUDGET_US
         further: list[tuple[int, Step]] = []
         expired: list[int] = []
-        for position, ((index, step), reply) in enumerate(zip(steps, replies, strict=True)):
+        for position, ((index, step), whole) in enumerate(zip(steps, replies, strict=True)):
+            reply = whole[0] if type(whole) is list else whole  # each command here is for one account
             if isinstance(reply, ResponseError) and str(reply).startswith(PASSING_ERRORS):
                 continue
             if position and step.command[0] == READ and monotonic_us() > give_up_us:
@@ -268,16 +268,15 @@ class Service:
             return self._begin_mutation(job, method, descriptor, keys)
         tariff = self._tariff(descriptor.tenant)
         if method.name == "GetCost":
-            return Step(read_command(keys), lambda reply: _get_cost(tariff, descriptor, reply))
-        return Step(read_command(keys), lambda reply: _get_max_session_time(tariff, descriptor, reply))
+            return Step(read_command([keys]), lambda reply: _get_cost(tariff, descriptor, reply))
+        return Step(read_command([keys]), lambda reply: _get_max_session_time(tariff, descriptor, reply))
 
     def _begin_mutation(
         self, job: Job, method: Method, descriptor: Descriptor, keys: AccountKeys
     ) -> Outcome | Step:
         if method.name in ("AddRecievedCallSeconds", "ResetUserBudget"):
-            plan_command: Command = (b"HGET", keys.account, b"plan")
             return Step(
-                plan_command,
+                read_command([keys]),
                 lambda reply: self._mutate(
                     job, method, descriptor, keys, plan_id=_plan_id(descriptor, reply)
                 ),
@@ -396,8 +395,7 @@ def _get_max_session_time(tariff: CompiledTariff, descriptor: Descriptor, reply:
 
 
 def _plan_id(descriptor: Descriptor, reply: Reply) -> str:
-    if reply is None:
+    account = parse_account(descriptor.subject, reply)
+    if account is None:
         raise UnknownSubject(tenant=descriptor.tenant, subject=descriptor.subject)
-    if type(reply) is not bytes:
-        raise store_error(reply)
-    return reply.decode()
+    return account.plan

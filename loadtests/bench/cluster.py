@@ -67,9 +67,9 @@ class Site:
         taken: Counter[str] = Counter()
         for numbers in _batches(self._world.accounts):
             names = [subject(number) for number in numbers]
-            replies = self.store.execute([read_command(account_keys(TENANT, name)) for name in names])
-            for name, reply in zip(names, replies, strict=True):
-                account = parse_account(name, reply)
+            [values] = self.store.execute([read_command([account_keys(TENANT, name) for name in names])])
+            for name, value in zip(names, values, strict=True):
+                account = parse_account(name, value)
                 assert account is not None, f"{name} is gone"
                 left = account.credit_micros, account.sms_micros, account.buckets[0].seconds_us
                 for method, micros in zip(DEBITS, left, strict=True):

@@ -51,9 +51,9 @@ _WRONG_TYPE: Final = "WRONGTYPE"
 class Seen(NamedTuple):
     """An account and its journal at one moment."""
 
-    account: list[bytes] | None
-    """None where the key holds something else."""
-    entries: list[Any] | None
+    account: bytes | ResponseError | None
+    """None where there is none; an error where the key is of another type."""
+    entries: list[Any] | ResponseError
 
 
 class Result(NamedTuple):
@@ -184,16 +184,16 @@ def audit(
 
 def check_account(name: Name, seen: Seen, archived: Sequence[Line], key_ttl_ms: int) -> Result | None:
     """What is wrong with one account; None when there is no trace of it."""
-    if seen == ([], []) and not archived:
+    if seen == (None, []) and not archived:
         return None
     findings: list[Finding] = []
     live: LiveAccount | None = None
-    retained: list[Line | Damaged] = [decode_entry(*entry) for entry in seen.entries or ()]
+    retained: list[Line | Damaged] = [decode_entry(*entry) for entry in _entries(seen)]
     for field, found in (("account", seen.account), ("journal", seen.entries)):
-        if not found:
-            what = "none" if found is not None else "a key of another type"
+        what = "a key of another type" if isinstance(found, ResponseError) else "none"
+        if isinstance(found, ResponseError) or found in (None, []):
             findings.append(Finding(None, Difference(field, "one in the store", what)))
-    if seen.account:
+    if isinstance(seen.account, bytes):
         decoded = decode_account(seen.account)
         if isinstance(decoded, Difference):
             findings.append(Finding(None, decoded._replace(field=f"account {decoded.field}")))
@@ -214,7 +214,7 @@ def _read(store: StoreConnection, batch: Sequence[tuple[Name, AccountKeys]]) -> 
     """Each account and its whole journal as they were at one moment."""
     first = _transactions(store, [(keys, "-", BATCH_LINES) for _, keys in batch])
     return [
-        seen if len(seen.entries or ()) < BATCH_LINES else _read_on(store, keys, seen)
+        seen if len(_entries(seen)) < BATCH_LINES else _read_on(store, keys, seen)
         for (_, keys), seen in zip(batch, first, strict=True)
     ]
 
@@ -222,14 +222,15 @@ def _read(store: StoreConnection, batch: Sequence[tuple[Name, AccountKeys]]) -> 
 def _read_on(store: StoreConnection, keys: AccountKeys, begun: Seen) -> Seen:
     size = BATCH_LINES
     for _ in range(_MAX_STARTS):
-        entries, page = list(begun.entries or ()), begun
-        while len(page.entries or ()) == size:
+        entries, page = list(_entries(begun)), begun
+        while len(_entries(page)) == size:
             size = _PAGE_LINES
             last = entries[-1][0]
             [page] = _transactions(store, [(keys, last, size)])
-            if not page.entries or page.entries[0][0] != last:
+            more = _entries(page)
+            if not more or more[0][0] != last:
                 break
-            entries += page.entries[1:]
+            entries += more[1:]
         else:
             return Seen(page.account, entries)
         [begun] = _transactions(store, [(keys, "-", size)])
@@ -243,7 +244,7 @@ def _transactions(
     for keys, begin, size in wanted:
         commands += [
             ("MULTI",),
-            ("HGETALL", keys.account),
+            ("GET", keys.account),
             ("XRANGE", keys.journal, begin, "+", "COUNT", size),
             ("EXEC",),
         ]
@@ -253,9 +254,12 @@ def _transactions(
     return [Seen(*map(_typed, replies[end])) for end in range(3, len(replies), 4)]
 
 
-def _typed(reply: Reply) -> list[Any] | None:
-    if isinstance(reply, ResponseError):
-        if str(reply).startswith(_WRONG_TYPE):
-            return None
+def _typed(reply: Reply) -> Reply:
+    """The reply; an error only about the key's type."""
+    if isinstance(reply, ResponseError) and not str(reply).startswith(_WRONG_TYPE):
         raise store_error(reply)
-    return list(reply)
+    return reply
+
+
+def _entries(seen: Seen) -> list[Any]:
+    return [] if isinstance(seen.entries, ResponseError) else seen.entries

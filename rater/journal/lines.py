@@ -1,8 +1,10 @@
-"""A journal's lines as values, and their texts: each line has just one, byte for byte.
+"""A journal's lines as values, as the store holds them (`decode_entry`), and as texts in archives.
 
-So what is decoded here and encoded again is what the store held, and of two lines that are equal as
-values the texts are equal too. Everything that the scripts would not have written so is `Damaged`.
-The fields are those of `rater.accounts`.
+A line has just one form in the store and just one in texts, byte for byte: of two lines that are equal as
+values these are equal too. Everything that the scripts would not have written so is `Damaged`. The store's
+fields are those of `rater.accounts`; the texts have the sequence number, the balances, operation, amount and
+token as fields of their own, and the buckets as netstrings, `<bytes>:<text>,` one after the other, because a
+destination id may hold any character.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from common.money import LIMIT
+from rater.account_value import FIGURES, NotAnAccount, unpack_account, unpack_buckets
 from rater.model import Bucket
 
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,15}", re.ASCII)
@@ -109,12 +112,41 @@ def text_of(raw: bytes) -> str:
 
 def decode_entry(entry_id: bytes, pairs: Sequence[bytes]) -> Line | Damaged:
     """A journal line from an entry of the stream as the store replies it."""
+    name = text_of(entry_id)
+    try:
+        return _line(name, _texts(pairs))
+    except _Bad as bad:
+        return Damaged(name, bad.difference)
+
+
+def _texts(pairs: Sequence[bytes]) -> dict[str, str]:
+    """The fields of an entry as those of a line in an archive."""
     names = [text_of(name) for name in pairs[::2]]
-    fields = dict(zip(names, map(text_of, pairs[1::2]), strict=True))
-    if len(fields) < len(names):
+    stored = dict(zip(names, pairs[1::2], strict=True))
+    if len(stored) < len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
-        return Damaged(text_of(entry_id), Difference(twice, "once in a line", "twice"))
-    return decode_line(text_of(entry_id), fields)
+        raise _Bad(twice, "once in a line", "twice")
+    for name in ("did", "after"):
+        if name not in stored:
+            raise _Bad(name, "a field of every line", "none")
+    fields = {name: text_of(value) for name, value in stored.items()}
+    did, after = fields.pop("did").split(" ", 2), stored["after"]
+    del fields["after"]
+    unknown = sorted(fields.keys() - {"buckets", "cost", "bonus"})
+    if unknown:
+        raise _Bad(unknown[0], "no such field in a line", repr(fields[unknown[0]]))
+    if len(did) != 3:
+        raise _Bad("did", "<operation> <amount> <token>", repr(text_of(stored["did"])))
+    if len(after) != FIGURES.size:
+        raise _Bad("after", f"{FIGURES.size} bytes", repr(after))
+    if "buckets" in stored:
+        try:
+            fields["buckets"] = _pack(unpack_buckets(stored["buckets"], errors="surrogateescape"))
+        except NotAnAccount as error:
+            raise _Bad("buckets", f"minute buckets: {error}", repr(stored["buckets"])) from None
+    fields["op"], fields["amount"], fields["token"] = did
+    figures = map(str, FIGURES.unpack(after))
+    return fields | dict(zip(("seq", *Balances._fields), figures, strict=True))
 
 
 def decode_line(entry_id: str, fields: dict[str, str]) -> Line | Damaged:
@@ -206,30 +238,38 @@ def _bucket(field: str, text: bytes) -> Bucket:
     return Bucket(text_of(match[4]), int(match[1]), int(match[2]), int(match[3]))
 
 
-def decode_account(pairs: Sequence[bytes]) -> LiveAccount | Difference:
-    """An account as the store replies it, as far as its journal speaks of it; or what is wrong with it."""
-    fields = dict(zip(map(text_of, pairs[::2]), pairs[1::2], strict=True))
+def decode_account(value: bytes) -> LiveAccount | Difference:
+    """An account as the store holds it, as far as its journal speaks of it; or what is wrong with it."""
     try:
-        for name in ("seq", *Balances._fields):
-            if name not in fields:
-                raise _Bad(name, "a figure in the account", "none")
-        figures = {name: text_of(fields[name]) for name in ("seq", *Balances._fields)}
-        held = [name for name in fields if name.startswith("bucket:")]
-        for index, name in enumerate(f"bucket:{index}" for index in range(len(held))):
-            if name not in fields:
-                raise _Bad(name, f"one of {len(held)} buckets without gaps", "none")
-            held[index] = name
-        buckets = tuple(_bucket(name, fields[name]) for name in held)
-        return LiveAccount(_integer(figures, "seq"), _balances(figures), buckets)
-    except _Bad as bad:
-        return bad.difference
+        seq, account = unpack_account("", value)
+    except NotAnAccount as error:
+        return Difference("value", f"an account: {error}", repr(value)[:MAX_SHOWN_CHARS])
+    balances = Balances(
+        account.credit_micros,
+        account.sms_micros,
+        account.traffic_micros,
+        account.volume_discount_us,
+        account.received_us,
+    )
+    for name, figure in zip(("seq", *Balances._fields), (seq, *balances), strict=True):
+        if abs(figure) > LIMIT:
+            return Difference(name, "an integer", str(figure))
+    for index, bucket in enumerate(account.buckets):
+        if not (
+            0 <= bucket.seconds_us <= LIMIT
+            and 0 <= bucket.price_nanos <= LIMIT
+            and abs(bucket.priority) <= LIMIT
+        ):
+            shown = f"{bucket.seconds_us} {bucket.priority} {bucket.price_nanos} {bucket.destination}"
+            return Difference(f"bucket {index}", "<seconds> <priority> <price> <destination>", repr(shown))
+    return LiveAccount(seq, balances, account.buckets)
 
 
 # --- writing ----------------------------------------------------------------------------------------
 
 
 def encode_line(line: Line) -> dict[str, str]:
-    """The fields of a line as the store holds them: the inverse of `decode_line`."""
+    """The fields of a line in an archive: the inverse of `decode_line`."""
     fields = {"seq": str(line.seq), "op": line.op, "amount": str(line.amount), "token": line.token}
     fields |= {name: str(value) for name, value in zip(Balances._fields, line.balances, strict=True)}
     if line.buckets is not None:

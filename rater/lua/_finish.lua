@@ -1,4 +1,10 @@
--- Shared by the mutations, last: the token with the outcome, and the reply.
-local outcome = 'OK ' .. result
-call('SET', KEYS[3], ARGV[1] .. '\n' .. outcome, 'PX', ARGV[2])
-return outcome
+-- Shared by the mutations, last: the next request; behind them all the account that is still to be written.
+  until true end
+end
+
+local whole, problem = pcall(each)
+save()
+if not whole then
+  error(problem, 0)
+end
+return replies

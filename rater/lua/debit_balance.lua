@@ -1,38 +1,35 @@
 --[[
-Purpose: take an amount from the credit; a negative amount gives back.
+Purpose: take amounts from the credit; a negative amount gives back.
 
-KEYS:
-  1  HASH    account
+KEYS: for each request three
+  1  STRING  account
   2  STREAM  journal
   3  STRING  token
-ARGV:
-  1  fingerprint of the request
-  2  how long the token lives, ms
-  3  deadline on the store's clock, µs; 0 is none
-  4  about how many journal lines are kept
-  5  token, for the journal
-  6  amount, micros
-Returns: OK <credit left>
-Errors:
+ARGV: first one for all, then for each request four
+  1  about how many journal lines are kept
+  2  amount, micros
+  3  destination without control characters: with method and amount the request's fingerprint
+  4  how long the token lives, ms
+  5  deadline on the store's clock, µs; 0 is none
+Returns: a list, for each request one: OK <credit left>
+Errors: in the place of the request
   BelowFloor <credit> <floor>
   OutOfRange <balance>
   KeyReused
   Expired
   UnknownSubject
 ]]
+local OP, WORDS = 'DebitBalance', 4
 --@include _begin.lua
---@include _balances.lua
-local op, extra = 'DebitBalance', {}
-local left = credit - amount
-local floor = row[7]
-if floor and amount > 0 and left < tonumber(floor) then
-  refusal = 'BelowFloor ' .. credit .. ' ' .. floor
-elseif left > LIMIT or left < -LIMIT then
-  refusal = 'OutOfRange credit'
-end
+    local left = credit - amount
+    if has_floor == 1 and amount > 0 and left < min_credit then
+      refusal = 'BelowFloor ' .. format('%.0f %.0f', credit, min_credit)
+    elseif left > LIMIT or left < -LIMIT then
+      refusal = 'OutOfRange credit'
+    end
 --@include _refuse.lua
-credit = string.format('%.0f', left)
-local result = credit
+    credit = left
+    local result, extra, behind = format('%.0f', left), NONE, ''
 --@include _journal.lua
-call('HSET', KEYS[1], 'seq', seq, 'credit', credit)
+--@include _commit.lua
 --@include _finish.lua

@@ -4,21 +4,21 @@ have a price. The order is priority (higher first), precision (longer first), pr
 destination id, place in the account. A negative amount gives seconds back to the first bucket in
 that order, and credit at its price.
 
-KEYS:
-  1  HASH    account
+KEYS: for each request three
+  1  STRING  account
   2  STREAM  journal
   3  STRING  token
-ARGV:
-  1  fingerprint of the request
-  2  how long the token lives, ms
-  3  deadline on the store's clock, µs; 0 is none
-  4  about how many journal lines are kept
-  5  token, for the journal
-  6  amount, micros
-  7… pairs of matching destination id and length of its longest matching prefix, ascending by id:
-     text comparison in Lua follows the server's locale, so their order comes from the caller
-Returns: OK <seconds left in the matching buckets>
-Errors:
+ARGV: first one for all, then for each request five
+  1  about how many journal lines are kept
+  2  amount, micros
+  3  destination without control characters: with method and amount the request's fingerprint
+  4  how long the token lives, ms
+  5  deadline on the store's clock, µs; 0 is none
+  6  the matching destinations, each packed as length of the id, length of its longest matching prefix
+     (4 bytes each) and id, ascending by id: text comparison in Lua follows the server's locale, so
+     their order comes from the caller
+Returns: a list, for each request one: OK <seconds left in the matching buckets>
+Errors: in the place of the request
   InsufficientSeconds <seconds>
   InsufficientCredit <cost> <spendable>
   NoBucket
@@ -27,92 +27,92 @@ Errors:
   Expired
   UnknownSubject
 ]]
---@include _begin.lua
---@include _account.lua
+local OP, WORDS = 'DebitSeconds', 5
 --@include _price.lua
 --@include _pack.lua
-local op = 'DebitSeconds'
-local rank = {}
-for i = 7, #ARGV, 2 do
-  rank[ARGV[i]] = i
-end
-local matching, total = {}, 0
-for i = 1, #buckets do
-  local seconds, terms, priority, price, id = string.match(buckets[i], '^(%d+) ((-?%d+) (%d+) (.*))$')
-  local at = rank[id]
-  if at then
-    matching[#matching + 1] = {
-      place = i, seconds = tonumber(seconds), terms = terms, priority = tonumber(priority),
-      precision = tonumber(ARGV[at + 1]), price = tonumber(price), rank = at,
-    }
-    total = total + tonumber(seconds)
-  end
-end
-table.sort(matching, function(a, b)
+local function before(a, b)
   if a.priority ~= b.priority then return a.priority > b.priority end
   if a.precision ~= b.precision then return a.precision > b.precision end
   if a.price ~= b.price then return a.price < b.price end
   if a.rank ~= b.rank then return a.rank < b.rank end
   return a.place < b.place
-end)
-
-local cost, rest, changed = 0, amount, 0
-if amount > 0 then
-  if total < amount then
-    refusal = 'InsufficientSeconds ' .. string.format('%.0f', total)
-  end
-  while rest > 0 and not refusal do
-    changed = changed + 1
-    local bucket = matching[changed]
-    local taken = math.min(rest, bucket.seconds)
-    bucket.seconds, rest = bucket.seconds - taken, rest - taken
-    cost = cost + price_of(taken, bucket.price)
-  end
-elseif amount < 0 then
-  local bucket = matching[1]
-  if bucket then
-    changed = 1
-    bucket.seconds = bucket.seconds - amount
-    cost = 0 - price_of(0 - amount, bucket.price)
-    if bucket.seconds > LIMIT then
-      refusal = 'OutOfRange seconds'
+end
+--@include _begin.lua
+--@include _buckets.lua
+    local rank, precision, from = {}, {}, 1
+    while from <= #ARGV[at + 4] do
+      local size, length = unpack_at('<I4I4', ARGV[at + 4], from)
+      local id = sub(ARGV[at + 4], from + 8, from + 7 + size)
+      rank[id], precision[id] = from, length
+      from = from + 8 + size
     end
-  else
-    refusal = 'NoBucket'
-  end
-end
--- Summed up anew, not total - amount: a total beyond 2^53 may have been rounded, what is left is
--- exact unless it is beyond 2^53 itself.
-local left = 0
-for i = 1, #matching do
-  left = left + matching[i].seconds
-end
-local floor = fields.min_credit
-local spendable = math.max(0, credit - (floor or 0))
-local credit_left = credit - cost
-if not refusal then
-  if left > LIMIT then
-    refusal = 'OutOfRange seconds'
-  elseif cost > LIMIT or cost < -LIMIT then
-    refusal = 'OutOfRange credit'
-  elseif cost > spendable and (floor or fields.type ~= 'postpaid') then
-    refusal = 'InsufficientCredit ' .. string.format('%.0f %.0f', cost, spendable)
-  elseif credit_left > LIMIT or credit_left < -LIMIT then
-    refusal = 'OutOfRange credit'
-  end
-end
+    local matching, total = {}, 0
+    for i = 1, count do
+      local bucket = buckets[i]
+      if rank[bucket.id] then
+        matching[#matching + 1] = {
+          place = i, seconds = bucket.seconds, priority = bucket.priority, precision = precision[bucket.id],
+          price = bucket.price, rank = rank[bucket.id],
+        }
+        total = total + bucket.seconds
+      end
+    end
+    if #matching > 1 then
+      table.sort(matching, before)
+    end
+
+    local cost, left_over, used = 0, amount, 0
+    if amount > 0 then
+      if total < amount then
+        refusal = 'InsufficientSeconds ' .. format('%.0f', total)
+      end
+      while left_over > 0 and not refusal do
+        used = used + 1
+        local bucket = matching[used]
+        local taken = math.min(left_over, bucket.seconds)
+        bucket.seconds, left_over = bucket.seconds - taken, left_over - taken
+        cost = cost + price_of(taken, bucket.price)
+      end
+    elseif amount < 0 then
+      local bucket = matching[1]
+      if bucket then
+        used = 1
+        bucket.seconds = bucket.seconds - amount
+        cost = 0 - price_of(0 - amount, bucket.price)
+        if bucket.seconds > LIMIT then
+          refusal = 'OutOfRange seconds'
+        end
+      else
+        refusal = 'NoBucket'
+      end
+    end
+    -- Summed up anew, not total - amount: a total beyond 2^53 may have been rounded, what is left is
+    -- exact unless it is beyond 2^53 itself.
+    local left = 0
+    for i = 1, #matching do
+      left = left + matching[i].seconds
+    end
+    local spendable = math.max(0, credit - min_credit) -- which is 0 where there is no floor
+    local credit_left = credit - cost
+    if not refusal then
+      if left > LIMIT then
+        refusal = 'OutOfRange seconds'
+      elseif cost > LIMIT or cost < -LIMIT then
+        refusal = 'OutOfRange credit'
+      elseif cost > spendable and (has_floor == 1 or postpaid == 0) then
+        refusal = 'InsufficientCredit ' .. format('%.0f %.0f', cost, spendable)
+      elseif credit_left > LIMIT or credit_left < -LIMIT then
+        refusal = 'OutOfRange credit'
+      end
+    end
 --@include _refuse.lua
-credit = string.format('%.0f', credit_left)
-local result = string.format('%.0f', left)
-local changes = {'seq', seq, 'credit', credit}
-for i = 1, changed do
-  local bucket = matching[i]
-  local text = string.format('%.0f ', bucket.seconds) .. bucket.terms
-  buckets[bucket.place] = text
-  changes[#changes + 1] = 'bucket:' .. (bucket.place - 1)
-  changes[#changes + 1] = text
-end
-local extra = {'buckets', pack_buckets(buckets), 'cost', string.format('%.0f', cost)}
+    credit = credit_left
+    for i = 1, used do
+      buckets[matching[i].place].seconds = matching[i].seconds
+    end
+    local packed = pack_buckets(buckets)
+    local result, extra, behind = format('%.0f', left), {'buckets', packed, 'cost', format('%.0f', cost)}, ''
+--@include _rest.lua
 --@include _journal.lua
-call('HSET', KEYS[1], unpack(changes))
+--@include _commit.lua
 --@include _finish.lua

@@ -1,38 +1,36 @@
 --[[
 Purpose: create an account; one that exists is kept as it is, or replaced when told to. A replaced
-account's journal goes on with the next sequence number.
+account's journal goes on with the next sequence number. A key that holds something else is an error, and
+stays as it is.
 
 KEYS:
-  1  HASH    account
+  1  STRING  account
   2  STREAM  journal
 ARGV:
   1  1 to replace an account that exists, else 0
   2  about how many journal lines are kept
   3  token, for the journal
-  4  credit, micros
-  5  SMS, micros
-  6  traffic, micros
-  7  volume discount counter, micros
-  8  received seconds counter, micros
-  9  the buckets as netstrings, for the journal
-  10… pairs of field and value: everything else that the hash holds
+  4  what the account is to hold, with any sequence number
 Returns: Opened, Replaced or Kept
 Errors: none
 ]]
 local call = redis.call
-local known = call('HGET', KEYS[1], 'seq')
-if known and ARGV[1] ~= '1' then
-  return 'Kept'
-end
-local op, outcome, seq = 'Open', 'Opened', '1'
+local MAGIC = 'RATELac1' -- of a value that is an account, in this format
+local known = call('GET', KEYS[1])
+local op, outcome, seq = 'Open', 'Opened', 1
 if known then
-  op, outcome, seq = 'Load', 'Replaced', string.format('%.0f', known + 1)
+  if #known < 72 or string.sub(known, 1, 8) ~= MAGIC then
+    return {err = 'ERR the account holds something else'}
+  end
+  if ARGV[1] ~= '1' then
+    return 'Kept'
+  end
+  op, outcome, seq = 'Load', 'Replaced', struct.unpack('<i8', known, 9) + 1
 end
+local new = MAGIC .. struct.pack('<i8', seq) .. string.sub(ARGV[4], 17)
+local plan_size = struct.unpack('<I4', new, 69)
 -- First what a store without memory refuses: it lets a script go on that has begun to write.
-call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'seq', seq, 'op', op, 'amount', '0',
-  'token', ARGV[3], 'credit', ARGV[4], 'sms', ARGV[5], 'traffic', ARGV[6],
-  'volume_discount', ARGV[7], 'received', ARGV[8], 'buckets', ARGV[9])
-call('DEL', KEYS[1])
-call('HSET', KEYS[1], 'seq', seq, 'credit', ARGV[4], 'sms', ARGV[5], 'traffic', ARGV[6],
-  'volume_discount', ARGV[7], 'received', ARGV[8], unpack(ARGV, 10))
+call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'did', op .. ' 0 ' .. ARGV[3],
+  'after', string.sub(new, 9, 56), 'buckets', string.sub(new, 73 + plan_size))
+call('SET', KEYS[1], new)
 return outcome

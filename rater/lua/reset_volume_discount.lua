@@ -1,29 +1,27 @@
 --[[
-Purpose: set the volume discount counter to zero.
+Purpose: set volume discount counters to zero.
 
-KEYS:
-  1  HASH    account
+KEYS: for each request three
+  1  STRING  account
   2  STREAM  journal
   3  STRING  token
-ARGV:
-  1  fingerprint of the request
-  2  how long the token lives, ms
-  3  deadline on the store's clock, µs; 0 is none
-  4  about how many journal lines are kept
-  5  token, for the journal
-  6  amount, always 0
-Returns: OK 0
-Errors:
+ARGV: first one for all, then for each request four
+  1  about how many journal lines are kept
+  2  amount, always 0
+  3  destination without control characters: with method and amount the request's fingerprint
+  4  how long the token lives, ms
+  5  deadline on the store's clock, µs; 0 is none
+Returns: a list, for each request one: OK 0
+Errors: in the place of the request
   KeyReused
   Expired
   UnknownSubject
 ]]
+local OP, WORDS = 'ResetVolumeDiscountSeconds', 4
 --@include _begin.lua
---@include _balances.lua
-local op, extra = 'ResetVolumeDiscountSeconds', {}
 --@include _refuse.lua
-volume_discount = '0'
-local result = volume_discount
+    volume_discount = 0
+    local result, extra, behind = '0', NONE, ''
 --@include _journal.lua
-call('HSET', KEYS[1], 'seq', seq, 'volume_discount', volume_discount)
+--@include _commit.lua
 --@include _finish.lua

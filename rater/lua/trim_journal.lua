@@ -4,7 +4,7 @@ the next one. Where the store does not hold that line as it was archived (it fel
 state, say), nothing is removed: by their ids alone the lines before it could be all there are.
 
 KEYS:
-  1  HASH    account
+  1  STRING  account
   2  STREAM  journal
 ARGV:
   1  entry id of the archived line
@@ -13,13 +13,15 @@ Returns: how many lines were removed, or Kept
 Errors: none
 ]]
 local call = redis.call
-local seq = call('HGET', KEYS[1], 'seq')
+local account = call('GET', KEYS[1])
 local entry = call('XRANGE', KEYS[2], ARGV[1], ARGV[1])[1]
-if not seq or tonumber(seq) < tonumber(ARGV[2]) or not entry then
+local seq = tonumber(ARGV[2])
+if not account or #account < 72 or string.sub(account, 1, 8) ~= 'RATELac1' or not entry
+  or struct.unpack('<i8', account, 9) < seq then
   return 'Kept'
 end
 for i = 1, #entry[2], 2 do
-  if entry[2][i] == 'seq' and entry[2][i + 1] ~= ARGV[2] then
+  if entry[2][i] == 'after' and (#entry[2][i + 1] ~= 48 or struct.unpack('<i8', entry[2][i + 1]) ~= seq) then
     return 'Kept'
   end
 end

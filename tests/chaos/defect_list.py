@@ -27,7 +27,7 @@ class Defect(NamedTuple):
 
 SERVICE: Final = "rater/service.py"
 BEGIN: Final = "rater/lua/_begin.lua"
-FINISH: Final = "rater/lua/_finish.lua"
+COMMIT: Final = "rater/lua/_commit.lua"
 
 _KILLS: Final = ("rater killed after_write", "rater killed before_write", "clients dropped", "rater killed")
 
@@ -39,7 +39,7 @@ _MUTATE: Final = """        mutation = self._mutation(job, method, descriptor, m
 DEFECTS: Final = (
     Defect(
         "the token is not stored",
-        (Edit(FINISH, "call('SET', KEYS[3], ARGV[1] .. '\\n' .. outcome, 'PX', ARGV[2])\n", ""),),
+        (Edit(COMMIT, "    call('SET', KEYS[key + 2], mark .. outcome, 'PX', ARGV[at + 2])\n", ""),),
         _KILLS,
     ),
     Defect(
@@ -47,9 +47,10 @@ DEFECTS: Final = (
         (
             Edit(
                 "rater/lua/debit_balance.lua",
-                "call('HSET', KEYS[1], 'seq', seq, 'credit', credit)\n",
-                "call('HSET', KEYS[1], 'seq', seq, 'credit', credit)\n"
-                "call('HINCRBY', KEYS[1], 'credit', string.format('%.0f', 0 - amount))\n",
+                "--@include _commit.lua\n",
+                "--@include _commit.lua\n"
+                "    credit = credit - amount\n"
+                "    changed = pack('<i8i8i8i8i8i8', seq, credit, sms, traffic, volume_discount, received)\n",
             ),
         ),
         _KILLS,
@@ -64,9 +65,13 @@ DEFECTS: Final = (
         if method.name == "DebitBalance":
             self.later.append(mutation_command(keys, mutation))
             return Step(
-                (b"HGET", keys.account, b"credit"),
+                read_command([keys]),
                 lambda reply: Outcome(
-                    0, format_micros(int(reply or 0) - mutation.amount_micros).encode(), False
+                    0,
+                    format_micros(
+                        (parse_account("", reply).credit_micros if reply else 0) - mutation.amount_micros
+                    ).encode(),
+                    False,
                 ),
             )
         return Step(
@@ -132,9 +137,12 @@ DEFECTS: Final = (
                 """        mutation = self._mutation(job, method, descriptor, matches, plan_id)
         if method.name == "DebitBalance":
             return Step(
-                (b"HGET", keys.account, b"credit"),
-                lambda credit: Step(
-                    (*mutation_command(keys, mutation), credit or b"0"),
+                read_command([keys]),
+                lambda value: Step(
+                    (
+                        *mutation_command(keys, mutation),
+                        parse_account("", value).credit_micros if value else 0,
+                    ),
                     lambda reply: self._finish_mutation(job, method, descriptor, keys, mutation, reply),
                 ),
             )
@@ -145,14 +153,14 @@ DEFECTS: Final = (
             Edit(
                 "rater/lua/debit_balance.lua",
                 "local left = credit - amount\n",
-                "local left = ARGV[7] - amount\n",
+                "local left = ARGV[at + 4] - amount\n",
             ),
         ),
         _KILLS,
     ),
     Defect(
         "the script does not check the deadline",
-        (Edit(BEGIN, "if ARGV[3] ~= '0' then\n", "if false then\n"),),
+        (Edit(BEGIN, "if ARGV[at + 3] ~= '0' then\n", "if false then\n"),),
         ("all raters stopped",),
     ),
     Defect(
@@ -160,8 +168,8 @@ DEFECTS: Final = (
         (
             Edit(
                 BEGIN,
-                "local mark = ARGV[1] .. '\\n'\n",
-                "local mark = string.match(known, '^[^\\n]*\\n')\n",
+                "      elseif sub(known, 1, #mark) == mark then\n",
+                "      elseif true then\n        mark = string.match(known, '^[^\\n]*\\n')\n",
             ),
         ),
         _KILLS,
@@ -187,12 +195,13 @@ DEFECTS: Final = (
         (
             Edit(
                 BEGIN,
-                "return '*' .. string.sub(known, #mark + 1)\n",
-                "if string.sub(ARGV[1], 1, 12) == 'DebitBalance' and string.sub(known, #mark + 1, #mark + 2)"
-                " == 'OK' then\n"
-                "      return '*OK ' .. call('HGET', KEYS[1], 'credit')\n"
-                "    end\n"
-                "    return '*' .. string.sub(known, #mark + 1)\n",
+                "        replies[place] = '*' .. sub(known, #mark + 1)\n",
+                "        replies[place] = '*' .. sub(known, #mark + 1)\n"
+                "        if OP == 'DebitBalance' and sub(known, #mark + 1, #mark + 2) == 'OK' then\n"
+                "          save()\n"
+                "          local left = unpack_at('<i8', call('GET', KEYS[key]), 17)\n"
+                "          replies[place] = '*OK ' .. format('%.0f', left)\n"
+                "        end\n",
             ),
         ),
         _KILLS,
@@ -202,8 +211,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "rater/lua/_refuse.lua",
-                "call('SET', KEYS[3], ARGV[1] .. '\\n' .. refusal, 'PX', ARGV[2])\n",
-                "",
+                "try('SET', KEYS[key + 2], mark .. refusal, 'PX', ARGV[at + 2])\n",
+                "{}\n",
             ),
         ),
         _KILLS,
@@ -213,9 +222,10 @@ DEFECTS: Final = (
         (
             Edit(
                 "rater/lua/_journal.lua",
-                "call('XADD', KEYS[2],",
-                "local add = op == 'DebitSMS' and amount == 7e6 and function() end or call\n"
-                "add('XADD', KEYS[2],",
+                "    if seq % 64 == 0 then\n",
+                "    if OP == 'DebitSMS' and amount == 7e6 then\n"
+                "      line = ''\n"
+                "    elseif seq % 64 == 0 then\n",
             ),
         ),
         _KILLS,
@@ -257,7 +267,7 @@ DEFECTS: Final = (
     ),
     Defect(
         "a reload of the tariff sets accounts back",
-        (Edit("rater/lua/open_account.lua", "if known and ARGV[1] ~= '1' then\n", "if false then\n"),),
+        (Edit("rater/lua/open_account.lua", "if ARGV[1] ~= '1' then\n", "if false then\n"),),
         ("tariff reloaded",),
     ),
     Defect(

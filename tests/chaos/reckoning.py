@@ -38,6 +38,7 @@ from tests.chaos.workload import (
     applied,
     opening,
 )
+from tests.stored import account_fields, line_fields
 
 SUBJECTS: Final = (*HOT, *SPREAD, *FLOOR)
 CLIENT_TOKEN: Final = "c:"
@@ -90,9 +91,8 @@ def reckon(entries: dict[str, Entry], store: StoreConnection, clock: Timeline | 
         check_answers(entry, found)
     for subject in SUBJECTS:
         keys = account_keys(TENANT, subject)
-        flat, lines = store.execute([("HGETALL", keys.account), ("XRANGE", keys.journal, "-", "+")])
-        live = {name.decode(): text.decode() for name, text in zip(flat[::2], flat[1::2], strict=True)}
-        _Subject(subject, by_subject[subject], found).reckon(live, lines)
+        value, lines = store.execute([("GET", keys.account), ("XRANGE", keys.journal, "-", "+")])
+        _Subject(subject, by_subject[subject], found).reckon(account_fields(value), lines)
         decided = [entry.id for entry in by_subject[subject] if entry.keyed and entry.told]
         for key in decided[:: len(decided) // KEPT_SAMPLE + 1]:
             [left_ms] = store.execute([("PTTL", keys.token_prefix + (CLIENT_TOKEN + key).encode())])
@@ -147,13 +147,7 @@ class _Subject:
             self._wrong("no journal")
         account = opening(self._subject)
         for place, (entry_id, words) in enumerate(lines, 1):
-            line = dict(
-                zip(
-                    (word.decode() for word in words[::2]),
-                    (word.decode() for word in words[1::2]),
-                    strict=True,
-                )
-            )
+            line = {name: word.decode(errors="replace") for name, word in line_fields(words).items()}
             if line["seq"] != str(place):
                 self._wrong(f"line {place} has seq {line['seq']}")
             if place == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from common.store import Command, Reply
 from tests.chaos.books import Entry, Open, Told
 from tests.chaos.reckoning import LATE_US, SUBJECTS, Reckoning, check_answers, reckon
 from tests.chaos.workload import MICROS, Account, applied, opening
+from tests.stored import entry_fields, with_figures
 
 SECOND_US = 1_000_000
 ASKED_US = 1_000 * SECOND_US
@@ -31,30 +33,31 @@ class JournalledStore:
         for seq, (token, at_us) in enumerate(self._lines if subject == SUBJECT else (), 2):
             account, _ = applied(account, "DebitBalance", MICROS)
             journal.append(_line(seq, "DebitBalance", token, account, at_us))
-        live = _balances(account) | {
-            "seq": str(len(journal)),
-            "credit": str(account.credit + (self._credit_off if subject == SUBJECT else 0)),
-            "bucket:0": f"{account.seconds} 10 20000000 mobile",
-        }
-        return [_flat(live), journal]
+        live = _figures(account) | {"seq": len(journal)}
+        live["credit"] += self._credit_off if subject == SUBJECT else 0
+        return [_value(live, account.seconds), journal]
 
 
-def _balances(account: Account) -> dict[str, str]:
+def _figures(account: Account) -> dict[str, int]:
     return {
-        "credit": str(account.credit),
-        "sms": str(account.sms),
-        "volume_discount": str(account.volume),
-        "received": str(account.received),
+        "credit": account.credit,
+        "sms": account.sms,
+        "traffic": 0,
+        "volume_discount": account.volume,
+        "received": account.received,
     }
 
 
-def _flat(fields: dict[str, str]) -> list[bytes]:
-    return [word.encode() for item in fields.items() for word in item]
+def _value(figures: dict[str, int], seconds: int) -> bytes:
+    """An account with one bucket, and without a plan and a floor."""
+    head = with_figures(b"RATELac1" + bytes(56) + bytes((0, 0, 0, 1)) + bytes(4), **figures)
+    return head + struct.pack("<qqqI", seconds, 10, 20_000_000, len("mobile")) + b"mobile"
 
 
 def _line(seq: int, op: str, token: str, account: Account, at_us: int) -> Any:
-    fields = {"seq": str(seq), "op": op, "amount": str(MICROS), "token": token} | _balances(account)
-    return [f"{at_us // 1000}-0".encode(), _flat(fields)]
+    texts = {"seq": seq, "op": op, "amount": MICROS, "token": token} | _figures(account)
+    fields = {name: str(text).encode() for name, text in texts.items()}
+    return [f"{at_us // 1000}-0".encode(), entry_fields(fields)]
 
 
 def _entry(*told: Told, opens: tuple[Open, ...] = ()) -> dict[str, Entry]:

@@ -16,6 +16,7 @@ import pytest
 from common.store import StoreConnection
 from rater.keys import account_keys
 from tests.e2e.cluster import Cluster, StartCluster
+from tests.stored import account_fields, line_fields
 
 TENANT = "shop"
 CONNECTIONS = 32
@@ -59,11 +60,10 @@ TOTAL = sum(_amount(connection, number) for connection in range(CONNECTIONS) for
 def _journal(cluster: Cluster) -> list[dict[str, str]]:
     with StoreConnection(cluster.store_url) as store:
         lines = store.execute([("XRANGE", account_keys(TENANT, "hot").journal, "-", "+")])[0]
-    decoded = []
-    for _, fields in lines:
-        words = [word.decode() for word in fields]
-        decoded.append(dict(zip(words[::2], words[1::2], strict=True)))
-    return decoded
+    return [
+        {name: text.decode() for name, text in line_fields(fields).items() if name != "buckets"}
+        for _, fields in lines
+    ]
 
 
 def _check_journal(cluster: Cluster, debits: int, total: int) -> None:
@@ -78,8 +78,8 @@ def _check_journal(cluster: Cluster, debits: int, total: int) -> None:
         assert (int(line["seq"]), int(line["credit"])) == (seq, credit)
     assert credit == (OPENING_CENTS - total) * 1_000_000
     with StoreConnection(cluster.store_url) as store:
-        live = store.execute([("HGET", account_keys(TENANT, "hot").account, "credit")])[0]
-    assert int(live) == credit
+        live = store.execute([("GET", account_keys(TENANT, "hot").account)])[0]
+    assert int(account_fields(live)["credit"]) == credit
 
 
 def test_concurrent_debits_of_one_account_add_up_and_replays_change_nothing(cluster: Cluster) -> None:

@@ -120,7 +120,8 @@ def test_budget_arithmetic(figures: Figures, door: str, row: Row) -> None:
 def _account(cluster: Cluster, subject: str) -> dict[str, int]:
     """Whole units of an account as the store has it."""
     with StoreConnection(cluster.store_url) as store:
-        account = parse_account(subject, store.execute([read_command(account_keys(TENANT, subject))])[0])
+        [[value]] = store.execute([read_command([account_keys(TENANT, subject)])])
+    account = parse_account(subject, value)
     assert account is not None
     micros = {
         "credit": account.credit_micros,

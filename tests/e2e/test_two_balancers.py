@@ -19,6 +19,7 @@ from common.errors import DeadlineExceeded
 from rater.keys import account_keys
 from tests.faults.load import Load
 from tests.faults.nodes import TENANT, Balancer, Node, Site, wait_until
+from tests.stored import account_fields, line_fields
 
 ACCOUNTS = {"one": 1_000_000, "two": 1_000_000}
 OTHERS = {"three": 1_000_000}
@@ -78,9 +79,9 @@ def credit_and_lines(site: Site) -> tuple[int, list[str]]:
     keys = account_keys(TENANT, "one")
     assert site.store is not None
     with site.store.connect() as store:
-        credit, lines = store.execute([("HGET", keys.account, "credit"), ("XRANGE", keys.journal, "-", "+")])
-    tokens = [words[words.index(b"token") + 1].decode() for _, words in lines]
-    return int(credit) // 1_000_000, tokens[1:]
+        live, lines = store.execute([("GET", keys.account), ("XRANGE", keys.journal, "-", "+")])
+    tokens = [line_fields(words)["token"].decode() for _, words in lines]
+    return int(account_fields(live)["credit"]) // 1_000_000, tokens[1:]
 
 
 def charged_once(site: Site, key: str, cents: int = 7) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from common.store import StoreConnection
 from rater.keys import account_keys
+from tests.stored import account_fields, line_fields
 
 MICROS = 1_000_000
 CLIENT_TOKEN = "c:"
@@ -97,14 +98,14 @@ class Ledger:
 
     def _reckon_account(self, store: StoreConnection, subject: str, credit: int, found: Reckoning) -> None:
         keys = account_keys(self.tenant, subject)
-        live, lines = store.execute([("HGET", keys.account, "credit"), ("XRANGE", keys.journal, "-", "+")])
+        value, lines = store.execute([("GET", keys.account), ("XRANGE", keys.journal, "-", "+")])
         if not lines:
             found.wrong.append(f"{subject}: no journal")
             return
         seen: Counter[str] = Counter()
         seq = 1
         for number, (_, words) in enumerate(lines):
-            line = dict(zip((word.decode() for word in words[::2]), words[1::2], strict=True))
+            line = line_fields(words)
             if int(line["seq"]) != seq:
                 found.wrong.append(f"{subject}: journal line {number} has seq {int(line['seq'])}, not {seq}")
                 seq = int(line["seq"])
@@ -118,7 +119,8 @@ class Ledger:
             seen[key] += 1
             self._check_line(subject, key, line, credit, found)
             credit = int(line["credit"])
-        if live is None or int(live) != credit:
+        live = account_fields(value).get("credit")
+        if live != str(credit):
             found.wrong.append(f"{subject}: holds {live}, its journal ends with {credit}")
         found.doubled += [f"{subject}: {key} {times} times" for key, times in seen.items() if times > 1]
         for key, intent in self.intents.items():

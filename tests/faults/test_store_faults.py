@@ -209,19 +209,21 @@ def test_a_full_disk_never_makes_a_success_untrue(tmp_path: Path, fsync: Fsync) 
     "damage",
     [
         "account",
+        "value",
         "journal",
         "token",
-        "field",
+        "cut off",
     ],
 )
 def test_a_damaged_account_fails_alone_and_unchanged(site: Site, store: StoreConnection, damage: str) -> None:
     site.load({"bad": 100})
     keys = account_keys(TENANT, "bad")
     commands: dict[str, list[Command]] = {
-        "account": [("SET", keys.account, "not a hash")],
+        "account": [("DEL", keys.account), ("HSET", keys.account, "not", "a string")],
+        "value": [("SET", keys.account, "not an account")],
         "journal": [("SET", keys.journal, "not a stream")],
         "token": [("HSET", keys.token_prefix + b"c:bad", "not", "a string")],
-        "field": [("HSET", keys.account, "credit", "not a number")],
+        "cut off": [("SET", keys.account, b"RATELac1" + bytes(63))],
     }
     store.execute(commands[damage])
     before = store.execute([("DUMP", keys.account)])

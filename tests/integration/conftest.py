@@ -26,6 +26,7 @@ from rater.accounts import (
 )
 from rater.keys import account_keys
 from rater.model import Account
+from tests.stored import line_fields, with_figures
 
 STORE_TIMEOUT_MS = 20_000
 """Generous: the machine that runs the tests may be busy with something else."""
@@ -62,7 +63,8 @@ class Accounts:
 
     def read(self, subject: str = "rif") -> Account | None:
         keys = account_keys(self.tenant, subject)
-        return parse_account(subject, self.store.execute([read_command(keys)])[0])
+        [[value]] = self.store.execute([read_command([keys])])
+        return parse_account(subject, value)
 
     def mutation(self, method: str, amount: int | float = 0, **fields: Any) -> Mutation:
         values: dict[str, Any] = {
@@ -76,7 +78,7 @@ class Accounts:
 
     def send(self, mutation: Mutation) -> MutationResult | Refused | PlanChanged:
         keys = account_keys(mutation.tenant, mutation.subject)
-        [reply] = scripts.execute(self.store, [mutation_command(keys, mutation)])
+        [[reply]] = scripts.execute(self.store, [mutation_command(keys, mutation)])
         return parse_mutation_reply(mutation, reply)
 
     def run(self, method: str, amount: int | float = 0, **fields: Any) -> float:
@@ -99,15 +101,18 @@ class Accounts:
     def state(self, subject: str = "rif") -> list[Any]:
         """Everything that a refusal must leave as it is."""
         keys = account_keys(self.tenant, subject)
-        return self.store.execute([("HGETALL", keys.account), ("XLEN", keys.journal)])
+        return self.store.execute([("GET", keys.account), ("XLEN", keys.journal)])
 
     def journal(self, subject: str = "rif") -> list[dict[str, bytes]]:
         keys = account_keys(self.tenant, subject)
         [lines] = self.store.execute([("XRANGE", keys.journal, "-", "+")])
-        return [
-            dict(zip((name.decode() for name in fields[::2]), fields[1::2], strict=True))
-            for _, fields in lines
-        ]
+        return [line_fields(fields) for _, fields in lines]
+
+    def tamper(self, subject: str = "rif", **figures: int) -> None:
+        """Set figures of an account by another hand than the scripts'."""
+        key = account_keys(self.tenant, subject).account
+        [value] = self.store.execute([("GET", key)])
+        self.store.execute([("SET", key, with_figures(value, **figures))])
 
 
 @pytest.fixture

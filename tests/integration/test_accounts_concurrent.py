@@ -45,7 +45,7 @@ def test_concurrent_debits_of_one_account_end_exact_and_the_journal_adds_up(
                 commands = [mutation_command(keys, mutation) for mutation in mutations]
                 first = scripts.execute(store, commands)
                 again = scripts.execute(store, commands)
-                for mutation, one, two in zip(mutations, first, again, strict=True):
+                for mutation, [one], [two] in zip(mutations, first, again, strict=True):
                     result = parse_mutation_reply(mutation, one)
                     assert isinstance(result, MutationResult)
                     assert parse_mutation_reply(mutation, two) == (result.value_micros, True)

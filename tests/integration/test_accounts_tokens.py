@@ -183,7 +183,7 @@ def test_scripts_that_the_store_has_forgotten_are_loaded_and_run_once(
     replies = scripts.execute(accounts.store, [("PING",), *commands, ("NONSENSE",), ("PING",)])
     assert replies[0] == replies[-1] == b"PONG"
     assert isinstance(replies[-2], Exception)
-    results = [parse_mutation_reply(m, r) for m, r in zip(mutations, replies[1:-2], strict=True)]
+    results = [parse_mutation_reply(m, r) for m, [r] in zip(mutations, replies[1:-2], strict=True)]
     assert sorted(results) == [(value, False) for value in range(95, 100)]
     assert accounts.read().credit_micros == 95
 

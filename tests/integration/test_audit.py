@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ from rater.keys import account_keys
 from rater.model import Account, Bonus, Bucket, Plan
 from tests.integration.conftest import Accounts
 from tests.integration.test_accounts_model import ACCOUNTS, MUTATIONS, SUBJECTS, mutation_of
+from tests.stored import account_fields, entry_fields, line_fields
 
 ODD = 'a:b{c}%7B*?[x]\\"\n\U0001f4de,'
 S = 1_000_000
@@ -81,17 +83,17 @@ def worked(accounts: Accounts) -> Accounts:
 
 
 def rewrite(
-    accounts: Accounts, change: Callable[[list[tuple[bytes, dict[bytes, bytes]]]], None], subject: str = "rif"
+    accounts: Accounts, change: Callable[[list[tuple[bytes, dict[str, bytes]]]], None], subject: str = "rif"
 ) -> None:
     """Write a journal anew as `change` leaves it: a stream has no other way to be forged."""
     key = account_keys(accounts.tenant, subject).journal
     [entries] = accounts.store.execute([("XRANGE", key, "-", "+")])
-    lines = [(name, dict(zip(flat[::2], flat[1::2], strict=True))) for name, flat in entries]
+    lines = [(name, line_fields(flat)) for name, flat in entries]
     change(lines)
     commands: list[Any] = [("DEL", key)]
     for number, (name, fields) in enumerate(lines):
-        pairs = [part for pair in fields.items() for part in pair]
-        commands.append(("XADD", key, b"%b-%d" % (name.partition(b"-")[0], number), *pairs))
+        words = entry_fields(fields)
+        commands.append(("XADD", key, b"%b-%d" % (name.partition(b"-")[0], number), *words))
     assert not [reply for reply in accounts.store.execute(commands) if isinstance(reply, Exception)]
 
 
@@ -140,7 +142,7 @@ def test_any_sequence_of_mutations_is_without_difference(
 
 
 def test_a_changed_amount_is_found_to_the_micro_cent(worked: Accounts, url: str) -> None:
-    rewrite(worked, lambda lines: lines[1][1].update({b"amount": b"1000000"}))
+    rewrite(worked, lambda lines: lines[1][1].update({"amount": b"1000000"}))
     [finding] = findings(url)
     assert finding == {
         "tenant": "vdf",
@@ -178,38 +180,67 @@ def test_a_request_that_was_carried_out_twice_is_found(worked: Accounts, url: st
 
 @pytest.mark.parametrize("field", ["credit", "sms", "traffic", "volume_discount", "received", "seq"])
 def test_a_figure_changed_in_the_account_is_found(worked: Accounts, url: str, field: str) -> None:
-    worked.store.execute([("HINCRBY", account_keys("vdf", "rif").account, field, 1)])
+    [value] = worked.store.execute([("GET", account_keys("vdf", "rif").account)])
+    worked.tamper(**{field: int(account_fields(value)[field]) + 1})
     assert places(findings(url)) == [(12, f"account {field}")]
 
 
 def test_a_bucket_changed_in_the_account_is_found(worked: Accounts, url: str) -> None:
     key = account_keys("vdf", "rif").account
-    worked.store.execute([("HSET", key, "bucket:0", b"100000001 1 500000000 d")])
+    seconds_at = 72 + len("p")
+    worked.store.execute([("SETRANGE", key, seconds_at, struct.pack("<q", 100_000_001))])
     assert places(findings(url)) == [(12, "account buckets")]
-    worked.store.execute([("HSET", key, "bucket:0", b"1e8 1 500000000 d")])
-    assert places(findings(url)) == [(None, "account bucket:0")]
+    worked.store.execute([("SETRANGE", key, seconds_at, struct.pack("<q", -1))])
+    assert places(findings(url)) == [(None, "account bucket 0")]
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "field"),
+    [
+        (0, b"R", "value"),
+        (7, b"2", "value"),
+        (16, struct.pack("<q", 2**53), "credit"),
+        (67, b"\2", "value"),
+        (68, b"\2", "value"),
+        (72, b"\xff", "value"),
+        (73 + 8, struct.pack("<q", -(2**53)), "bucket 0"),
+        (73 + 16, struct.pack("<q", -1), "bucket 0"),
+        (73 + 24, b"\2", "value"),
+        (73 + 29, b"x", "value"),
+    ],
+)
+def test_a_damaged_account_is_found(worked: Accounts, url: str, at: int, value: bytes, field: str) -> None:
+    key = account_keys("vdf", "rif").account
+    if value == b"R":
+        worked.store.execute([("SET", key, b"x" * 200)])
+    else:
+        worked.store.execute([("SETRANGE", key, at, value)])
+    assert places(findings(url)) == [(None, f"account {field}")]
 
 
 def test_a_bucket_changed_in_a_line_is_found(worked: Accounts, url: str) -> None:
-    def change(lines: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
-        lines[4][1][b"buckets"] = lines[4][1][b"buckets"].replace(b"92500000", b"92500001")
+    def change(lines: list[tuple[bytes, dict[str, bytes]]]) -> None:
+        buckets = lines[4][1]["buckets"]
+        old = struct.pack("<q", 92_500_000)
+        assert buckets.count(old) == 1
+        lines[4][1]["buckets"] = buckets.replace(old, struct.pack("<q", 92_500_001))
 
     rewrite(worked, change)
     assert places(findings(url)) == [(5, "buckets"), (6, "buckets")]
 
 
 def test_a_changed_seq_is_found(worked: Accounts, url: str) -> None:
-    rewrite(worked, lambda lines: lines[5][1].update({b"seq": b"60"}))
+    rewrite(worked, lambda lines: lines[5][1].update({"seq": b"60"}))
     assert places(findings(url)) == [(60, "seq"), (7, "seq")]
 
 
 def test_a_doubled_token_is_found(worked: Accounts, url: str) -> None:
-    rewrite(worked, lambda lines: lines[5][1].update({b"token": lines[4][1][b"token"]}))
+    rewrite(worked, lambda lines: lines[5][1].update({"token": lines[4][1]["token"]}))
     assert places(findings(url)) == [(6, "token")]
 
 
 def test_a_line_that_is_none_is_found(worked: Accounts, url: str) -> None:
-    rewrite(worked, lambda lines: lines[5][1].update({b"amount": b"\xff1"}))
+    rewrite(worked, lambda lines: lines[5][1].update({"amount": b"\xff1"}))
     assert places(findings(url)) == [(6, "amount")]
 
 
@@ -224,10 +255,18 @@ def test_accounts_without_journal_and_journals_without_account_are_found(worked:
 def test_keys_of_another_type_are_found(worked: Accounts, url: str) -> None:
     worked.open(Account("other"))
     rif, other = (account_keys("vdf", name) for name in ("rif", "other"))
-    worked.store.execute([("SET", rif.journal, "x"), ("SET", other.account, "x")])
+    damage = [("SET", rif.journal, "x"), ("DEL", other.account), ("HSET", other.account, "seq", "1")]
+    worked.store.execute(damage)
     found = sorted((f["subject"], f["field"], f["found"]) for f in findings(url))
     another = "a key of another type"
     assert found == [("other", "account", another), ("rif", "journal", another)]
+
+
+@pytest.mark.parametrize("text", ["", "x", "RATELac1"])
+def test_a_text_that_is_no_account_is_found(accounts: Accounts, url: str, text: str) -> None:
+    accounts.store.execute([("SET", account_keys("vdf", "stray").account, text)])
+    found = [(f["subject"], f["field"], f["found"]) for f in findings(url)]
+    assert found == [("stray", "journal", "none"), ("stray", "account value", repr(text.encode()))]
 
 
 # --- which accounts ---------------------------------------------------------------------------------
@@ -238,7 +277,7 @@ def test_a_tenant_a_subject_and_an_account_can_be_chosen(store: StoreConnection,
         for subject in ("s", "s2", ODD):
             accounts = Accounts(store, tenant)
             accounts.open(Account(subject))
-            store.execute([("HSET", account_keys(tenant, subject).account, "sms", 1)])
+            accounts.tamper(subject, sms=1)
     everything = {(f["tenant"], f["subject"]) for f in findings(url)}
     assert everything == {(t, s) for t in ("t", "t2", ODD) for s in ("s", "s2", ODD)}
     for name in ("t", ODD):
@@ -275,7 +314,7 @@ def test_many_accounts_and_long_journals_are_all_checked(accounts: Accounts, url
     others = BATCH_ACCOUNTS * 2 + 1 - 4
     count = others + 4
     assert last == Summary(count, others + length + sum(lengths), count, 0, 0)._asdict()
-    accounts.store.execute([("HINCRBY", keys.account, "credit", 1)])
+    accounts.tamper("s7", credit=1)
     assert places(findings(url)) == [(length, "account credit")]
 
 
@@ -287,7 +326,7 @@ def test_a_store_that_is_away_has_its_own_exit_code(tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_a_bar_and_a_file_all_differences(worked: Accounts, url: str, tmp_path: Path) -> None:
-    worked.store.execute([("HSET", account_keys("vdf", "rif").account, "sms", 1)])
+    worked.tamper(sms=1)
     screen, terminal = pty.openpty()
     code = "from rater.journal.commands import audit; audit()"
     with (tmp_path / "out").open("wb") as out:
@@ -375,7 +414,7 @@ def test_an_audit_under_load_has_no_false_alarm(accounts: Accounts, url: str, tm
                     )
                     commands.append(mutation_command(account_keys("vdf", subject), mutation))
                 replies = scripts.execute(store, commands)
-                done += sum(reply.startswith(b"OK") for reply in replies)
+                done += sum(reply.startswith(b"OK") for [reply] in replies)
         return done
 
     with ThreadPoolExecutor(2) as pool:
@@ -391,5 +430,5 @@ def test_an_audit_under_load_has_no_false_alarm(accounts: Accounts, url: str, tm
             stop.set()
         done = sum(worker.result(PATIENCE_S) for worker in workers)
     assert findings(url) == []
-    [*states] = accounts.store.execute([("HGET", account_keys("vdf", s).account, "seq") for s in subjects])
-    assert sum(map(int, states)) == done + len(subjects)
+    [*states] = accounts.store.execute([("GET", account_keys("vdf", s).account) for s in subjects])
+    assert sum(int(account_fields(state)["seq"]) for state in states) == done + len(subjects)

@@ -37,6 +37,7 @@ from rater.journal.scan import BATCH_LINES
 from rater.keys import account_keys
 from rater.model import Account, Bucket
 from tests.integration.conftest import Accounts
+from tests.stored import FIGURES, entry_fields
 
 ODD = 'a:b{c}%7B./\\"\r\n\U0001f4de,\x00'
 TENANTS = ("vdf", "t/../2", ODD)
@@ -102,7 +103,7 @@ def debit(accounts: Accounts, count: int, subject: str = "rif", journal_lines: i
         for _ in range(count)
     ]
     replies = scripts.execute(accounts.store, [mutation_command(keys, mutation) for mutation in mutations])
-    assert all(reply.startswith(b"OK") for reply in replies)
+    assert all(reply.startswith(b"OK") for [reply] in replies)
 
 
 def held(accounts: Accounts, subject: str = "rif") -> list[int]:
@@ -353,7 +354,8 @@ def test_a_store_that_was_set_back_is_a_conflict_and_nothing_is_archived_or_trim
         assert run_audit(url, "--archive", str(tmp_path)).exit_code == 1
 
     [entries] = accounts.store.execute([("XRANGE", keys.journal, "-", "+")])
-    accounts.store.execute([("XDEL", keys.journal, entries[-1][0]), ("HSET", keys.account, "seq", 5)])
+    accounts.store.execute([("XDEL", keys.journal, entries[-1][0])])
+    accounts.tamper(seq=5)
     conflict("the archive's last line, seq 6, is missing in the store, older ones are not")
     debit(accounts, 1)
     conflict("the archive's last line, seq 6, is missing in the store, older ones are not")
@@ -368,7 +370,8 @@ def test_a_damaged_line_stops_the_account_and_is_kept(accounts: Accounts, url: s
     accounts.open(Account("rif"))
     debit(accounts, 2)
     keys = account_keys("vdf", "rif")
-    accounts.store.execute([("XADD", keys.journal, "*", "seq", "4", "op", "Steal")])
+    damaged = {"op": b"Steal", "amount": b"0", "token": b""} | dict.fromkeys(FIGURES, b"4")
+    accounts.store.execute([("XADD", keys.journal, "*", *entry_fields(damaged))])
     result = run(url, tmp_path, "--trim")
     assert result.exit_code == 1
     assert "op: expected an operation, found 'Steal'" in result.stderr

@@ -33,6 +33,7 @@ from rater.tariff_store import (
     read_metadata,
     read_version,
 )
+from tests.stored import with_figures
 from tests.unit.tariff_sample import BUDGETS, DESTINATIONS, PLANS, RATES, sample_files
 
 HOSTILE = 'a:b{c}%7B"\n\U0001f4de'
@@ -46,7 +47,8 @@ def dump(store: StoreConnection) -> dict[bytes, Any]:
 
 
 def account(store: StoreConnection, subject: str, tenant: str = "vdf") -> Account | None:
-    return parse_account(subject, store.execute([read_command(account_keys(tenant, subject))])[0])
+    [[value]] = store.execute([read_command([account_keys(tenant, subject)])])
+    return parse_account(subject, value)
 
 
 def write(folder: Path, files: dict[str, Any]) -> Path:
@@ -251,7 +253,9 @@ def test_a_reload_keeps_live_balances_until_told_to_reset_them(
     loader: Loader, store: StoreConnection
 ) -> None:
     assert loader(sample_files()).exit_code == 0
-    store.execute([("HSET", account_keys("vdf", "rif").account, "credit", 7)])
+    key = account_keys("vdf", "rif").account
+    [value] = store.execute([("GET", key)])
+    store.execute([("SET", key, with_figures(value, credit=7))])
 
     result = loader(sample_files())
     assert "accounts: 0 created, 1 kept, 0 reset" in result.stdout

@@ -249,9 +249,9 @@ def test_balances_survive_kill_9_of_the_server(own_server: EmbeddedStore) -> Non
     own_server.wait_ready()
     with StoreConnection(own_server.url) as store:
         [replay] = scripts.execute(store, [mutation_command(keys, mutation)])
-        assert replay == b"*OK 900"
-        flat, length = store.execute([read_command(keys), ("XLEN", keys.journal)])
-        assert parse_account("rif", flat) == Account("rif", credit_micros=900)
+        assert replay == [b"*OK 900"]
+        [value], length = store.execute([read_command([keys]), ("XLEN", keys.journal)])
+        assert parse_account("rif", value) == Account("rif", credit_micros=900)
         assert length == 101
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.money import LIMIT
+from rater.account_value import pack_account, pack_buckets
 from rater.journal.chain import KEY_TTL_MS, Finding, check_archive, check_stretch
 from rater.journal.lines import (
     Balances,
@@ -23,7 +25,8 @@ from rater.journal.lines import (
     decode_line,
     encode_line,
 )
-from rater.model import MAX_BUCKETS, Bucket
+from rater.model import MAX_BUCKETS, Account, Bucket
+from tests.stored import entry_fields, with_figures
 
 S = 1_000_000
 FREE = Bucket("NAT", 60 * S, 10, 0)
@@ -277,8 +280,6 @@ def test_a_token_comes_once_while_it_is_remembered(token: str, later_ms: int, fo
 def test_a_line_is_the_same_after_its_texts(line: Line) -> None:
     fields = encode_line(line)
     assert decode_line(line.id, fields) == line
-    pairs = [part.encode("utf-8", "surrogateescape") for pair in fields.items() for part in pair]
-    assert decode_entry(line.id.encode(), pairs) == line
 
 
 @given(
@@ -344,8 +345,83 @@ def test_a_bonus_has_five_figures(text: str) -> None:
 
 
 def test_a_field_that_stands_twice_in_a_line_is_damage() -> None:
-    damaged = decode_entry(b"1-0", [b"seq", b"1", b"seq", b"2"])
-    assert damaged == Damaged("1-0", Difference("seq", "once in a line", "twice"))
+    damaged = decode_entry(b"1-0", [*entry(LINES[1]), b"did", b"DebitBalance 1 x"])
+    assert damaged == Damaged("1-0", Difference("did", "once in a line", "twice"))
+
+
+def entry(line: Line, **changes: bytes | None) -> list[bytes]:
+    """The entry of the stream that a script writes for a line; `changes` are by another hand."""
+    figures = dict(zip(("seq", *Balances._fields), (line.seq, *line.balances), strict=True))
+    fields = {"op": line.op, "amount": str(line.amount), "token": line.token}
+    texts = {name: text.encode("utf-8", "surrogateescape") for name, text in fields.items()}
+    texts |= {name: b"%d" % figure for name, figure in figures.items()}
+    if line.buckets is not None:
+        texts["buckets"] = pack_buckets(line.buckets)
+    if line.cost is not None:
+        texts["cost"] = b"%d" % line.cost
+    if line.bonus is not None:
+        texts["bonus"] = " ".join(map(str, line.bonus)).encode()
+    words = entry_fields(texts)
+    stored = dict(zip(words[::2], words[1::2], strict=True))
+    for name, value in changes.items():
+        stored.pop(name.encode(), None)
+        if value is not None:
+            stored[name.encode()] = value
+    return [word for pair in stored.items() for word in pair]
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.seq}-{line.op}")
+def test_a_line_is_read_from_its_entry(line: Line) -> None:
+    assert decode_entry(line.id.encode(), entry(line)) == line
+    odd = line._replace(token=" a  b\n\U0001f4de\udcff ")
+    assert decode_entry(line.id.encode(), entry(odd)) == odd
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"did": None}, "did"),
+        ({"after": None}, "after"),
+        ({"did": b"DebitBalance 1"}, "did"),
+        ({"did": b""}, "did"),
+        ({"did": b"Steal 1 x"}, "op"),
+        ({"did": b" 1 x"}, "op"),
+        ({"did": b"DebitBalance  x"}, "amount"),
+        ({"did": b"DebitBalance 01 x"}, "amount"),
+        ({"did": b"DebitBalance 1.5 x"}, "amount"),
+        ({"did": b"DebitBalance \xff1 x"}, "amount"),
+        ({"after": bytes(47)}, "after"),
+        ({"after": bytes(49)}, "after"),
+        ({"after": struct.pack("<6q", 2, LIMIT + 1, 0, 0, 0, 0)}, "credit"),
+        ({"after": struct.pack("<6q", -LIMIT - 1, 0, 0, 0, 0, 0)}, "seq"),
+        ({"seq": b"2"}, "seq"),
+        ({"token": b"x"}, "token"),
+        ({"cost": b"1"}, "cost"),
+        ({"surplus": b"1"}, "surplus"),
+        ({"buckets": b""}, "buckets"),
+    ],
+)
+def test_an_entry_that_no_script_wrote_is_damage(changes: dict[str, bytes | None], field: str) -> None:
+    damaged = decode_entry(b"1-0", entry(LINES[1], **changes))
+    assert isinstance(damaged, Damaged)
+    assert damaged.difference.field == field
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"x",
+        pack_buckets([FREE])[:-1],
+        pack_buckets([FREE]) + b"x",
+        struct.pack("<qqqI", -1, 0, 0, 0),
+        struct.pack("<qqqI", LIMIT + 1, 0, 0, 0),
+        struct.pack("<qqqI", 1, 0, -1, 0),
+    ],
+)
+def test_packed_buckets_that_are_none_are_damage(packed: bytes) -> None:
+    damaged = decode_entry(b"1-0", entry(LINES[0], buckets=packed))
+    assert isinstance(damaged, Damaged)
+    assert damaged.difference.field == "buckets"
 
 
 def test_a_damaged_line_is_named_and_the_chain_goes_on_behind_it() -> None:
@@ -354,25 +430,23 @@ def test_a_damaged_line_is_named_and_the_chain_goes_on_behind_it() -> None:
     assert named(check_stretch([LINES[0], damage, *LINES[3:]], ACCOUNT)) == [(2, "amount"), (4, "seq")]
 
 
-def account_pairs(**changes: bytes | None) -> list[bytes]:
-    fields = {"seq": b"2", "credit": b"1", "sms": b"2", "traffic": b"3", "volume_discount": b"4"}
-    fields |= {"received": b"5", "plan": b"x", "bucket:0": b"1 0 0 a", "bucket:1": b"2 0 0 b"}
-    kept = {name: value for name, value in (fields | changes).items() if value is not None}
-    return [part for name, value in kept.items() for part in (name.encode(), value)]
-
-
 def test_an_account_is_read_and_what_is_wrong_with_it_is_named() -> None:
-    account = decode_account(account_pairs())
-    assert account == LiveAccount(2, Balances(1, 2, 3, 4, 5), (Bucket("a", 1, 0, 0), Bucket("b", 2, 0, 0)))
-    for field, text in (
-        ("credit", b"1.0"),
-        ("seq", None),
-        ("sms", b""),
-        ("bucket:0", None),
-        ("bucket:1", b"x"),
+    value = pack_account(Account("", 1, 2, 3, 4, 5, plan="x", buckets=(FREE, PAID)), 2)
+    assert decode_account(value) == LiveAccount(2, Balances(1, 2, 3, 4, 5), (FREE, PAID))
+    for field, damaged in (
+        ("credit", with_figures(value, credit=LIMIT + 1)),
+        ("seq", with_figures(value, seq=-LIMIT - 1)),
+        ("bucket 0", value[:73] + struct.pack("<q", -1) + value[81:]),
+        ("bucket 1", value.replace(struct.pack("<q", 333_333_333), struct.pack("<q", -1))),
+        ("value", b""),
+        ("value", value[:71]),
+        ("value", value[:-1]),
+        ("value", value + b"x"),
+        ("value", b"RATELac2" + value[8:]),
+        ("value", value.replace(b"RIF", b"\xff\xff\xff")),
     ):
-        difference = decode_account(account_pairs(**{field: text}))
-        assert isinstance(difference, Difference)
+        difference = decode_account(damaged)
+        assert isinstance(difference, Difference), field
         assert difference.field == field
 
 
