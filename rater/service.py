@@ -1,16 +1,17 @@
 """What a rater does with a batch of requests: from jobs to outcomes, in few round trips to the store.
 
-Every request is begun, which gives an outcome at once (it is wrong, it has no rate) or a step: one
-command for the store and what to do with the reply. The commands of all steps go out together; a
-reply gives an outcome or a further step. Most requests take one step, those that depend on the
-account's tariff plan take two.
+Every request is begun, which gives an outcome at once (it is wrong, it has no rate), or a *read* of an
+account or a *change* of one. All reads of a batch are one command, all changes by one method one script
+call or a few (`rater.accounts`), and they go out together. Most requests take that one round trip; a change
+that depends on the account's tariff plan is a read first, then a change that names the plan.
 
-A request that fails, in whatever way, has its own outcome and never touches its neighbours'. What
-could not be decided is `Undecided`, and may be processed again, since a mutation is done at most once
-under its token.
+A request that fails, in whatever way, has its own outcome and never touches its neighbours'. Where a
+script call with many changes fails as a whole, each of them is sent alone: those that were done already
+are replays, and the error is that of the one that it belongs to. What could not be decided is `Undecided`,
+and may be processed again, since a change is made at most once under its token.
 
 Where changes must be safe before they are acknowledged (`common.durability`), the wait for that goes out
-behind each round's mutations, in the same round trip. What too few copies confirmed is answered with
+behind each round's changes, in the same round trip. What too few copies confirmed is answered with
 `NotDurable`, whatever its outcome was: that stands under its token, and a replay waits again.
 
 Deadlines go to the scripts by the store's clock. It is measured anew on each new connection, which may
@@ -21,8 +22,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from time import monotonic_ns
+from typing import Final
 
 from redis.exceptions import ResponseError
 
@@ -41,26 +43,27 @@ from common.errors import (
     UnknownTenant,
 )
 from common.logs import Throttle
-from common.methods import Method
+from common.methods import BY_NAME, Method
 from common.money import format_micros
-from common.store import Command, Reply, StoreConnection
+from common.store import Reply, StoreConnection
 from rater.accounts import (
     Mutation,
     MutationResult,
     Refused,
     is_expired,
     is_stored,
-    mutation_command,
     parse_account,
     parse_mutation_reply,
-    read_command,
+    store_error,
 )
 from rater.descriptor import Descriptor, parse_descriptor
 from rater.jobs import Job, Outcome, Undecided, failed
 from rater.keys import AccountKeys, account_keys
+from rater.model import Account
 from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
+from rater.rounds import Change, Read, Round
 from rater.scripts import execute
 
 log = logging.getLogger(__name__)
@@ -71,12 +74,6 @@ MAX_ROUNDS: Final = 5
 TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its
 deadline, and the script itself refuses what comes later, so any margin above clock errors will do."""
-
-READ: Final = b"MGET"
-"""The command that reads an account: equal ones are sent once, and can be left and repeated."""
-
-MUTATION: Final = b"EVALSHA"
-"""The command that changes an account."""
 
 PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOSCRIPT")
 """The store's words for states that end by themselves: the command was not run, and is tried again."""
@@ -96,11 +93,10 @@ WARN_EVERY_S: Final = 5.0
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 """A result with its neighbours must fit into a frame (`common.wire.MAX_FRAME_BYTES`)."""
 
+_GET_COST: Final = BY_NAME["GetCost"]
 
-class Step(NamedTuple):
-    command: Command
-    finish: Callable[[Reply], Outcome | Step]
-    """May raise RatelError."""
+PLAN_METHODS: Final = ("AddRecievedCallSeconds", "ResetUserBudget")
+"""Their changes depend on the account's tariff plan, which is read first."""
 
 
 LATE_THERE: Final = failed(
@@ -149,52 +145,106 @@ class Service:
             except StoreUnavailable as error:
                 self._complain(len(jobs), error)
                 return outcomes
-        steps: list[tuple[int, Step]] = []
+        work = Round()
         for index, job in enumerate(jobs):
-            _settle(outcomes, steps, index, self._begin, job)
+            try:
+                self._begin(index, job, work)
+            except Exception as error:  # whatever is wrong with one must not touch the others
+                outcomes[index] = _failed(error)
         for _ in range(MAX_ROUNDS):
             # Without the connection that the clock was measured on, what is left waits for another turn.
-            if not steps or self._clock_of != self._store.number:
+            if not work or self._clock_of != self._store.number:
                 return outcomes
             try:
-                replies, shortfall = self._execute([step.command for _, step in steps])
+                replies, shortfall = self._execute(work)
             except StoreUnavailable as error:
-                self._complain(len(steps), error)
+                self._complain(len(work.places()), error)
                 return outcomes
-            steps = self._take_replies(jobs, steps, replies, shortfall, outcomes)
-        for index, _ in steps:
+            further = Round()
+            if work.reads:
+                self._take_reads(jobs, work.reads, replies.pop(), further, outcomes)
+            self._take_changes(jobs, zip(work.lists, replies, strict=True), shortfall, further, outcomes)
+            work = further
+        for index in work.places():
             outcomes[index] = failed(Overloaded(detail="the account's tariff plan keeps changing"))
         return outcomes
 
-    def _take_replies(
+    # --- a round trip ---------------------------------------------------------------------------
+
+    def _execute(self, work: Round) -> tuple[list[Reply], NotDurable | None]:
+        """The replies to the commands. The error is for all changes, when too few copies confirmed them."""
+        commands = work.commands()
+        waits = self._durability.waits
+        if not (waits and work.lists):
+            return execute(self._store, commands), None
+        replies = execute(self._store, commands, waits)
+        return replies[: len(commands)], self._shortfall(replies[-1])
+
+    def _take_reads(
         self,
         jobs: Sequence[Job],
-        steps: list[tuple[int, Step]],
-        replies: list[Reply],
-        shortfall: NotDurable | None,
+        reads: Sequence[Read],
+        reply: Reply,
+        further: Round,
         outcomes: list[Outcome | Undecided],
-    ) -> list[tuple[int, Step]]:
-        """File what the replies of one round decide; the steps that come of the others."""
-        give_up_us = monotonic_us() + TIME_BUDGET_US
-        further: list[tuple[int, Step]] = []
-        expired: list[int] = []
-        for position, ((index, step), whole) in enumerate(zip(steps, replies, strict=True)):
-            reply = whole[0] if type(whole) is list else whole  # each command here is for one account
-            if isinstance(reply, ResponseError) and str(reply).startswith(PASSING_ERRORS):
-                continue
-            if position and step.command[0] == READ and monotonic_us() > give_up_us:
+    ) -> None:
+        if isinstance(reply, ResponseError):
+            if not _passes(reply):
+                outcome = failed(store_error(reply))
+                for index, *_ in reads:
+                    outcomes[index] = outcome
+            return
+        give_up_ns = monotonic_ns() + 1000 * TIME_BUDGET_US
+        for position, (index, place, keys, descriptor, tariff) in enumerate(reads):
+            if position and monotonic_ns() > give_up_ns:
                 outcomes[index] = Undecided.NOT_BEGUN
-            elif shortfall and step.command[0] == MUTATION and is_stored(reply):
-                outcomes[index] = failed(shortfall)
-            else:
-                _settle(outcomes, further, index, step.finish, reply)
-                if is_expired(reply) and jobs[index].deadline_us > monotonic_us():
+                continue
+            try:
+                value = reply[place]
+                account = None if value is None else parse_account(descriptor.subject, value)
+                job = jobs[index]
+                if tariff is None:
+                    further.changes.append(self._planned_change(index, job, descriptor, keys, account))
+                elif job.method is _GET_COST:
+                    outcomes[index] = Outcome(0, _get_cost(tariff, descriptor, account))
+                else:
+                    outcomes[index] = Outcome(0, _get_max_session_time(tariff, descriptor, account))
+            except Exception as error:
+                outcomes[index] = _failed(error)
+
+    def _take_changes(
+        self,
+        jobs: Sequence[Job],
+        replies: Iterable[tuple[Sequence[Change], Reply]],
+        shortfall: NotDurable | None,
+        further: Round,
+        outcomes: list[Outcome | Undecided],
+    ) -> None:
+        expired: list[int] = []
+        for changes, reply in replies:
+            if isinstance(reply, ResponseError) and len(changes) > 1 and not _passes(reply):
+                further.alone += changes
+                continue
+            given = isinstance(reply, list) and len(reply) == len(changes)
+            for change, one in zip(changes, reply if given else [reply] * len(changes), strict=True):
+                index = change.job
+                if isinstance(one, ResponseError) and _passes(one):
+                    continue
+                if shortfall and is_stored(one):
+                    outcomes[index] = failed(shortfall)
+                    continue
+                try:
+                    outcome = self._finish(jobs[index], change, one, further)
+                except Exception as error:
+                    outcome = _failed(error)
+                if outcome is not None:
+                    outcomes[index] = outcome
+                if is_expired(one) and jobs[index].deadline_us > monotonic_us():
                     expired.append(index)
         if expired:
-            outcome = self._look_at_the_clock()
+            late = self._look_at_the_clock()
             for index in expired:
-                outcomes[index] = outcome
-        return further
+                outcomes[index] = late
 
     def _look_at_the_clock(self) -> Outcome | Undecided:
         """Measure the store's anew, when scripts dropped what is in time by ours; what becomes of that."""
@@ -205,34 +255,6 @@ class Service:
             return LATE_THERE
         step_us = self._store_clock_offset_us - before_us
         return Undecided.NOT_BEGUN if step_us <= MAX_CLOCK_STEP_US else LATE_THERE
-
-    def _execute(self, commands: list[Command]) -> tuple[list[Reply], NotDurable | None]:
-        """As `execute`, with equal reads sent once: many ask for the same account in one batch.
-
-        The error is for the mutations among them, when too few copies confirmed them.
-        """
-        places: dict[Command, int] = {}
-        unique: list[Command] = []
-        order: list[int] = []
-        for command in commands:
-            place = places.get(command) if command[0] == READ else None
-            if place is None:
-                place = len(unique)
-                unique.append(command)
-                if command[0] == READ:
-                    places[command] = place
-            order.append(place)
-        shortfall = None
-        waits = self._durability.waits
-        if waits and any(command[0] == MUTATION for command in unique):
-            replies = execute(self._store, unique, waits)
-            shortfall = self._shortfall(replies[-1])
-            del replies[len(unique) :]
-        else:
-            replies = execute(self._store, unique)
-        if len(unique) < len(commands):
-            replies = [replies[place] for place in order]
-        return replies, shortfall
 
     def _shortfall(self, waited: Reply) -> NotDurable | None:
         level, _, timeout_ms = self._durability
@@ -258,63 +280,48 @@ class Service:
 
     # --- one request ----------------------------------------------------------------------------
 
-    def _begin(self, job: Job) -> Outcome | Step:
+    def _begin(self, index: int, job: Job, work: Round) -> None:
         method = job.method
         if method is None:
             raise MethodNotFound(method="unknown to this rater")
         descriptor = parse_descriptor(job.params, method)
         keys = account_keys(descriptor.tenant, descriptor.subject)
-        if method.mutates:
-            return self._begin_mutation(job, method, descriptor, keys)
-        tariff = self._tariff(descriptor.tenant)
-        if method.name == "GetCost":
-            return Step(read_command([keys]), lambda reply: _get_cost(tariff, descriptor, reply))
-        return Step(read_command([keys]), lambda reply: _get_max_session_time(tariff, descriptor, reply))
+        if not method.mutates:
+            work.read(index, keys, descriptor, self._tariff(descriptor.tenant))
+        elif method.name in PLAN_METHODS:
+            work.read(index, keys, descriptor, None)
+        else:
+            work.changes.append(self._change(index, job, method, descriptor, keys))
 
-    def _begin_mutation(
-        self, job: Job, method: Method, descriptor: Descriptor, keys: AccountKeys
-    ) -> Outcome | Step:
-        if method.name in ("AddRecievedCallSeconds", "ResetUserBudget"):
-            return Step(
-                read_command([keys]),
-                lambda reply: self._mutate(
-                    job, method, descriptor, keys, plan_id=_plan_id(descriptor, reply)
-                ),
-            )
-        matches: tuple[tuple[str, int], ...] = ()
-        if method.name == "DebitSeconds":
-            tariff = self.snapshot.tenants.get(descriptor.tenant)
-            matches = tariff.matching_destinations(descriptor.destination) if tariff else ()
-        return self._mutate(job, method, descriptor, keys, matches=matches)
+    def _planned_change(
+        self, index: int, job: Job, descriptor: Descriptor, keys: AccountKeys, account: Account | None
+    ) -> Change:
+        if account is None:
+            self._tariff(descriptor.tenant)  # says so when the whole tenant is unknown
+            raise UnknownSubject(tenant=descriptor.tenant, subject=descriptor.subject)
+        assert job.method is not None
+        return self._change(index, job, job.method, descriptor, keys, account.plan)
 
-    def _mutate(
+    def _change(
         self,
+        index: int,
         job: Job,
         method: Method,
         descriptor: Descriptor,
         keys: AccountKeys,
-        *,
-        matches: tuple[tuple[str, int], ...] = (),
         plan_id: str = "",
-    ) -> Step:
-        mutation = self._mutation(job, method, descriptor, matches, plan_id)
-        return Step(
-            mutation_command(keys, mutation),
-            lambda reply: self._finish_mutation(job, method, descriptor, keys, mutation, reply),
-        )
-
-    def _mutation(
-        self,
-        job: Job,
-        method: Method,
-        descriptor: Descriptor,
-        matches: tuple[tuple[str, int], ...],
-        plan_id: str,
-    ) -> Mutation:
+    ) -> Change:
         client_key = descriptor.request_id or job.client_key
-        tariff = self.snapshot.tenants.get(descriptor.tenant)
         remaining_ms = (job.deadline_us - monotonic_us()) // 1000
-        return Mutation(
+        matches: tuple[tuple[str, int], ...] = ()
+        plan = None
+        if plan_id or method.name == "DebitSeconds":
+            tariff = self.snapshot.tenants.get(descriptor.tenant)
+            if tariff is not None and plan_id:
+                plan = tariff.plan(plan_id)
+            elif tariff is not None:
+                matches = tariff.matching_destinations(descriptor.destination)
+        mutation = Mutation(
             method=method.name,
             tenant=descriptor.tenant,
             subject=descriptor.subject,
@@ -326,29 +333,26 @@ class Service:
             destination=descriptor.destination,
             matches=matches,
             plan_id=plan_id,
-            plan=tariff.plan(plan_id) if tariff and plan_id else None,
+            plan=plan,
             deadline_us=job.deadline_us + self._store_clock_offset_us,
             journal_lines=self._journal_lines,
         )
+        return Change(index, keys, descriptor, mutation)
 
-    def _finish_mutation(
-        self,
-        job: Job,
-        method: Method,
-        descriptor: Descriptor,
-        keys: AccountKeys,
-        mutation: Mutation,
-        reply: Reply,
-    ) -> Outcome | Step:
-        result = parse_mutation_reply(mutation, reply)
+    def _finish(self, job: Job, change: Change, reply: Reply, further: Round) -> Outcome | None:
+        """The outcome; None when the account has another plan by now, and it is to be done by that."""
+        result = parse_mutation_reply(change.mutation, reply)
         if type(result) is MutationResult:
             return Outcome(0, format_micros(result.value_micros).encode(), result.replayed)
         if isinstance(result, Refused):
             if isinstance(result.error, UnknownSubject):
-                self._tariff(descriptor.tenant)  # says so when the whole tenant is unknown
+                self._tariff(change.descriptor.tenant)
             return failed(result.error, result.replayed)
         assert not isinstance(result, MutationResult)
-        return self._mutate(job, method, descriptor, keys, plan_id=result.plan_id)
+        assert job.method is not None
+        again = self._change(change.job, job, job.method, change.descriptor, change.keys, result.plan_id)
+        further.changes.append(again)
+        return None
 
     def _tariff(self, tenant: str) -> CompiledTariff:
         tariff = self.snapshot.tenants.get(tenant)
@@ -357,45 +361,27 @@ class Service:
         return tariff
 
 
-def _settle(
-    outcomes: list[Outcome | Undecided],
-    steps: list[tuple[int, Step]],
-    index: int,
-    work: Callable[[Any], Outcome | Step],
-    argument: Any,
-) -> None:
-    """Do a piece of work for one request and file what comes of it, whatever that is."""
-    try:
-        result = work(argument)
-    except RatelError as error:
-        outcomes[index] = failed(error)
-    except Exception as error:
-        log.exception("a request failed")
-        outcomes[index] = failed(InternalError(detail=type(error).__name__))
-    else:
-        if type(result) is Step:
-            steps.append((index, result))
-        else:
-            assert isinstance(result, Outcome)
-            outcomes[index] = result
+def _passes(error: ResponseError) -> bool:
+    """The store is in a state that ends by itself."""
+    return str(error).startswith(PASSING_ERRORS)
 
 
-def _get_cost(tariff: CompiledTariff, descriptor: Descriptor, reply: Reply) -> Outcome:
-    body = get_cost(tariff, descriptor, parse_account(descriptor.subject, reply))
+def _failed(error: Exception) -> Outcome:
+    """The outcome of a request whose work raised an error."""
+    if isinstance(error, RatelError):
+        return failed(error)
+    log.error("a request failed", exc_info=error)
+    return failed(InternalError(detail=type(error).__name__))
+
+
+def _get_cost(tariff: CompiledTariff, descriptor: Descriptor, account: Account | None) -> bytes:
+    body = get_cost(tariff, descriptor, account)
     if len(body) > MAX_RESULT_BYTES:
         raise ResultTooLarge(size_bytes=len(body), limit_bytes=MAX_RESULT_BYTES)
-    return Outcome(0, body, False)
+    return body
 
 
-def _get_max_session_time(tariff: CompiledTariff, descriptor: Descriptor, reply: Reply) -> Outcome:
+def _get_max_session_time(tariff: CompiledTariff, descriptor: Descriptor, account: Account | None) -> bytes:
     now_us = time.time_ns() // 1000
-    account = parse_account(descriptor.subject, reply)
     seconds_us = max_session_us(tariff, descriptor, now_us, descriptor.amount_micros, account)
-    return Outcome(0, format_micros(seconds_us).encode(), False)
-
-
-def _plan_id(descriptor: Descriptor, reply: Reply) -> str:
-    account = parse_account(descriptor.subject, reply)
-    if account is None:
-        raise UnknownSubject(tenant=descriptor.tenant, subject=descriptor.subject)
-    return account.plan
+    return format_micros(seconds_us).encode()

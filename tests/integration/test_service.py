@@ -148,7 +148,9 @@ def test_a_batch_is_one_round_trip_and_equal_reads_are_sent_once(
     )
     service.process([cost() for _ in range(50)] + [job("DebitBalance", f"t{n}", Amount=1) for n in range(5)])
     assert counting.trips == 1
-    assert len(sent) == 6
+    [change, read] = sent
+    assert len(read) == 1 + 1
+    assert change[2] == 5 * 3  # keys of five requests
 
 
 def test_methods_that_need_the_plan_find_it_and_follow_it_when_it_changes(

@@ -1,0 +1,83 @@
+"""What a rater asks of the store in one round trip: reads of accounts, and changes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from common.store import Command
+from rater.accounts import MAX_SCRIPT_REQUESTS, Mutation, batch_command, read_command
+from rater.descriptor import Descriptor
+from rater.keys import AccountKeys
+from rater.rating.snapshot import CompiledTariff
+
+Read = tuple[int, int, AccountKeys, Descriptor, CompiledTariff | None]
+"""The number of its job in the batch, the place of its account in the reply, the account, what is asked
+and by which tariff; none where the account's plan is wanted, for a change. A plain tuple, because most of
+what a rater does is to make one and take it apart."""
+
+
+class Change(NamedTuple):
+    job: int
+    """Its number in the batch."""
+    keys: AccountKeys
+    descriptor: Descriptor
+    mutation: Mutation
+
+
+class Round:
+    """One round trip: a command for each list of changes, then one for all reads, which see the changes."""
+
+    def __init__(self) -> None:
+        self.reads: list[Read] = []
+        self.changes: list[Change] = []
+        self.alone: list[Change] = []
+        """Not together with others: one of those that it was with went wrong."""
+        self.lists: list[list[Change]] = []
+        """Set by `commands`: the changes that each script call makes."""
+        self._accounts: list[AccountKeys] = []
+        self._place_of: dict[bytes, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.reads or self.changes or self.alone)
+
+    def read(
+        self, job: int, keys: AccountKeys, descriptor: Descriptor, tariff: CompiledTariff | None
+    ) -> None:
+        """Many may ask for the same account: it is read once."""
+        accounts = self._accounts
+        place = self._place_of.setdefault(keys.account, len(accounts))
+        if place == len(accounts):
+            accounts.append(keys)
+        self.reads.append((job, place, keys, descriptor, tariff))
+
+    def commands(self) -> list[Command]:
+        self.lists = list(self._lists())
+        commands: list[Command] = []
+        for changes in self.lists:
+            method = changes[0].mutation.method
+            commands.append(batch_command(method, [(change.keys, change.mutation) for change in changes]))
+        if self.reads:
+            commands.append(read_command(self._accounts))
+        return commands
+
+    def places(self) -> list[int]:
+        """The numbers of all its jobs."""
+        changes = [change.job for change in (*self.changes, *self.alone)]
+        return [job for job, *_ in self.reads] + changes
+
+    def _lists(self) -> Iterator[list[Change]]:
+        """By method; those of an account together, in order, so that it is read and written once."""
+        by_method: dict[str, list[Change]] = {}
+        for change in self.changes:
+            by_method.setdefault(change.mutation.method, []).append(change)
+        for changes in by_method.values():
+            changes.sort(key=_account_of)
+            for start in range(0, len(changes), MAX_SCRIPT_REQUESTS):
+                yield changes[start : start + MAX_SCRIPT_REQUESTS]
+        for change in self.alone:
+            yield [change]
+
+
+def _account_of(change: Change) -> bytes:
+    return change.keys.account
