@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from msgspec import UNSET
 
 from common.errors import InvalidParams, InvalidRequest, NestedTooDeep, ParseError
 from common.jsonrpc import DEFAULT_LIMITS
@@ -52,8 +53,7 @@ _FIELDS: Final = {
 }
 """Name in lower case → parameter."""
 
-_RAW_FIELDS: Final = {name.encode(): field for name, field in _FIELDS.items()}
-_NUMBERS: Final = frozenset({"amount", "tor", "duration"})
+_NUMBERS: Final = ("amount", "tor", "duration")
 _DIALLED: Final = frozenset({"subj", "dest"})
 """What may begin with the `+` of an international number."""
 _AT_SEPARATOR: Final = re.compile(rf"@(?=(?:{'|'.join(_FIELDS)})=)".encode(), re.IGNORECASE)
@@ -74,17 +74,33 @@ Params = dict[str, str]
 """Parameter → its decoded text."""
 
 
-class Descriptor(NamedTuple):
-    params: bytes
-    """JSON text of the call descriptor."""
-
-
 def parse_query(raw: bytes) -> Params:
     """The parameters of a raw query string or form body. Raises InvalidParams."""
+    if raw.isascii() and b"%" not in raw and b"+" not in raw:
+        return _parse_plain(raw)
+    return _parse_escaped(raw)
+
+
+def _parse_plain(raw: bytes) -> Params:
+    """The short way for what most queries are: nothing in it is encoded, and all of it is ASCII."""
+    if b"@" in raw:
+        raw = _AT_SEPARATOR.sub(b"&", raw)
+    params: Params = {}
+    for pair in raw.decode("ascii").split("&"):
+        raw_name, _, value = pair.partition("=")
+        name = _FIELDS.get(raw_name) or _FIELDS.get(raw_name.lower())
+        if name is not None:
+            if name in params:
+                raise _given_twice(name)
+            params[name] = value
+    return params
+
+
+def _parse_escaped(raw: bytes) -> Params:
     params: Params = {}
     for pair in _AT_SEPARATOR.sub(b"&", raw).split(b"&"):
         raw_name, _, raw_value = pair.partition(b"=")
-        name = _RAW_FIELDS.get(raw_name.lower())
+        name = _FIELDS.get(raw_name.lower().decode("latin-1"))
         if name is None and b"%" in raw_name:
             name = _FIELDS.get(_unquote(raw_name, None).lower())
         if name is not None:
@@ -112,8 +128,12 @@ def _unquote(raw: bytes, name: str | None) -> str:
 
 def _put(params: Params, name: str, value: str) -> None:
     if name in params:
-        raise InvalidParams(field=name, detail="is given twice")
+        raise _given_twice(name)
     params[name] = value
+
+
+def _given_twice(name: str) -> InvalidParams:
+    return InvalidParams(field=name, detail="is given twice")
 
 
 def parse_body(raw: bytes, content_type: str) -> Params:
@@ -201,37 +221,54 @@ def _members(value: Any) -> list[Any]:
     return [member for member in members if isinstance(member, list)]
 
 
+class _Descriptor(msgspec.Struct, rename="pascal"):
+    """Call descriptor; numbers are the texts that they came as."""
+
+    tor: msgspec.Raw = msgspec.field(name="TOR")
+    cstm_id: str
+    subject: str
+    destination_prefix: str
+    amount: msgspec.Raw | msgspec.UnsetType
+    time_start: str | msgspec.UnsetType
+    time_end: str | msgspec.UnsetType
+    request_id: str | msgspec.UnsetType
+
+
 def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
     """JSON text of the call descriptor for `method`. Raises InvalidParams naming the parameter.
 
     `now_us` is the wall clock, the start of a GetCost that names none.
     """
-    for name in ("cstmid", "subj", "dest"):
-        if not params.get(name):
-            raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
+    get = params.get
+    tenant, subject, destination = get("cstmid"), get("subj"), get("dest")
+    if not tenant or not subject or not destination:
+        name = "cstmid" if not tenant else "dest" if subject else "subj"
+        raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
     if method.needs_amount and "amount" not in params:
         raise InvalidParams(field="amount", detail="is missing")
-    numbers = {name: _number(name, params[name]) for name in ("amount", "tor", "duration") if name in params}
-    members = [
-        f'"TOR":{numbers.get("tor", "0")}'.encode(),
-        b'"CstmId":' + _encode(params["cstmid"]),
-        b'"Subject":' + _encode(params["subj"]),
-        b'"DestinationPrefix":' + _encode(params["dest"]),
-    ]
-    if "amount" in numbers:
-        members.append(f'"Amount":{numbers["amount"]}'.encode())
-    if method.needs_times:
-        start, end = _times(params, numbers.get("duration"), now_us)
-        members += [b'"TimeStart":' + _encode(start), b'"TimeEnd":' + _encode(end)]
-    if params.get("requestid"):
-        members.append(b'"RequestId":' + _encode(params["requestid"]))
-    return b"{" + b",".join(members) + b"}"
+    numbers = {name: _number(name, params[name]) for name in _NUMBERS if name in params}
+    start, end = _times(params, numbers.get("duration"), now_us) if method.needs_times else (UNSET, UNSET)
+    tor, amount = numbers.get("tor", "0"), numbers.get("amount")
+    return _encode(
+        _Descriptor(
+            msgspec.Raw(tor.encode()),
+            tenant,
+            subject,
+            destination,
+            UNSET if amount is None else msgspec.Raw(amount.encode()),
+            start,
+            end,
+            get("requestid") or UNSET,
+        )
+    )
 
 
 def _number(name: str, text: str) -> str:
     """The text itself, checked to be a JSON number of a sensible size."""
     if len(text) > MAX_NUMBER_CHARS:
         raise InvalidParams(field=name, detail=f"a number of more than {MAX_NUMBER_CHARS} characters")
+    if text.isdecimal() and text.isascii() and text[0] != "0":
+        return text  # the short way for what most numbers are
     if not _NUMBER.fullmatch(text):
         raise InvalidParams(field=name, detail=f"expected a number, not {text!r}")
     if abs(float(text)) == float("inf"):
@@ -241,7 +278,7 @@ def _number(name: str, text: str) -> str:
 
 def _times(params: Params, duration: str | None, now_us: int) -> tuple[str, str]:
     start, end = params.get("start", ""), params.get("end", "")
-    if start or end:
+    if " " in start or " " in end:
         start, end = _LOST_PLUS.sub(r"\1+\2", start), _LOST_PLUS.sub(r"\1+\2", end)
     if end and not start:
         raise InvalidParams(field="end", detail="is given without start")

@@ -1,0 +1,343 @@
+"""One HTTP connection: whose turn it is, what is read, what is written, and how it ends.
+
+* Requests are served one after the other, as one may rest on what the one before it has changed. Those
+  that were pipelined wait, a few of them parsed, the rest as bytes, and no more is read meanwhile.
+* Every request that arrived in full gets its response, whatever comes after it: nonsense (its
+  refusal is sent last) or the end of the client's sending. Then the connection ends. A request that
+  is cut short is not carried out.
+* The time that a client may take is bounded: for a request, for the next one, and to read responses.
+  Who does not read gets no further request served.
+* Responses that become ready in one turn of the loop leave in one write.
+
+    _unread ──http_reader──▶ _waiting ──its turn──▶ _current ──http_app──▶ respond
+
+Whatever is more than to answer one request at once is done by `_go_on`, which `_busy` asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final, Protocol
+
+from balancer.http_message import CONTINUE, Refusal, Request, encode_response, plain_error
+from balancer.http_reader import PIECE_BYTES, Awaits, RequestReader
+from common.addresses import Address
+
+READ_TIMEOUT_S: Final = 30.0
+"""For a head to arrive, and for a body."""
+
+KEEP_ALIVE_S: Final = 75.0
+"""For the next request on a connection: above the usual 60 s of proxies, so that they close first."""
+
+LINGER_S: Final = 1.0
+"""How long input is dropped after a refusal and our EOF. A close while the client still sends would
+be a reset, which may destroy the refusal on its way. Source: RFC 9112 §9.6."""
+
+LARGE_BYTES: Final = 4096
+"""A larger response does not wait for others to leave with, so that a client that does not read is noticed.
+Smaller ones are no more than the requests of one piece ask for."""
+
+log = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """What a connection needs of the gateway that it belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+    closing: bool
+    """Each response is the last one of its connection."""
+    stuck_s: float
+    date: bytes
+
+    def serve(self, request: Request) -> None:
+        """Have it answered, now or later. Does not raise."""
+
+    def admit(self, connection: Connection) -> str:
+        """Why there is no room for one more connection, "" if there is."""
+
+    def forget(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """It owns its `RequestReader`, and is the `Responder` of its requests."""
+
+    __slots__ = (
+        "_active",
+        "_awaited",
+        "_busy",
+        "_continue_due",
+        "_current",
+        "_ending",
+        "_eof",
+        "_finished",
+        "_go_on_is_due",
+        "_joins",
+        "_last_words",
+        "_output",
+        "_reader",
+        "_reading",
+        "_service",
+        "_since_s",
+        "_transport",
+        "_unread",
+        "_unsent_since_s",
+        "_waiting",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._reader = RequestReader(self)
+        self._unread: memoryview | None = None
+        """Received, but not parsed yet: what came before it is to be dealt with first."""
+        self._waiting: deque[Request] | None = None
+        self._current: Request | None = None
+        self._output: list[bytes] = []
+        """To be written when this turn of the loop is over …"""
+        self._joins = False
+        """… or at once unless this is set."""
+        self._busy = False
+        self._go_on_is_due = False
+        self._continue_due = False
+        """The client waits for our word before it sends a body."""
+        self._ending = False
+        """No further request is taken; the connection ends after the responses that are due …"""
+        self._last_words: Refusal | None = None
+        """… and this one."""
+        self._finished = False
+        """All is written."""
+        self._eof = False
+        self._reading = True
+        self._unsent_since_s: float | None = None
+        """Since when the client does not read what was written."""
+        self._active = True
+        """Something was complete since the last `check`; else the client has owed us …"""
+        self._awaited = Awaits.FIRST
+        """… this …"""
+        self._since_s = 0.0
+        """… since then."""
+
+    # --- called by the event loop ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        no_room = self._service.admit(self)
+        if no_room:
+            self._refuse(503, "overloaded", no_room, b"retry-after: 1\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        if self._unread is None and len(data) <= PIECE_BYTES:
+            self._joins = True
+            self._reader.feed(data)
+            self._joins = False
+            if self._output:
+                self._flush()
+        else:
+            self._unread = memoryview(bytes(self._unread or b"") + data)
+            self._busy = True
+        if self._busy:
+            self._go_on()
+
+    def eof_received(self) -> bool:
+        """The client has sent its last request, and may wait for responses."""
+        self._eof = True
+        if self._finished:
+            return False
+        self._ending = True
+        self._go_on()
+        return True  # `_finish` closes the transport, now or later
+
+    def pause_writing(self) -> None:
+        self._unsent_since_s = self._service.loop.time()
+        self._busy = True
+
+    def resume_writing(self) -> None:
+        self._unsent_since_s = None
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ending = self._finished = True
+        self._current = self._waiting = self._unread = None
+        self._reader.close()
+        self._service.forget(self)
+
+    # --- called by the reader ----------------------------------------------------------------
+
+    def take(self, request: Request) -> None:
+        self._active = True
+        if self._service.closing:
+            request.keep_alive = False
+        if not request.keep_alive:
+            self._ending = self._busy = True
+        if self._current is None and not self._waiting and self._unsent_since_s is None:
+            self._current = request
+            self._service.serve(request)
+            return
+        self._busy = True
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(request)
+
+    def expect(self) -> None:
+        self._continue_due = self._busy = True
+
+    def refuse(self, refusal: Refusal) -> None:
+        if not self._ending:
+            self._ending = self._busy = True
+            self._last_words = refusal
+            self._go_on_soon()
+
+    # --- called by the application and the gateway -------------------------------------------
+
+    def respond(self, request: Request, status: int, body: bytes, more: bytes) -> None:
+        if request is not self._current:
+            return  # the client went away meanwhile
+        self._current = None
+        bare, close = request.verb == b"HEAD", not request.keep_alive
+        date = self._service.date
+        self._write(encode_response(status, date, body, more, bare=bare, close=close))
+        if self._busy:
+            self._go_on_soon()
+
+    def check(self, now_s: float) -> None:
+        """Let a client go that is stuck; to be called about once a second."""
+        waited_s, stuck_s = now_s - self._since_s, self._service.stuck_s
+        if self._unsent_since_s is not None:
+            if now_s - self._unsent_since_s >= stuck_s:
+                log.warning("peer=%s does not read its responses, closing", self._peer)
+                self._transport.abort()
+        elif self._active or self._is_due or self._reader.awaits is not self._awaited:
+            self._active = False
+            self._awaited = self._reader.awaits
+            self._since_s = now_s
+        elif self._finished:
+            if waited_s >= LINGER_S:
+                self._transport.close()
+            if waited_s >= stuck_s:
+                self._transport.abort()  # it never read the last response
+        elif self._awaited is Awaits.NEXT:
+            if waited_s >= KEEP_ALIVE_S:
+                self.end_if_idle()
+        elif waited_s >= READ_TIMEOUT_S:
+            what = "the body did not arrive" if self._awaited is Awaits.BODY else "no request arrived"
+            self._refuse(408, "request_timeout", f"{what} within {READ_TIMEOUT_S:.0f} s")
+
+    def wind_up(self) -> None:
+        """The gateway closes: what has begun is finished, and the last response says so."""
+        if self._reader.arriving is not None:
+            self._reader.arriving.keep_alive = False
+        elif self._is_due and self._is_between_requests:
+            last = self._waiting[-1] if self._waiting else self._current
+            assert last is not None
+            last.keep_alive = False
+            self._ending = self._busy = True
+
+    def end_if_idle(self) -> None:
+        if not self._is_due and self._is_between_requests:
+            self._ending = True
+            self._go_on()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # --- states ------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Serve whose turn it is, parse more, end the connection: whatever of it can be done now."""
+        if self._finished:
+            return
+        self._go_on_is_due = self._joins = True  # responses that are ready at once need not ask for it
+        while self._waiting and self._current is None and self._unsent_since_s is None:
+            self._current = self._waiting.popleft()
+            self._service.serve(self._current)
+        again = self._parse()
+        self._joins = False
+        if self._output:
+            self._flush()
+        if self._ending:
+            self._unread = None
+            if not self._is_due:
+                self._finish()
+        elif self._continue_due and not self._is_due:
+            self._continue_due = False
+            self._write(CONTINUE)
+        self._busy = bool(self._ending or self._continue_due or self._unread or self._waiting)
+        self._update_reading()
+        self._go_on_is_due = False
+        if again:
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        if not self._go_on_is_due:
+            self._go_on_is_due = True
+            self._service.loop.call_soon(self._go_on)
+
+    def _parse(self) -> bool:
+        """Parse one piece, or all that belongs to one body; whether to go on in the next turn of the loop."""
+        while self._unread and not self._waiting and not self._ending and self._unsent_since_s is None:
+            piece, rest = self._unread[:PIECE_BYTES], self._unread[PIECE_BYTES:]
+            self._unread = rest if rest else None
+            before = self._reader.arriving
+            self._reader.feed(piece)
+            if before is None or self._reader.arriving is not before:
+                return not self._waiting
+        return False
+
+    def _update_reading(self) -> None:
+        """Read or not. At the end, input is read and dropped: unread it would make a reset of the close."""
+        if self._transport.is_closing():
+            return
+        clear = self._unread is None and not self._waiting and self._unsent_since_s is None
+        may_read = clear or self._ending
+        if may_read and not self._reading:
+            self._transport.resume_reading()
+        elif not may_read and self._reading:
+            self._transport.pause_reading()
+        self._reading = may_read
+
+    @property
+    def _is_due(self) -> bool:
+        """A response is."""
+        return self._current is not None or bool(self._waiting)
+
+    @property
+    def _is_between_requests(self) -> bool:
+        """Nothing of a further request is here."""
+        return self._unread is None and self._reader.awaits in (Awaits.FIRST, Awaits.NEXT)
+
+    def _refuse(self, status: int, name: str, message: str, more: bytes = b"") -> None:
+        self.refuse(Refusal(status, plain_error(name, message), more))
+
+    def _write(self, data: bytes) -> None:
+        self._output.append(data)
+        if not self._joins or len(data) > LARGE_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        output = self._output
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _finish(self) -> None:
+        self._finished = self._active = True
+        transport, last = self._transport, self._last_words
+        if last is not None and not transport.is_closing():
+            status, body, more = last
+            date = self._service.date
+            self._write(encode_response(status, date, body, more, bare=False, close=True))
+            if not self._eof and transport.can_write_eof():
+                transport.write_eof()
+                return  # until the client closes too, or LINGER_S has passed
+        transport.close()
+
+    @property
+    def _peer(self) -> str:
+        name = self._transport.get_extra_info("peername")
+        return str(Address(name[0], name[1])) if name else "?"
