@@ -99,7 +99,7 @@ class HttpApp:
             return
         refusal = self._router.turn_away()
         if refusal is not None:
-            _fail(request, Overloaded.code, refusal)
+            request.respond(Overloaded.http_status, *_refused(refusal))
             return
         key = _idempotency_key(request.values(b"idempotency-key")) if method.mutates else ""
         params = parse_query(query)
@@ -182,14 +182,19 @@ class _Pause(msgspec.Struct):
     data: Data
 
 
-@lru_cache(16)
 def _pause_s(error: bytes) -> int:
-    """After which it is worth while to come again; refusals of an overload are few different ones."""
+    """After which it is worth while to come again."""
     try:
         pause_ms = msgspec.json.decode(error, type=_Pause).data.retry_after_ms
     except msgspec.DecodeError:
         pause_ms = 0
     return max(-(-pause_ms // 1000), _RETRY_AFTER_S)
+
+
+@lru_cache(16)
+def _refused(error: bytes) -> tuple[bytes, bytes]:
+    """Body and headers of a refusal: there are few different ones, and each is sent often."""
+    return error_body(error), _retry_after(_pause_s(error))
 
 
 def _key_of(request: Request) -> str:

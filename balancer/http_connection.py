@@ -96,9 +96,9 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] | None = None
         self._current: Request | None = None
         self._output: list[bytes] = []
-        """To be written when this turn of the loop is over …"""
+        """Responses that wait for others to leave with …"""
         self._joins = False
-        """… or at once unless this is set."""
+        """… as long as this is set."""
         self._busy = False
         self._go_on_is_due = False
         self._continue_due = False
@@ -200,7 +200,13 @@ class Connection(asyncio.Protocol):
         self._current = None
         bare, close = request.verb == b"HEAD", not request.keep_alive
         date = self._service.date
-        self._write(encode_response(status, date, body, more, bare=bare, close=close))
+        data = encode_response(status, date, body, more, bare, close)
+        if self._joins:
+            self._output.append(data)
+            if len(data) > LARGE_BYTES:
+                self._flush()
+        else:
+            self._transport.write(data)
         if self._busy:
             self._go_on_soon()
 
@@ -210,7 +216,7 @@ class Connection(asyncio.Protocol):
         if self._unsent_since_s is not None:
             if now_s - self._unsent_since_s >= stuck_s:
                 log.warning("peer=%s does not read its responses, closing", self._peer)
-                self._transport.abort()
+                self.abort()
         elif self._active or self._is_due or self._reader.awaits is not self._awaited:
             self._active = False
             self._awaited = self._reader.awaits
@@ -219,7 +225,7 @@ class Connection(asyncio.Protocol):
             if waited_s >= LINGER_S:
                 self._transport.close()
             if waited_s >= stuck_s:
-                self._transport.abort()  # it never read the last response
+                self.abort()  # it never read the last response
         elif self._awaited is Awaits.NEXT:
             if waited_s >= KEEP_ALIVE_S:
                 self.end_if_idle()
@@ -243,6 +249,8 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def abort(self) -> None:
+        self._ending = self._finished = True
+        self._current = self._waiting = None
         self._transport.abort()
 
     # --- states ------------------------------------------------------------------------------
@@ -265,7 +273,7 @@ class Connection(asyncio.Protocol):
                 self._finish()
         elif self._continue_due and not self._is_due:
             self._continue_due = False
-            self._write(CONTINUE)
+            self._transport.write(CONTINUE)
         self._busy = bool(self._ending or self._continue_due or self._unread or self._waiting)
         self._update_reading()
         self._go_on_is_due = False
@@ -313,17 +321,9 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int, name: str, message: str, more: bytes = b"") -> None:
         self.refuse(Refusal(status, plain_error(name, message), more))
 
-    def _write(self, data: bytes) -> None:
-        self._output.append(data)
-        if not self._joins or len(data) > LARGE_BYTES:
-            self._flush()
-
     def _flush(self) -> None:
-        output = self._output
-        data = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        output, self._output = self._output, []
+        self._transport.write(b"".join(output))
 
     def _finish(self) -> None:
         self._finished = self._active = True
@@ -331,7 +331,7 @@ class Connection(asyncio.Protocol):
         if last is not None and not transport.is_closing():
             status, body, more = last
             date = self._service.date
-            self._write(encode_response(status, date, body, more, bare=False, close=True))
+            transport.write(encode_response(status, date, body, more, False, True))
             if not self._eof and transport.can_write_eof():
                 transport.write_eof()
                 return  # until the client closes too, or LINGER_S has passed

@@ -54,7 +54,7 @@ class Refusal(NamedTuple):
     more: bytes = b""
 
 
-def encode_response(status: int, date: bytes, body: bytes, more: bytes, *, bare: bool, close: bool) -> bytes:
+def encode_response(status: int, date: bytes, body: bytes, more: bytes, bare: bool, close: bool) -> bytes:
     """The bytes of a response; a `bare` one, to HEAD, lacks the body that its headers describe."""
     if close:
         more += b"connection: close\r\n"

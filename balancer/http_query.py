@@ -19,16 +19,15 @@ Source: docs/rating.md, "HTTP".
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import UNSET
 
-from common.errors import InvalidParams, InvalidRequest, NestedTooDeep, ParseError
-from common.jsonrpc import DEFAULT_LIMITS
+from balancer.http_json import Number, is_text, read_object
+from common.errors import InvalidParams, InvalidRequest, ParseError
 from common.methods import Method
 from common.money import MAX_NUMBER_CHARS, NotExact, parse_decimal, to_micros
 from common.times import SECOND_US, format_rfc3339, parse_rfc3339
@@ -61,13 +60,9 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _LOST_PLUS: Final = re.compile(r"(\d\d:\d\d:\d\d(?:\.\d+)?) (\d\d:\d\d)")
 
+_NO_TOR: Final = msgspec.Raw(b"0")
+
 _encode = msgspec.json.Encoder().encode
-
-
-class _Number(str):
-    """The text of a number in a JSON body, told from a string."""
-
-    __slots__ = ()
 
 
 Params = dict[str, str]
@@ -75,28 +70,33 @@ Params = dict[str, str]
 
 
 def parse_query(raw: bytes) -> Params:
-    """The parameters of a raw query string or form body. Raises InvalidParams."""
-    if raw.isascii() and b"%" not in raw and b"+" not in raw:
-        return _parse_plain(raw)
-    return _parse_escaped(raw)
+    """The parameters of a raw query string or form body. Raises InvalidParams.
 
-
-def _parse_plain(raw: bytes) -> Params:
-    """The short way for what most queries are: nothing in it is encoded, and all of it is ASCII."""
-    if b"@" in raw:
-        raw = _AT_SEPARATOR.sub(b"&", raw)
+    The way through it is a short one for what most queries are: ASCII in which nothing is encoded.
+    """
+    if not raw.isascii():
+        return _parse_encoded(raw)
+    text = raw.decode("ascii")
+    if "%" in text or "+" in text:
+        return _parse_encoded(raw)
+    if "@" in text:
+        text = _AT_SEPARATOR.sub(b"&", raw).decode("ascii")
     params: Params = {}
-    for pair in raw.decode("ascii").split("&"):
+    for pair in text.split("&"):
         raw_name, _, value = pair.partition("=")
-        name = _FIELDS.get(raw_name) or _FIELDS.get(raw_name.lower())
-        if name is not None:
-            if name in params:
-                raise _given_twice(name)
-            params[name] = value
+        name = _FIELDS.get(raw_name)
+        if name is None:
+            name = _FIELDS.get(raw_name.lower())
+            if name is None:
+                continue
+        if name in params:
+            raise _given_twice(name)
+        params[name] = value
     return params
 
 
-def _parse_escaped(raw: bytes) -> Params:
+def _parse_encoded(raw: bytes) -> Params:
+    """The same of any query."""
     params: Params = {}
     for pair in _AT_SEPARATOR.sub(b"&", raw).split(b"&"):
         raw_name, _, raw_value = pair.partition(b"=")
@@ -151,74 +151,20 @@ def parse_body(raw: bytes, content_type: str) -> Params:
     raise InvalidRequest(detail=f"a body of type {kind[:80]!r}; expected a form or a JSON object")
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The members of an object, repeated ones too."""
-
-
 def _parse_json(raw: bytes) -> Params:
-    pairs = _read_json(raw)
     params: Params = {}
-    for key, value in pairs:
+    for key, value in read_object(raw):
         name = _FIELDS.get(key.lower())
         if name is None or value is None:
             continue
-        if isinstance(value, _Number) != (name in _NUMBERS) or not isinstance(value, str):
+        if isinstance(value, Number) != (name in _NUMBERS) or not isinstance(value, str):
             raise InvalidParams(field=name, detail=f"must be a {'number' if name in _NUMBERS else 'string'}")
-        if not _is_text(value):
+        if not is_text(value):
             raise InvalidParams(field=name, detail="is no text: invalid UTF-8, or half of a surrogate pair")
         _put(params, name, value)
-    if not _is_text(raw.decode(errors="surrogateescape")):
+    if not is_text(raw.decode(errors="surrogateescape")):
         raise ParseError(detail="invalid UTF-8")
     return params
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _read_json(raw: bytes) -> _Pairs:
-    """The object; bytes that are no UTF-8 are surrogates in it, as are `\\ud800` and its like."""
-
-    def refuse_constant(text: str) -> None:
-        raise ValueError(f"{text} is not a JSON number")
-
-    too_deep = NestedTooDeep(limit=DEFAULT_LIMITS.max_depth)
-    try:
-        value = json.loads(
-            raw.decode(errors="surrogateescape"),
-            object_pairs_hook=_Pairs,
-            parse_int=_Number,
-            parse_float=_Number,
-            parse_constant=refuse_constant,
-        )
-    except ValueError as error:
-        raise ParseError(detail=str(error)) from None
-    except RecursionError:
-        raise too_deep from None
-    if raw.count(b"{") + raw.count(b"[") > DEFAULT_LIMITS.max_depth and _is_too_deep(value):
-        raise too_deep
-    if not isinstance(value, _Pairs):
-        raise InvalidRequest(detail="the body must be a JSON object")
-    return value
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEFAULT_LIMITS.max_depth):
-        level = [member for holder in level for member in _members(holder)]
-        if not level:
-            return False
-    return True
-
-
-def _members(value: Any) -> list[Any]:
-    """The objects and lists directly in an object or a list."""
-    members = [member for _, member in value] if isinstance(value, _Pairs) else value
-    return [member for member in members if isinstance(member, list)]
 
 
 class _Descriptor(msgspec.Struct, rename="pascal"):
@@ -246,12 +192,15 @@ def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
         raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
     if method.needs_amount and "amount" not in params:
         raise InvalidParams(field="amount", detail="is missing")
-    numbers = {name: _number(name, params[name]) for name in _NUMBERS if name in params}
+    numbers: Params = {}
+    for name in _NUMBERS:
+        if name in params:
+            numbers[name] = _number(name, params[name])
     start, end = _times(params, numbers.get("duration"), now_us) if method.needs_times else (UNSET, UNSET)
-    tor, amount = numbers.get("tor", "0"), numbers.get("amount")
+    tor, amount = numbers.get("tor"), numbers.get("amount")
     return _encode(
         _Descriptor(
-            msgspec.Raw(tor.encode()),
+            _NO_TOR if tor is None else msgspec.Raw(tor.encode()),
             tenant,
             subject,
             destination,

@@ -21,9 +21,9 @@ def test_a_date_is_written_as_http_wants_it() -> None:
     ],
 )
 def test_responses_say_how_long_they_are(status: int, body: bytes, bare: bool, head: bytes) -> None:
-    got = encode_response(status, b"now", body, b"a: b\r\n", bare=bare, close=False)
+    got = encode_response(status, b"now", body, b"a: b\r\n", bare, False)
     assert got == b"HTTP/1.1 " + head.replace(b"|", b"\r\n")
-    closing = encode_response(status, b"now", body, b"a: b\r\n", bare=bare, close=True)
+    closing = encode_response(status, b"now", body, b"a: b\r\n", bare, True)
     assert closing == got.replace(b"a: b\r\n", b"a: b\r\nconnection: close\r\n")
 
 

@@ -34,6 +34,7 @@ PURE = (
     "balancer/actions.py",
     "balancer/admission.py",
     "balancer/dispatch.py",
+    "balancer/http_json.py",
     "balancer/http_message.py",
     "balancer/http_query.py",
     "balancer/http_reader.py",
