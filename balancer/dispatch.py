@@ -150,6 +150,13 @@ class Dispatch:
 
     # --- requests ----------------------------------------------------------------------------
 
+    def turn_away(self) -> bytes | None:
+        """The error for one more request if there is no room for it, so that nobody need read it first."""
+        if len(self._requests) < self._admission.room:
+            return None
+        self._admission.refused = True
+        return self._too_slow if self.overloaded else self._full
+
     def submit(self, request: Request, now_us: int) -> Answer | None:
         """Queue a request for the next `flush`, or refuse it at once."""
         if len(self._requests) >= self._admission.room:

@@ -19,15 +19,15 @@ Source: docs/rating.md, "HTTP".
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from msgspec import UNSET
 
-from common.errors import InvalidParams, InvalidRequest, NestedTooDeep, ParseError
-from common.jsonrpc import DEFAULT_LIMITS
+from balancer.http_json import Number, is_text, read_object
+from common.errors import InvalidParams, InvalidRequest, ParseError
 from common.methods import Method
 from common.money import MAX_NUMBER_CHARS, NotExact, parse_decimal, to_micros
 from common.times import SECOND_US, format_rfc3339, parse_rfc3339
@@ -52,8 +52,7 @@ _FIELDS: Final = {
 }
 """Name in lower case → parameter."""
 
-_RAW_FIELDS: Final = {name.encode(): field for name, field in _FIELDS.items()}
-_NUMBERS: Final = frozenset({"amount", "tor", "duration"})
+_NUMBERS: Final = ("amount", "tor", "duration")
 _DIALLED: Final = frozenset({"subj", "dest"})
 """What may begin with the `+` of an international number."""
 _AT_SEPARATOR: Final = re.compile(rf"@(?=(?:{'|'.join(_FIELDS)})=)".encode(), re.IGNORECASE)
@@ -61,30 +60,47 @@ _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _LOST_PLUS: Final = re.compile(r"(\d\d:\d\d:\d\d(?:\.\d+)?) (\d\d:\d\d)")
 
+_NO_TOR: Final = msgspec.Raw(b"0")
+
 _encode = msgspec.json.Encoder().encode
-
-
-class _Number(str):
-    """The text of a number in a JSON body, told from a string."""
-
-    __slots__ = ()
 
 
 Params = dict[str, str]
 """Parameter → its decoded text."""
 
 
-class Descriptor(NamedTuple):
-    params: bytes
-    """JSON text of the call descriptor."""
-
-
 def parse_query(raw: bytes) -> Params:
-    """The parameters of a raw query string or form body. Raises InvalidParams."""
+    """The parameters of a raw query string or form body. Raises InvalidParams.
+
+    The way through it is a short one for what most queries are: ASCII in which nothing is encoded.
+    """
+    if not raw.isascii():
+        return _parse_encoded(raw)
+    text = raw.decode("ascii")
+    if "%" in text or "+" in text:
+        return _parse_encoded(raw)
+    if "@" in text:
+        text = _AT_SEPARATOR.sub(b"&", raw).decode("ascii")
+    params: Params = {}
+    for pair in text.split("&"):
+        raw_name, _, value = pair.partition("=")
+        name = _FIELDS.get(raw_name)
+        if name is None:
+            name = _FIELDS.get(raw_name.lower())
+            if name is None:
+                continue
+        if name in params:
+            raise _given_twice(name)
+        params[name] = value
+    return params
+
+
+def _parse_encoded(raw: bytes) -> Params:
+    """The same of any query."""
     params: Params = {}
     for pair in _AT_SEPARATOR.sub(b"&", raw).split(b"&"):
         raw_name, _, raw_value = pair.partition(b"=")
-        name = _RAW_FIELDS.get(raw_name.lower())
+        name = _FIELDS.get(raw_name.lower().decode("latin-1"))
         if name is None and b"%" in raw_name:
             name = _FIELDS.get(_unquote(raw_name, None).lower())
         if name is not None:
@@ -112,8 +128,12 @@ def _unquote(raw: bytes, name: str | None) -> str:
 
 def _put(params: Params, name: str, value: str) -> None:
     if name in params:
-        raise InvalidParams(field=name, detail="is given twice")
+        raise _given_twice(name)
     params[name] = value
+
+
+def _given_twice(name: str) -> InvalidParams:
+    return InvalidParams(field=name, detail="is given twice")
 
 
 def parse_body(raw: bytes, content_type: str) -> Params:
@@ -131,74 +151,33 @@ def parse_body(raw: bytes, content_type: str) -> Params:
     raise InvalidRequest(detail=f"a body of type {kind[:80]!r}; expected a form or a JSON object")
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The members of an object, repeated ones too."""
-
-
 def _parse_json(raw: bytes) -> Params:
-    pairs = _read_json(raw)
     params: Params = {}
-    for key, value in pairs:
+    for key, value in read_object(raw):
         name = _FIELDS.get(key.lower())
         if name is None or value is None:
             continue
-        if isinstance(value, _Number) != (name in _NUMBERS) or not isinstance(value, str):
+        if isinstance(value, Number) != (name in _NUMBERS) or not isinstance(value, str):
             raise InvalidParams(field=name, detail=f"must be a {'number' if name in _NUMBERS else 'string'}")
-        if not _is_text(value):
+        if not is_text(value):
             raise InvalidParams(field=name, detail="is no text: invalid UTF-8, or half of a surrogate pair")
         _put(params, name, value)
-    if not _is_text(raw.decode(errors="surrogateescape")):
+    if not is_text(raw.decode(errors="surrogateescape")):
         raise ParseError(detail="invalid UTF-8")
     return params
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+class _Descriptor(msgspec.Struct, rename="pascal"):
+    """Call descriptor; numbers are the texts that they came as."""
 
-
-def _read_json(raw: bytes) -> _Pairs:
-    """The object; bytes that are no UTF-8 are surrogates in it, as are `\\ud800` and its like."""
-
-    def refuse_constant(text: str) -> None:
-        raise ValueError(f"{text} is not a JSON number")
-
-    too_deep = NestedTooDeep(limit=DEFAULT_LIMITS.max_depth)
-    try:
-        value = json.loads(
-            raw.decode(errors="surrogateescape"),
-            object_pairs_hook=_Pairs,
-            parse_int=_Number,
-            parse_float=_Number,
-            parse_constant=refuse_constant,
-        )
-    except ValueError as error:
-        raise ParseError(detail=str(error)) from None
-    except RecursionError:
-        raise too_deep from None
-    if raw.count(b"{") + raw.count(b"[") > DEFAULT_LIMITS.max_depth and _is_too_deep(value):
-        raise too_deep
-    if not isinstance(value, _Pairs):
-        raise InvalidRequest(detail="the body must be a JSON object")
-    return value
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEFAULT_LIMITS.max_depth):
-        level = [member for holder in level for member in _members(holder)]
-        if not level:
-            return False
-    return True
-
-
-def _members(value: Any) -> list[Any]:
-    """The objects and lists directly in an object or a list."""
-    members = [member for _, member in value] if isinstance(value, _Pairs) else value
-    return [member for member in members if isinstance(member, list)]
+    tor: msgspec.Raw = msgspec.field(name="TOR")
+    cstm_id: str
+    subject: str
+    destination_prefix: str
+    amount: msgspec.Raw | msgspec.UnsetType
+    time_start: str | msgspec.UnsetType
+    time_end: str | msgspec.UnsetType
+    request_id: str | msgspec.UnsetType
 
 
 def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
@@ -206,32 +185,39 @@ def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
 
     `now_us` is the wall clock, the start of a GetCost that names none.
     """
-    for name in ("cstmid", "subj", "dest"):
-        if not params.get(name):
-            raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
+    get = params.get
+    tenant, subject, destination = get("cstmid"), get("subj"), get("dest")
+    if not tenant or not subject or not destination:
+        name = "cstmid" if not tenant else "dest" if subject else "subj"
+        raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
     if method.needs_amount and "amount" not in params:
         raise InvalidParams(field="amount", detail="is missing")
-    numbers = {name: _number(name, params[name]) for name in ("amount", "tor", "duration") if name in params}
-    members = [
-        f'"TOR":{numbers.get("tor", "0")}'.encode(),
-        b'"CstmId":' + _encode(params["cstmid"]),
-        b'"Subject":' + _encode(params["subj"]),
-        b'"DestinationPrefix":' + _encode(params["dest"]),
-    ]
-    if "amount" in numbers:
-        members.append(f'"Amount":{numbers["amount"]}'.encode())
-    if method.needs_times:
-        start, end = _times(params, numbers.get("duration"), now_us)
-        members += [b'"TimeStart":' + _encode(start), b'"TimeEnd":' + _encode(end)]
-    if params.get("requestid"):
-        members.append(b'"RequestId":' + _encode(params["requestid"]))
-    return b"{" + b",".join(members) + b"}"
+    numbers: Params = {}
+    for name in _NUMBERS:
+        if name in params:
+            numbers[name] = _number(name, params[name])
+    start, end = _times(params, numbers.get("duration"), now_us) if method.needs_times else (UNSET, UNSET)
+    tor, amount = numbers.get("tor"), numbers.get("amount")
+    return _encode(
+        _Descriptor(
+            _NO_TOR if tor is None else msgspec.Raw(tor.encode()),
+            tenant,
+            subject,
+            destination,
+            UNSET if amount is None else msgspec.Raw(amount.encode()),
+            start,
+            end,
+            get("requestid") or UNSET,
+        )
+    )
 
 
 def _number(name: str, text: str) -> str:
     """The text itself, checked to be a JSON number of a sensible size."""
     if len(text) > MAX_NUMBER_CHARS:
         raise InvalidParams(field=name, detail=f"a number of more than {MAX_NUMBER_CHARS} characters")
+    if text.isdecimal() and text.isascii() and text[0] != "0":
+        return text  # the short way for what most numbers are
     if not _NUMBER.fullmatch(text):
         raise InvalidParams(field=name, detail=f"expected a number, not {text!r}")
     if abs(float(text)) == float("inf"):
@@ -241,7 +227,7 @@ def _number(name: str, text: str) -> str:
 
 def _times(params: Params, duration: str | None, now_us: int) -> tuple[str, str]:
     start, end = params.get("start", ""), params.get("end", "")
-    if start or end:
+    if " " in start or " " in end:
         start, end = _LOST_PLUS.sub(r"\1+\2", start), _LOST_PLUS.sub(r"\1+\2", end)
     if end and not start:
         raise InvalidParams(field="end", detail="is given without start")

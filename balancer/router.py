@@ -163,6 +163,10 @@ class Router:
         """As `submit`, but it is not carried out: the answer is Overloaded."""
         self._answer(self._dispatch.refuse(Request(method.name, params, client_key, callback)))
 
+    def turn_away(self) -> bytes | None:
+        """The error Overloaded if there is no room for one more request now, else None."""
+        return self._dispatch.turn_away()
+
     @property
     def overloaded(self) -> bool:
         return self._dispatch.overloaded

@@ -184,7 +184,7 @@ DEFECTS: Final = (
         (
             Edit(
                 "balancer/http_app.py",
-                '_idempotency_key(scope["headers"]) if method.mutates else ""',
+                '_idempotency_key(request.values(b"idempotency-key")) if method.mutates else ""',
                 '""',
             ),
         ),

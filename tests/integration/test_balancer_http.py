@@ -7,13 +7,16 @@ import http.client
 import json
 import logging
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
 
-from balancer.http_app import MAX_CALLS, MAX_IN_FLIGHT, HttpApp
+from balancer.http_app import HttpApp
+from balancer.http_jsonrpc import MAX_CALLS, MAX_IN_FLIGHT
+from balancer.http_message import Request
 from balancer.router import Router
 from common.errors import StoreUnavailable, encode_error
 from common.methods import BY_HTTP_NAME, BY_NAME
@@ -387,6 +390,119 @@ def test_a_client_that_ends_its_sending_gets_all_responses(
     assert [(status, body["Amount"]) for status, body in replies] == [(200, n) for n in range(good)]
 
 
+@pytest.mark.parametrize("target", ["/healthz", f"/debitsms?{QUERY}&amount=1"], ids=["healthz", "debitsms"])
+def test_responses_of_one_turn_leave_together(
+    balancer: BalancerProcess, rater: FakeRater, target: str
+) -> None:
+    """Counted in segments: one for each write, as the gateway's are sent at once (TCP_NODELAY)."""
+    count = 20
+    request = f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    bad = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+        sock.sendall(request + bad * (count - 1))
+        text = b""
+        while text.count(b"HTTP/1.1 ") < count or not text.endswith(b"}"):
+            part = sock.recv(65536)
+            assert part
+            text += part
+        # `tcpi_data_segs_in` of struct tcp_info (linux/tcp.h)
+        segments = int.from_bytes(
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)[152:156], sys.byteorder
+        )
+    assert text.count(b"HTTP/1.1 404") == count - 1
+    assert 1 <= segments <= 2
+
+
+def test_head_is_answered_without_the_body_that_it_describes(balancer: BalancerProcess) -> None:
+    for path, status in (("/healthz", 200), ("/openapi.json", 200), ("/getcost", 405), ("/nothing", 404)):
+        connection = http.client.HTTPConnection("127.0.0.1", balancer.http_port, timeout=PATIENCE_S)
+        connection.request("HEAD", path)
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (status, b"")
+        assert int(response.headers["content-length"]) > 0
+        connection.request("GET", "/healthz")  # the connection is in step
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://any.host:8000/getcost?{}", 200),
+        ("/get%63ost?{}#fragment&amount=1", 200),
+        ("/getcost?{}#fragment", 200),
+        ("//getcost?{}", 404),
+        ("/getcost/?{}", 404),
+        ("http://any.host", 404),
+        ("*", 404),
+        ("/%ff", 404),
+    ],
+)
+def test_every_form_of_a_target_is_understood(
+    balancer: BalancerProcess, rater: FakeRater, target: str, status: int
+) -> None:
+    reply = balancer.get(target.format(QUERY))
+    assert reply.status == status
+    if status == 200:
+        assert json.loads(rater.received[-1].params).keys() >= {"CstmId", "Subject", "DestinationPrefix"}
+        assert "Amount" not in json.loads(rater.received[-1].params)
+
+
+def test_a_connect_is_refused(balancer: BalancerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+        sock.sendall(b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
+
+
+def test_without_room_requests_are_refused_unread(rater_less: BalancerProcess) -> None:
+    balancer = rater_less
+    with balancer.connect() as first:
+        first.send([message(1)])
+        while True:  # until the first one is here
+            reply = balancer.get("/getcost?no=sense")
+            if reply.status != 400:
+                break
+        assert (reply.status, reply.headers["retry-after"]) == (503, "3")
+        assert reply.body["error"]["name"] == "overloaded"
+        assert reply.body["error"]["data"]["retry_after_ms"] == 2500
+        post = balancer.request("POST", "/debitsms", b"{", JSON | {"Idempotency-Key": "k"})
+        assert (post.status, post.body) == (503, reply.body)
+        assert balancer.request("PUT", "/debitsms").status == 405
+        assert balancer.get("/healthz").status == 200
+
+
+@pytest.fixture
+def rater_less() -> Iterator[BalancerProcess]:
+    with BalancerProcess("--max-queued=1", "--max-wait=2500", "--deadline=20000") as balancer:
+        yield balancer
+
+
+@pytest.mark.parametrize("count", [1, 20, 3000])
+def test_a_long_pipeline_is_answered_to_its_end_after_the_end_of_the_sending(
+    balancer: BalancerProcess, count: int
+) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+        sock.sendall(request * count)
+        sock.shutdown(socket.SHUT_WR)
+        text = b""
+        while part := sock.recv(65536):
+            text += part
+    assert text.count(b"HTTP/1.1 200 OK\r\n") == text.count(b'{"status":"up"}') == count
+
+
+def test_a_refusal_is_not_lost_however_much_was_still_to_be_sent(balancer: BalancerProcess) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+            sock.sendall(b"POST /jsonrpc HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n")
+            sock.sendall(b"x" * 2_000_000)
+            text = b""
+            while part := sock.recv(65536):
+                text += part
+        assert text.startswith(b"HTTP/1.1 413 ")
+        assert json.loads(text.partition(b"\r\n\r\n")[2])["error"]["name"] == "message_too_large"
+
+
 @pytest.mark.parametrize("head", [POST_HEAD, (GET % 1).encode()[:-2]], ids=["POST", "GET"])
 def test_a_request_that_is_cut_short_is_not_carried_out(
     balancer: BalancerProcess, rater: FakeRater, head: bytes
@@ -395,24 +511,36 @@ def test_a_request_that_is_cut_short_is_not_carried_out(
     assert exchange(balancer, rater, raw, carried_out=0, half_close=True) == []
 
 
-def test_a_defect_is_logged_and_answered_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+class Sent(list[tuple[int, bytes]]):
+    def respond(self, request: Request, status: int, body: bytes, more: bytes) -> None:
+        self.append((status, body))
+
+
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+def test_a_defect_is_logged_and_answered_as_an_error(caplog: pytest.LogCaptureFixture, verb: str) -> None:
     class Broken:
+        def turn_away(self) -> None:
+            return None
+
         def submit(self, *_: object) -> None:
             raise ZeroDivisionError
 
-    sent: list[dict[str, Any]] = []
+    sent = Sent()
 
     async def run() -> None:
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
-
-        scope = {"path": "/getcost", "method": "GET", "headers": [], "query_string": QUERY.encode()}
-        await HttpApp(cast(Router, Broken()))(scope, None, send)
+        app = HttpApp(cast(Router, Broken()))
+        if verb == "GET":
+            app.serve(Request(sent, b"GET", f"/getcost?{QUERY}".encode(), []))
+        else:
+            app.serve(Request(sent, b"POST", b"/jsonrpc", [], body=message(1)))
+            while not sent:
+                await asyncio.sleep(0)
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(run())
-    assert sent[0]["status"] == 500
-    assert json.loads(sent[1]["body"])["error"]["name"] == "internal_error"
+    [(status, body)] = sent
+    assert status == 500
+    assert json.loads(body)["error"]["name"] == "internal_error"
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.http_query import descriptor_of, parse_body, parse_query
+from balancer.http_query import Params, _parse_encoded, descriptor_of, parse_body, parse_query
 from common.errors import CallerError, InvalidParams, InvalidRequest, NestedTooDeep, ParseError
 from common.methods import BY_NAME
 from common.times import parse_rfc3339
@@ -167,6 +168,43 @@ def test_what_is_wrong_is_named(method: str, query: bytes, field: str, says: str
     with pytest.raises(InvalidParams, match=says) as caught:
         descriptor(method, query)
     assert caught.value.data["field"] == field
+
+
+PLAIN = st.lists(
+    st.tuples(
+        st.sampled_from(["cstmid", "CstmId", "subj", "Subject", "dest", "AMOUNT", "start", "other", "@", ""]),
+        st.sampled_from(["=", "=", "=", "", "=="]),
+        st.text(st.characters(codec="ascii", exclude_characters="%+"), max_size=5),
+        st.sampled_from(["&", "&", "@", "@dest=", "@Amount=1", "&&"]),
+    ).map("".join),
+    max_size=6,
+).map(lambda pairs: "".join(pairs).encode())
+
+
+@given(PLAIN)
+def test_the_short_way_through_a_query_leads_where_the_long_one_does(raw: bytes) -> None:
+    def outcome(parse: Callable[[bytes], Params]) -> Params | str:
+        try:
+            return parse(raw)
+        except InvalidParams as error:
+            return str(error)
+
+    assert outcome(parse_query) == outcome(_parse_encoded)
+
+
+@given(st.from_regex(r"[0-9]{0,3}[0-9٠-٩.eE+-]{0,4}", fullmatch=True))
+def test_exactly_the_numbers_of_json_are_numbers(text: str) -> None:
+    query = BASE + b"&amount=" + quote(text).encode()
+    try:
+        json.loads(text, parse_constant=None)
+        is_number = text.isascii()
+    except ValueError:
+        is_number = False
+    if is_number:
+        assert f'"Amount":{text}' in descriptor_of(BY_NAME["DebitBalance"], parse_query(query), 0).decode()
+    else:
+        with pytest.raises(InvalidParams, match="expected a number"):
+            descriptor("DebitBalance", query)
 
 
 def test_unknown_parameters_are_ignored_whatever_they_are() -> None:
