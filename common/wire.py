@@ -24,7 +24,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, cast
 
-import msgpack
 import msgspec
 
 PROTOCOL: Final = 1
@@ -69,35 +68,35 @@ class WireError(ValueError):
     """The peer sent something that is not one of the messages."""
 
 
-_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+_pack = msgspec.msgpack.Encoder().encode
 
 
 def encode_work(balancer_id: str, now_us: int, items: list[WorkItem]) -> bytes:
-    return bytes(_pack((int(Kind.WORK), balancer_id, now_us, items)))
+    return _pack((int(Kind.WORK), balancer_id, now_us, items))
 
 
 def encode_beat(balancer_id: str, now_us: int) -> bytes:
-    return bytes(_pack((int(Kind.BEAT), balancer_id, now_us)))
+    return _pack((int(Kind.BEAT), balancer_id, now_us))
 
 
 def encode_drained(balancer_id: str) -> bytes:
-    return bytes(_pack((int(Kind.DRAINED), balancer_id)))
+    return _pack((int(Kind.DRAINED), balancer_id))
 
 
 def encode_state(name: str, credit: int, tariff_epoch: int) -> bytes:
-    return bytes(_pack((int(Kind.STATE), PROTOCOL, name, credit, tariff_epoch)))
+    return _pack((int(Kind.STATE), PROTOCOL, name, credit, tariff_epoch))
 
 
 def encode_done(balancer_id: str, replies: list[Reply]) -> bytes:
-    return bytes(_pack((int(Kind.DONE), balancer_id, replies)))
+    return _pack((int(Kind.DONE), balancer_id, replies))
 
 
 def encode_leave() -> bytes:
-    return bytes(_pack((int(Kind.LEAVE),)))
+    return _pack((int(Kind.LEAVE),))
 
 
 def encode_goodbye() -> bytes:
-    return bytes(_pack((int(Kind.GOODBYE),)))
+    return _pack((int(Kind.GOODBYE),))
 
 
 _SHAPES: Final[dict[Kind, tuple[type, ...]]] = {
@@ -111,7 +110,10 @@ _SHAPES: Final[dict[Kind, tuple[type, ...]]] = {
 }
 _FIX_ARRAY: Final = 0x90
 _DECODERS: Final = {
-    bytes((_FIX_ARRAY + 1 + len(shape), kind)): msgspec.msgpack.Decoder(cast(Any, tuple)[(int, *shape)])
+    bytes((_FIX_ARRAY + 1 + len(shape), kind)): (
+        kind,
+        msgspec.msgpack.Decoder(cast(Any, tuple)[(int, *shape)]).decode,
+    )
     for kind, shape in _SHAPES.items()
 }
 """By a message's first two bytes: an array of so many, and its kind."""
@@ -125,11 +127,12 @@ def decode(frame: bytes) -> tuple[Kind, list[Any]]:
     """
     if len(frame) > MAX_FRAME_BYTES:
         raise WireError(f"a frame of {len(frame)} bytes, the limit is {MAX_FRAME_BYTES}")
-    decoder = _DECODERS.get(frame[:2])
-    if decoder is None:
+    known = _DECODERS.get(frame[:2])
+    if known is None:
         raise WireError("not a message")
+    kind, decode_fields = known
     try:
-        kind, *fields = decoder.decode(frame)
+        _, *fields = decode_fields(frame)
     except Exception as error:  # msgspec raises several unrelated types on bad input
-        raise WireError(f"a {Kind(frame[1]).name} that is not one: {error}") from None
-    return Kind(kind), fields
+        raise WireError(f"a {kind.name} that is not one: {error}") from None
+    return kind, fields
