@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from common.errors import RatelError, encode_error
 from common.wire import WorkItem
 
+new_tuple = tuple.__new__
+"""Makes named tuples in a quarter of the time that their own constructors take."""
+
 OnAnswer = Callable[[int, bytes, bool], None]
 """Takes a reply: error code or 0, JSON text, whether it is a replay."""
+
+
+class Sink(Protocol):
+    """Takes the replies to many requests; `slot` says to which."""
+
+    def answer(self, slot: int, code: int, body: bytes) -> None: ...
 
 
 class Rater:
@@ -52,8 +61,8 @@ class Rater:
         self.limit = 0 if barred else max(self.credit, 0)
 
 
-class Request(msgspec.Struct, eq=False):
-    """One request on its way. The gateway fills in the first four fields, dispatch the others.
+class Request(msgspec.Struct, eq=False, gc=False):
+    """One request on its way. The gateway fills in the first fields up to `slot`, dispatch the others.
 
     It waits (held by silent raters or none), is in flight or is over. An answered request that some rater
     still works on stays known until that rater replies, so that its credit is counted as taken.
@@ -62,8 +71,10 @@ class Request(msgspec.Struct, eq=False):
     method: str
     params: bytes
     client_key: str
-    on_answer: OnAnswer
-    """Not called by dispatch: it travels along for whoever performs the `Answer`."""
+    on_answer: OnAnswer | None
+    """Not called by dispatch: it travels along for whoever performs the `Answer`. None: there is a `sink`."""
+    sink: Sink | None = None
+    slot: int = 0
     seq: int = 0
     deadline_us: int = 0
     sent_us: int = 0
@@ -80,7 +91,8 @@ class Request(msgspec.Struct, eq=False):
         return not all(rater.silent for rater in self.holders)
 
     def work_item(self) -> WorkItem:
-        return WorkItem(self.seq, self.method, self.params, self.client_key, self.deadline_us)
+        fields = (self.seq, self.method, self.params, self.client_key, self.deadline_us)
+        return new_tuple(WorkItem, fields)
 
 
 def without(holders: tuple[Rater, ...], rater: Rater) -> tuple[Rater, ...]:

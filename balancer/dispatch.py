@@ -48,7 +48,19 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from balancer.actions import Action, Answer, Rater, Request, Send, SendDrained, answer, failure, without
+from balancer.actions import (
+    Action,
+    Answer,
+    Rater,
+    Request,
+    Send,
+    SendDrained,
+    Sink,
+    answer,
+    failure,
+    new_tuple,
+    without,
+)
 from balancer.admission import Admission
 from balancer.sharing import CopyBudget, load, share_out
 from common.errors import (
@@ -60,6 +72,7 @@ from common.errors import (
     decode_error,
     encode_error,
 )
+from common.methods import Method
 from common.wire import HEARTBEAT_MS, MISSED_BEATS, WorkItem
 
 SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
@@ -148,6 +161,11 @@ class Dispatch:
         rater = self._raters.get(rater_id)
         return rater.name if rater else None
 
+    @property
+    def queued_bytes(self) -> int:
+        """Parameters of all requests that are here."""
+        return self._queued_bytes
+
     # --- requests ----------------------------------------------------------------------------
 
     def turn_away(self) -> bytes | None:
@@ -174,6 +192,25 @@ class Dispatch:
         self._requests[request.seq] = request
         self._waiting.append(request)
         return None
+
+    def submit_all(self, calls: Sequence[tuple[int, Method, bytes]], sink: Sink, now_us: int) -> list[Answer]:
+        """As `submit` for a request of each call: its slot in `sink`, method and parameters. The refusals."""
+        first, count = self._last_seq + 1, len(calls)
+        deadline_us = now_us + self._settings.deadline_us
+        requests = [
+            Request(method[0], params, "", None, sink, slot, seq, deadline_us)  # method.name takes longer
+            for seq, (slot, method, params) in enumerate(calls, first)
+        ]
+        queued_bytes = self._queued_bytes + sum([len(params) for _, _, params in calls])
+        fits = len(self._requests) + count <= self._admission.room and queued_bytes <= MAX_QUEUED_BYTES
+        if not fits or self._closing:
+            refusals = [self.submit(request, now_us) for request in requests]
+            return [refusal for refusal in refusals if refusal is not None]
+        self._queued_bytes = queued_bytes
+        self._last_seq += count
+        self._requests.update(zip(range(first, first + count), requests, strict=True))
+        self._waiting += requests
+        return []
 
     def refuse(self, request: Request) -> Answer:
         """What `submit` answers while there are too many requests."""
@@ -204,7 +241,10 @@ class Dispatch:
             request.sent_us = now_us
             request.attempts += 1
         return [
-            WorkItem(request.seq, request.method, request.params, request.client_key, request.deadline_us)
+            new_tuple(
+                WorkItem,
+                (request.seq, request.method, request.params, request.client_key, request.deadline_us),
+            )
             for request in batch
         ]
 
@@ -247,7 +287,8 @@ class Dispatch:
         self._hear(rater, now_us)
         alone = rater.alone
         requests = self._requests
-        freed_bytes = 0
+        freed_bytes = freed = 0
+        newest_us = 0
         answers = []
         for seq, code, body, replayed in rows:
             request = requests.get(seq)
@@ -261,17 +302,20 @@ class Dispatch:
                 request.holders = without(request.holders, rater)
             else:
                 continue
-            rater.in_flight -= 1
-            if not request.answered:
-                request.answered = True
-                if code or not body:
-                    answers.append(self._error_answer(rater, request, code, body, replayed))
-                else:
-                    answers.append(Answer(request, code, body, replayed))
+            freed += 1
+            if request.answered:
+                continue
+            request.answered = True
+            if request.deadline_us > newest_us:  # noqa: PLR1730 (a call of max takes longer than the rest)
+                newest_us = request.deadline_us
+            if code or not body:
+                answers.append(self._error_answer(rater, request, code, body, replayed))
+            else:
+                answers.append(new_tuple(Answer, (request, code, body, replayed)))
+        rater.in_flight -= freed
         self._queued_bytes -= freed_bytes
         if answers:
-            newest_us = max([answer.request.deadline_us for answer in answers]) - self._settings.deadline_us
-            self._admission.replied(len(answers), now_us - newest_us)
+            self._admission.replied(len(answers), now_us - newest_us + self._settings.deadline_us)
         return answers
 
     def _error_answer(self, rater: Rater, request: Request, code: int, body: bytes, replayed: bool) -> Answer:

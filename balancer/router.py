@@ -1,7 +1,8 @@
 """The ROUTER loop: performs what dispatch decides, on one ZeroMQ socket, in the running event loop.
 
 The socket is a plain one. Its file descriptor becomes readable only when its state *changes*, so
-after every receive and every send `EVENTS` is asked again; whoever forgets that waits for ever.
+after every receive and every send `EVENTS` is asked again; whoever forgets that waits for ever. That
+costs a system call, so it is asked once after all that was sent in a turn, and after each message.
 
 Natural batching: requests submitted in one turn of the loop leave together, one message per rater,
 when the turn is over. There are no timers on that way, so a single request leaves at once.
@@ -26,11 +27,12 @@ from typing import Any, Final, cast
 
 import zmq
 
-from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained
+from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained, Sink
 from balancer.dispatch import Dispatch, DispatchSettings, Readiness
-from balancer.sharing import fitting
+from balancer.sharing import ITEM_BYTES, fitting
 from common.addresses import Address
 from common.clock import monotonic_us
+from common.jsonrpc import Call
 from common.logs import Throttle
 from common.methods import Method
 from common.wire import (
@@ -78,7 +80,10 @@ WARN_EVERY_S: Final = 5.0
 """Bad messages are reported no more often than this."""
 
 
-_POLLIN: Final = int(zmq.POLLIN)  # arithmetic on the enum itself takes a microsecond
+# Arithmetic on the enums themselves takes a microsecond.
+_POLLIN: Final = int(zmq.POLLIN)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE_NOBLOCK: Final = int(zmq.SNDMORE) | int(zmq.NOBLOCK)
 
 
 class Router:
@@ -90,6 +95,8 @@ class Router:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
+        self._send_frame = super(zmq.Socket, self._socket).send
+        """Without what pyzmq's own layer above it adds: two thirds of the time that a frame takes."""
         self._loop = asyncio.get_running_loop()
         self._fd = self._monitor_fd = -1
         self._timer: asyncio.TimerHandle | None = None
@@ -97,6 +104,7 @@ class Router:
         self._next_beat_us = 0
         self._flushing = False
         self._draining = False
+        """`_drain` is to be called: there is input."""
         self._unsure = True
         """`EVENTS` was not asked since the last send, or was not at its end."""
         self._turn_us = 0
@@ -129,7 +137,7 @@ class Router:
             raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
         bound = router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._fd = cast(int, router.getsockopt(zmq.FD))
-        self._loop.add_reader(self._fd, self._drain)
+        self._loop.add_reader(self._fd, self._drain_at_once)
         self._monitor_fd = cast(int, self._monitor.getsockopt(zmq.FD))
         self._loop.add_reader(self._monitor_fd, self._take_disconnects)
         self._take_disconnects()  # until it was found empty once, its descriptor stays silent
@@ -157,11 +165,23 @@ class Router:
         request = Request(method.name, params, client_key, callback)
         refusal = self._dispatch.submit(request, self._turn_us)
         if refusal is not None:
-            self._answer(refusal)
+            self._answer([refusal])
+
+    def submit_all(self, calls: Sequence[Call], sink: Sink) -> None:
+        """As `submit` for each call, without client keys; the replies go to `sink`, by the calls' slots."""
+        if not self._flushing:
+            self._flush_soon()
+        self._answer(self._dispatch.submit_all(calls, sink, self._turn_us))
 
     def refuse(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
         """As `submit`, but it is not carried out: the answer is Overloaded."""
-        self._answer(self._dispatch.refuse(Request(method.name, params, client_key, callback)))
+        self._answer([self._dispatch.refuse(Request(method.name, params, client_key, callback))])
+
+    def refuse_all(self, calls: Sequence[Call], sink: Sink) -> None:
+        """As `refuse` for each call."""
+        for slot, method, params in calls:
+            request = Request(method.name, params, "", None, sink, slot)
+            self._answer([self._dispatch.refuse(request)])
 
     def turn_away(self) -> bytes | None:
         """The error Overloaded if there is no room for one more request now, else None."""
@@ -189,25 +209,34 @@ class Router:
         self._flushing = False
         if self._socket.closed:
             return
-        self._perform(self._dispatch.flush(monotonic_us()))
+        now_us = monotonic_us()
+        for send in self._dispatch.flush(now_us):
+            self._send_work(send.rater_id, send.items, now_us)
         self._look_again()
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             if type(action) is Answer:
-                self._answer(action)
+                self._answer([action])
             elif type(action) is Send:
-                self._send_work(action.rater_id, action.items)
+                self._send_work(action.rater_id, action.items, monotonic_us())
             elif type(action) is SendDrained:
                 self._send(action.rater_id, encode_drained(self._id))
 
-    def _answer(self, answer: Answer) -> None:
-        try:
-            answer.request.on_answer(answer.code, answer.body, answer.replayed)
-        except Exception:  # a fault of one gateway's: the other answers must not be lost for it
-            log.exception("an answer failed method=%s code=%s", answer.request.method, answer.code)
+    def _answer(self, answers: Iterable[Answer]) -> None:
+        for request, code, body, replayed in answers:
+            try:
+                if request.sink is not None:
+                    request.sink.answer(request.slot, code, body)
+                elif request.on_answer is not None:
+                    request.on_answer(code, body, replayed)
+            except Exception:  # a fault of one gateway's: the other answers must not be lost for it
+                log.exception("an answer failed method=%s code=%s", request.method, code)
 
-    def _send_work(self, rater_id: bytes, items: list[WorkItem]) -> None:
+    def _send_work(self, rater_id: bytes, items: list[WorkItem], now_us: int) -> None:
+        if self._dispatch.queued_bytes + ITEM_BYTES * len(items) <= MAX_FRAME_BYTES:
+            self._send(rater_id, encode_work(self._id, now_us, items), items)
+            return
         while items:
             count = fitting(items, MAX_FRAME_BYTES)
             frame = encode_work(self._id, monotonic_us(), items[:count])
@@ -219,7 +248,8 @@ class Router:
         """Whether it could be sent; if not, the rater is out. `unsent` is the work lost with it."""
         self._unsure = True
         try:
-            self._socket.send_multipart((rater_id, frame), zmq.NOBLOCK, copy=True)
+            self._send_frame(rater_id, _MORE_NOBLOCK)
+            self._send_frame(frame, _NOBLOCK)
         except zmq.ZMQError as error:
             name = self._dispatch.rater_name(rater_id)
             if name is not None:
@@ -254,23 +284,37 @@ class Router:
                 self._draining = True
                 self._loop.call_soon(self._drain)
 
+    def _drain_at_once(self) -> None:
+        """The file descriptor is readable: hardly ever for anything but a message."""
+        self._draining = True
+        self._drain()
+
     def _drain(self) -> None:
-        self._draining = False
+        """Take what has arrived."""
+        has_input, self._draining = self._draining, False
         if self._socket.closed:
             return
-        router = self._socket
         self._unsure = True
+        try:
+            self._take_frames(has_input)
+        except zmq.Again:
+            self._unsure = True
+        self._flush()
+
+    def _take_frames(self, has_input: bool) -> None:
+        router = self._socket
         for _ in range(FRAMES_A_TURN):
-            if not self._has_input():
+            if not has_input and not self._has_input():
                 self._unsure = False
                 break
-            rater_id, *frames = router.recv_multipart(zmq.NOBLOCK)
-            if len(frames) == 1:
-                self._receive(rater_id, frames[0])
+            has_input = False
+            rater_id = router.recv(_NOBLOCK)
+            last = router.recv(_NOBLOCK, copy=False)
+            if last.more:
+                rest = router.recv_multipart(_NOBLOCK)
+                self._complain(rater_id, f"{1 + len(rest)} frames, expected 1")
             else:
-                self._complain(rater_id, f"{len(frames)} frames, expected 1")
-        self._perform(self._dispatch.flush(monotonic_us()))
-        self._look_again()
+                self._receive(rater_id, last.bytes)
 
     def _receive(self, rater_id: bytes, frame: bytes) -> None:
         try:
@@ -281,7 +325,7 @@ class Router:
         now_us = monotonic_us()
         if kind is Kind.DONE:
             if fields[0] == self._id:  # else they answer a predecessor of this process
-                self._perform(self._dispatch.replies(rater_id, fields[1], now_us))
+                self._answer(self._dispatch.replies(rater_id, fields[1], now_us))
         elif kind is Kind.STATE:
             self._take_state(rater_id, fields, now_us)
         elif kind is Kind.LEAVE:

@@ -19,7 +19,6 @@ import logging
 import socket
 import time
 from collections import deque
-from functools import partial
 from typing import Final, cast
 
 from balancer.router import Router
@@ -147,8 +146,8 @@ class Connection(asyncio.Protocol):
         "_gateway",
         "_gone",
         "_reading",
+        "_router",
         "_session",
-        "_submit",
         "_transport",
         "_unfinished_since_s",
         "_write_paused_since_s",
@@ -162,7 +161,7 @@ class Connection(asyncio.Protocol):
         self.write_is_due = False
         self.go_on_is_due = False
         self._gateway = gateway
-        self._submit = gateway.router.submit
+        self._router = gateway.router
         self._session = Session()
         self._reading = True
         self._eof = False
@@ -194,17 +193,18 @@ class Connection(asyncio.Protocol):
         session = self._session
         found_before = session.found
         calls = session.feed(data)
-        full = session.in_flight - len(calls) > MAX_IN_FLIGHT
-        submit = self._gateway.router.refuse if full else self._submit
-        for slot, method, params in calls:
-            submit(method, params, "", partial(self._answer, slot))
+        in_flight = session.in_flight
+        if calls:
+            full = in_flight - len(calls) > MAX_IN_FLIGHT
+            (self._router.refuse_all if full else self._router.submit_all)(calls, self)
         if not session.unfinished:
             self._unfinished_since_s = None
         elif self._unfinished_since_s is None or session.found != found_before:
             self._unfinished_since_s = time.monotonic()
-        if session.more or not self._reading or session.in_flight > MAX_IN_FLIGHT:
+        if session.more or in_flight > MAX_IN_FLIGHT or not self._reading:
             self._update_reading()
-        self._gateway.write_soon(self)  # there may be errors to write
+        if not calls or session.has_output:  # errors to write, or an end that waited for what was read
+            self._gateway.write_soon(self)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -233,7 +233,8 @@ class Connection(asyncio.Protocol):
         if self._session.more and self._may_take and not self._gone:
             self.data_received(b"")
 
-    def _answer(self, slot: int, code: int, body: bytes, _replayed: bool) -> None:
+    def answer(self, slot: int, code: int, body: bytes) -> None:
+        """As a `Sink`, for the router."""
         if code:
             self._session.fail(slot, body)
         else:

@@ -23,6 +23,7 @@ no requests, with no request between them, one more error says so and the stream
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -38,11 +39,14 @@ from common.errors import (
 )
 from common.jsonrpc_framer import Framer
 from common.jsonrpc_requests import (
+    PLAIN_DEPTH,
     SILENT,
     V1,
     V2,
+    PlainCall,
     Request,
     decode_list,
+    decode_plain,
     decode_quick,
     decode_request,
     descriptor,
@@ -84,6 +88,15 @@ class Call(NamedTuple):
     """JSON text of the call descriptor, an object. Its syntax is checked, its fields are not."""
 
 
+KEPT_ERRORS: Final = 64
+MAX_KEPT_ERROR_BYTES: Final = 1024
+"""The texts of the last few errors: under overload the same one is the answer to most calls."""
+
+_V1_BEGINS: Final = b'{"id":'
+_V2_BEGINS: Final = b'{"jsonrpc":"2.0","id":'
+_RESULT: Final = b',"result":'
+_V1_ENDS: Final = b',"error":null}\n'
+
 _decode_error_body = msgspec.json.Decoder(ErrorBody).decode
 _encode = msgspec.json.Encoder().encode
 _new_tuple = tuple.__new__
@@ -103,6 +116,9 @@ class _Batch:
 _Place = tuple[bytes, int, _Batch | None, int]
 """Where an answer goes: id, form, and, if it belongs to a batch, which one and where in it."""
 
+_AnyPlace = bytes | _Place
+"""A call of 1.0 that stands alone, which most are, needs no more than the text of its id."""
+
 
 class Session:
     """One connection, or one HTTP request's body.
@@ -113,10 +129,13 @@ class Session:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._framer: Framer[Request] = Framer(
-            decode_quick, max_message_bytes=limits.max_message_bytes, max_depth=limits.max_depth
+        self._framer: Framer[Request | PlainCall] = Framer(
+            decode_quick,
+            decode_plain if limits.max_depth >= PLAIN_DEPTH else None,
+            max_message_bytes=limits.max_message_bytes,
+            max_depth=limits.max_depth,
         )
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, _AnyPlace] = {}
         self._next_slot = 0
         self._found = 0
         self._bad_in_a_row = 0
@@ -132,6 +151,10 @@ class Session:
     def closing(self) -> bool:
         """The framing is lost for good: write the output, answer what is in flight, then close."""
         return self._framer.closing
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._output)
 
     @property
     def more(self) -> bool:
@@ -167,10 +190,18 @@ class Session:
             self._end()
         return calls
 
-    def _handle(self, events: list[Request | bytes | RatelError], calls: list[Call]) -> None:
+    def _handle(self, events: list[Request | PlainCall | bytes | RatelError], calls: list[Call]) -> None:
         self._found += len(events)
+        places = self._places
         for event in events:
-            if isinstance(event, Request):
+            if isinstance(event, tuple):
+                self._bad_in_a_row = 0
+                id_text, form, method, params = event
+                slot = self._next_slot
+                self._next_slot = slot + 1
+                places[slot] = id_text if form == V1 else (id_text, form, None, 0)
+                calls.append(_new_tuple(Call, (slot, method, params)))
+            elif isinstance(event, Request):
                 self._admit(event, calls, None, 0)
             elif isinstance(event, bytes):
                 self._read_text(event, calls)
@@ -202,22 +233,26 @@ class Session:
 
     def answer(self, slot: int, result: bytes) -> None:
         """`result` is JSON text and goes out as it is. Raises KeyError for a slot that is not open."""
-        id_text, form, batch, index = self._places.pop(slot)
+        place = self._places.pop(slot)
+        if isinstance(place, bytes):
+            self._output += (_V1_BEGINS, place, _RESULT, result, _V1_ENDS)
+            return
+        id_text, form, batch, index = place
         if form == SILENT:
             return
         if form == V1:
-            parts = (b'{"id":', id_text, b',"result":', result, b',"error":null}')
+            parts = (_V1_BEGINS, id_text, _RESULT, result, _V1_ENDS)
         else:
-            parts = (b'{"jsonrpc":"2.0","id":', id_text, b',"result":', result, b"}")
+            parts = (_V2_BEGINS, id_text, _RESULT, result, b"}\n")
         if batch is None:
             self._output += parts
-            self._output.append(b"\n")
         else:
-            self._settle(batch, index, b"".join(parts))
+            self._settle(batch, index, b"".join(parts)[:-1])
 
     def fail(self, slot: int, body: bytes) -> None:
         """`body` is what `common.errors.encode_error` makes. Raises KeyError as `answer` does."""
-        id_text, form, batch, index = self._places.pop(slot)
+        place = self._places.pop(slot)
+        id_text, form, batch, index = (place, V1, None, 0) if isinstance(place, bytes) else place
         self._send_error(body, id_text, form, batch, index)
 
     def take_output(self) -> bytes:
@@ -306,10 +341,19 @@ class Session:
 
 
 def _error_reply(body: bytes, id_text: bytes, form: int) -> bytes:
+    text = _kept_error_text(body, form) if len(body) <= MAX_KEPT_ERROR_BYTES else _error_text(body, form)
+    return (_V1_BEGINS if form == V1 else _V2_BEGINS) + id_text + text
+
+
+def _error_text(body: bytes, form: int) -> bytes:
+    """What follows the id."""
     error = _decode_error_body(body)
     if form == V1:
         text: bytes = _encode(f"{error.name}: {error.message}")
-        return b'{"id":' + id_text + b',"result":null,"error":' + text + b"}"
+        return b',"result":null,"error":' + text + b"}"
     data = {"name": error.name} | error.data | {"name": error.name}
     text = _encode({"code": error.code, "message": error.message, "data": data})
-    return b'{"jsonrpc":"2.0","id":' + id_text + b',"error":' + text + b"}"
+    return b',"error":' + text + b"}"
+
+
+_kept_error_text = lru_cache(maxsize=KEPT_ERRORS)(_error_text)

@@ -11,9 +11,11 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from common.errors import InvalidParams, InvalidRequest, ParseError, RatelError
+from common.methods import BY_RPC_NAME, Method
 
 _OPEN_LIST: Final = 0x5B
 _OPEN_OBJECT: Final = 0x7B
+_CLOSE_OBJECT: Final = 0x7D
 
 V1: Final = 1
 V2: Final = 2
@@ -28,6 +30,13 @@ class Request(msgspec.Struct, gc=False):
     jsonrpc: Literal["2.0"] | UnsetType = UNSET
 
 
+PlainCall = tuple[bytes, int, Method, bytes]
+"""A request that is right in every respect: id, form (not SILENT), method, descriptor."""
+
+PLAIN_DEPTH: Final = 3
+"""How deep a plain call is nested: the message, the list of its parameters, the descriptor."""
+
+
 class _Envelope(msgspec.Struct, gc=False):
     """Any object, to find out what is wrong with it."""
 
@@ -37,6 +46,7 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(Request).decode
+_decode_lines = msgspec.json.Decoder(Request).decode_lines
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 decode_list = msgspec.json.Decoder(list[Raw]).decode
 
@@ -60,6 +70,35 @@ def decode_quick(text: bytes) -> Request | None:
         return _decode(text)
     except msgspec.DecodeError:
         return None
+
+
+def decode_plain(text: bytes) -> list[PlainCall] | None:
+    """The calls in whole lines of text, or None where not every single one is as most are.
+
+    Most have a flat descriptor and no bracket in any string. Then each opening bracket is that of a
+    message, of its list of parameters or of its descriptor. If there are no others in the text, no message
+    is nested deeper and no list holds more than its descriptor, and that need not be looked for in each.
+    """
+    if not (text.isascii() or is_utf8(text)):
+        return None
+    try:
+        requests = _decode_lines(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    calls: list[PlainCall] = []
+    brackets = 0
+    for request in requests:
+        method = BY_RPC_NAME.get(request.method)
+        params = bytes(request.params)
+        id_text = bytes(request.id)
+        if params[0] == _OPEN_LIST:
+            params = params[1:-1] or params
+            brackets += 1
+        if method is None or not id_text or params[0] != _OPEN_OBJECT or params[-1] != _CLOSE_OBJECT:
+            return None
+        brackets += 2
+        calls.append((id_text, V1 if request.jsonrpc is UNSET else V2, method, params))
+    return calls if text.count(b"{") + text.count(b"[") == brackets else None
 
 
 def decode_request(text: bytes) -> Request | RatelError:

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from balancer.actions import Request, Send
 from balancer.dispatch import SILENCE_US, Dispatch, DispatchSettings
+from common.methods import BY_NAME
 from tests.simulation.balancer import TICK_US
 from tests.simulation.network import MS
 from tests.simulation.watched import Watched
@@ -18,6 +19,14 @@ RATERS = st.sampled_from([b"a", b"b", b"c"])
 
 def request() -> Request:
     return Request("DebitBalance", b"{}", "", lambda code, body, replayed: None)
+
+
+class NoSink:
+    def answer(self, slot: int, code: int, body: bytes) -> None:
+        pass
+
+
+SINK = NoSink()
 
 
 def rows(seqs: list[int]) -> list[list[object]]:
@@ -34,6 +43,11 @@ class DispatchMachine(RuleBasedStateMachine):
     def submit(self, count: int) -> None:
         for _ in range(count):
             self.watched.submit(request(), self.now_us)
+
+    @rule(count=st.integers(0, 40))
+    def submit_all(self, count: int) -> None:
+        calls = [(slot, BY_NAME["DebitBalance"], b"x" * slot) for slot in range(count)]
+        self.watched.submit_all(calls, SINK, self.now_us)
 
     @rule()
     def flush(self) -> None:

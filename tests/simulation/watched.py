@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from balancer.actions import Action, Answer, Request, Send, SendDrained
+from balancer.actions import Action, Answer, Request, Send, SendDrained, Sink
 from balancer.dispatch import MAX_ATTEMPTS, MAX_DEATHS, MAX_QUEUED_BYTES, Dispatch, DispatchSettings
 from balancer.sharing import COPIES_PER_S, COPY_PARTS
 from common.errors import DeadlineExceeded, Overloaded, Quarantined, ShuttingDown
+from common.methods import Method
 from common.wire import WorkItem
 
 ON_SUBMIT: Final = {Overloaded.code, ShuttingDown.code}
@@ -54,9 +55,29 @@ class Watched:
         refusal = self.dispatch.submit(request, now_us)
         if refusal is not None:
             assert refusal.request is request
-            assert refusal.code in ON_SUBMIT, f"refused with {refusal.code}"
-            self.seen["refused"] += 1
+            self._refused(refusal)
             return refusal
+        self._admitted(request, now_us)
+        return None
+
+    def submit_all(self, calls: Sequence[tuple[int, Method, bytes]], sink: Sink, now_us: int) -> list[Answer]:
+        refusals = self.dispatch.submit_all(calls, sink, now_us)
+        for refusal in refusals:
+            self._refused(refusal)
+        new = [request for seq, request in self.dispatch._requests.items() if seq > self._last_seq]
+        for request in new:
+            self._admitted(request, now_us)
+        assert [request.deadline_us for request in new] == [now_us + self._settings.deadline_us] * len(new)
+        both = [*new, *(refusal.request for refusal in refusals)]
+        fields = [(request.slot, request.method, request.params, request.sink) for request in both]
+        assert sorted(fields) == sorted((slot, method.name, params, sink) for slot, method, params in calls)
+        return refusals
+
+    def _refused(self, refusal: Answer) -> None:
+        assert refusal.code in ON_SUBMIT, f"refused with {refusal.code}"
+        self.seen["refused"] += 1
+
+    def _admitted(self, request: Request, now_us: int) -> None:
         assert request.seq > self._last_seq, "a sequence number was used twice"
         self._last_seq = request.seq
         self._deadlines[request.seq] = now_us + self._settings.deadline_us
@@ -64,7 +85,6 @@ class Watched:
         self._held_bytes += len(request.params)
         assert len(self.open) <= self._settings.max_queued, "more requests than the bound"
         assert self._held_bytes <= MAX_QUEUED_BYTES, "more bytes than the bound"
-        return None
 
     def state(self, rater: bytes, name: str, credit: int, epoch: int, now_us: int) -> bool:
         joins = self.dispatch.state(rater, name, credit, epoch, now_us)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -34,9 +35,11 @@ def drain(session: Session, data: bytes) -> list[Call]:
     return calls
 
 
-def run(chunks: list[bytes], limits: Limits = SMALL) -> tuple[list[Call], bytes, bool]:
+def run(
+    chunks: list[bytes], limits: Limits = SMALL, session: Session | None = None
+) -> tuple[list[Call], bytes, bool]:
     """Every call is answered with its own number at the end, as a gateway that is slow would."""
-    session = Session(limits)
+    session = session or Session(limits)
     calls = [call for chunk in chunks for call in drain(session, chunk)]
     session.feed_eof()
     for call in calls:
@@ -98,7 +101,59 @@ noise = st.binary(max_size=6) | st.sampled_from(
         b"\r\n",
     ]
 )
-streams = st.lists(dumped | noise | st.sampled_from([b"\n", b" ", b""]), max_size=12).map(b"".join)
+flat = st.dictionaries(
+    st.text(alphabet='ab"\\é', max_size=3),
+    st.none() | st.integers(-9, 9) | st.text(alphabet='ab"\\é😀', max_size=4),
+    max_size=2,
+)
+plain_lines = st.builds(
+    lambda fields, end, ascii_only: json.dumps(fields, ensure_ascii=ascii_only).encode() + end,
+    st.fixed_dictionaries(
+        {
+            "id": st.integers(0, 9) | st.text(alphabet='a"é', max_size=2),
+            "method": st.sampled_from(["Responder.Get", "Responder.DebitBalance"]),
+            "params": flat | st.lists(flat, min_size=1, max_size=1),
+        },
+        optional={"jsonrpc": st.just("2.0")},
+    ),
+    st.sampled_from([b"\n", b"\n", b"\r\n", b" \n\n"]),
+    st.booleans(),
+)
+streams = st.lists(dumped | noise | plain_lines | st.sampled_from([b"\n", b" ", b""]), max_size=12).map(
+    b"".join
+)
+almost_plain = st.lists(
+    plain_lines
+    | plain_lines
+    | plain_lines
+    | dumped.map(lambda text: text + b"\n")
+    | st.sampled_from(
+        [
+            b'{"id":1,"method":"Responder.Get","params":[{"a":"{"}]}\n',
+            b'{"id":1,"method":"Responder.Get","params":[{},{}]}\n',
+            b'{"id":1,"method":"Responder.Get","params":[{},5]}\n',
+            b'{"id":1,"method":"Responder.Get","params":[ {} ]}\n',
+            b'{"id":1,"method":"Responder.Get","params":["{}"]}\n',
+            b'{"id":[1],"method":"Responder.Get","params":["}"]}\n',
+            b'{"id":1,"method":"Responder.Get","params":[]}\n',
+            b'{"id":1,"method":"Responder.Get","params":5}\n',
+            b'{"id":1,"method":"Responder.Get"}\n',
+            b'{"method":"Responder.Get","jsonrpc":"2.0","params":{}}\n',
+            b'{"id":1,"method":"Responder.No","params":{}}\n',
+            b'{"id":1,"method":"Responder.Get","params":{"a":"\xff"}}\n',
+            b'{"id":1,"method":"Responder.Get",\n"params":{}}\n',
+            b'{"id":1,"method":"Responder.Get","params":\n{}}\n',
+            b'{"id":1,"method":"Responder.Get","params":{"a":"\n"}}\n',
+            b'{"id":1,"method":"Responder.Get","params":{}}{"id":2,"method":"Responder.Get","params":{}}\n',
+            b'{"id":1,"method":"Responder.Get","params":{"a":' + b"[" * 7 + b"]" * 7 + b"}}\n",
+            b'{"id":1,"method":"Responder.Get","params":{"a":"' + b"x" * 400 + b'"}}\n',
+            b'{"id":1,"method":"Responder.Get","params":{},"params":[{}]}\n',
+            b'{"id":1,"method":"Responder.Get","params":{}',
+            b"\n\n \n",
+        ]
+    ),
+    max_size=12,
+).map(b"".join)
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=12))
@@ -127,12 +182,55 @@ def test_the_quick_way_only_saves_time(data: bytes) -> None:
     assert framed(quick=True) == framed(quick=False)
 
 
+@given(almost_plain | streams, st.lists(st.integers(0, 10_000), max_size=3), st.sampled_from([400, 3000]))
+@settings(SHARED_CPU, max_examples=400)
+def test_all_ways_find_the_same(data: bytes, cuts: list[int], max_message_bytes: int) -> None:
+    limits = Limits(max_message_bytes=max_message_bytes, max_depth=8, max_batch=5)
+    thorough = Session(limits)
+    thorough._framer = Framer(lambda _: None, max_message_bytes=max_message_bytes, max_depth=8)
+    assert run(pieces(data, cuts), limits) == run([data], session=thorough)
+
+
+def test_whole_lines_of_ordinary_calls_are_decoded_at_once() -> None:
+    def never(text: bytes) -> None:
+        pytest.fail(f"{text!r} was looked at by itself")
+
+    for line in (
+        GOOD + b"\n",
+        GOOD + b" \r\n",
+        b'{"jsonrpc":"2.0","id":"\xc3\xa9","method":"Responder.Get","params":{"a":1}}\n',
+    ):
+        session = Session()
+        session._framer._decode = never
+        assert len(session.feed(line * 100)) == 100
+        assert session.found == 100
+        assert not session.more
+
+
+def test_what_is_beyond_the_events_of_one_call_is_found_by_the_next() -> None:
+    framer: Framer[bytes] = Framer(
+        _text_of_plain_object, lambda text: text.split(b"\n")[:-1], max_message_bytes=10**6, max_depth=64
+    )
+    lines = [b'{"a":%d}' % number for number in range(1000)]
+    found = framer.feed(b"\n".join(lines) + b"\n", 300)
+    while framer.more:
+        more = framer.feed(b"", 300)
+        assert len(more) <= 300
+        found += more
+    assert found == lines
+
+
 def _text_of_plain_object(text: bytes) -> bytes | None:
     try:
         json.loads(text)
     except ValueError:
         return None
     return text.rstrip(b"\r")
+
+
+def _lines_of_plain_objects(text: bytes) -> list[bytes] | None:
+    found = [_text_of_plain_object(line) for line in text.splitlines()]
+    return None if None in found else [each for each in found if each is not None]
 
 
 separators = st.sampled_from([b"", b"\n", b"\r\n", b" ", b"\t\n \n"])
@@ -289,6 +387,11 @@ class CountingFramer(Framer[bytes]):
 
     looked_at = 0
 
+    def _try_plain(self, data: bytes, pos: int, max_messages: int) -> tuple[Sequence[bytes] | None, int]:
+        found, end = super()._try_plain(data, pos, max_messages)
+        self.looked_at += 3 * (end - pos)  # for the last newline, for all of them, and to decode it
+        return found, end
+
     def _try_quick(self, text: bytes) -> bytes | None:
         self.looked_at += len(text)
         return super()._try_quick(text)
@@ -309,7 +412,9 @@ class CountingFramer(Framer[bytes]):
 
 
 def looked_at(chunks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> int:
-    framer = CountingFramer(_text_of_plain_object, max_message_bytes=1024 * 1024, max_depth=64)
+    framer = CountingFramer(
+        _text_of_plain_object, _lines_of_plain_objects, max_message_bytes=1024 * 1024, max_depth=64
+    )
     for name in ("_SPACE", "_STRING_REST", "_NEXT_BRACKET", "_RESYNC"):
         monkeypatch.setattr(jsonrpc_framer, name, CountingPattern(framer, getattr(jsonrpc_framer, name)))
     for chunk in chunks:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
 
 from balancer import tcp_gateway
+from balancer.actions import Sink
 from balancer.router import Router
 from balancer.tcp_gateway import LINGER_S, STUCK_S, Connection, TcpGateway
 from common.errors import Overloaded, encode_error
-from common.jsonrpc import MAX_EVENTS
+from common.jsonrpc import MAX_EVENTS, Call
 
 
 class Socket:
@@ -58,17 +60,14 @@ class FakeRouter:
     overloaded = False
 
     def __init__(self) -> None:
-        self.calls: list[Callable[[int, bytes, bool], None]] = []
+        self.calls: list[Callable[[int, bytes], None]] = []
 
-    def submit(
-        self, method: object, params: bytes, key: str, callback: Callable[[int, bytes, bool], None]
-    ) -> None:
-        self.calls.append(callback)
+    def submit_all(self, calls: list[Call], sink: Sink) -> None:
+        self.calls += [partial(sink.answer, call.slot) for call in calls]
 
-    def refuse(
-        self, method: object, params: bytes, key: str, callback: Callable[[int, bytes, bool], None]
-    ) -> None:
-        callback(Overloaded.code, encode_error(Overloaded(detail="too much")), False)
+    def refuse_all(self, calls: list[Call], sink: Sink) -> None:
+        for call in calls:
+            sink.answer(call.slot, Overloaded.code, encode_error(Overloaded(detail="too much")))
 
 
 class Clock:
@@ -131,10 +130,10 @@ def test_half_a_message_after_a_good_one_is_not_finished_either(clock: Clock) ->
     async def story() -> None:
         world = World(clock)
         await world.feed(b'{"id":1,"method":"Responder.Get"}\n{"id":')
-        world.router.calls[0](0, b"1", False)
+        world.router.calls[0](0, b"1")
         world.pass_time(STUCK_S - 1)
         await world.feed(b'2,"method":"Responder.Get"}\n{"id":')  # progress: the time begins anew
-        world.router.calls[1](0, b"2", False)
+        world.router.calls[1](0, b"2")
         world.pass_time(STUCK_S - 1)
         assert world.transport.events == []
         world.pass_time(1)
@@ -165,7 +164,7 @@ def test_while_it_is_not_read_the_end_of_its_message_is_not_demanded(clock: Cloc
         world.pass_time(STUCK_S)
         await world.settle()
         assert world.transport.written == b""
-        world.router.calls[0](0, b"1", False)
+        world.router.calls[0](0, b"1")
         await world.settle()
         world.pass_time(STUCK_S - 1)
         assert world.transport.events == ["pause", "resume"]
@@ -232,7 +231,7 @@ def test_a_client_that_is_silent_between_messages_may_stay(clock: Clock) -> None
         await world.feed(b" \n")
         world.pass_time(100 * STUCK_S)
         assert world.transport.events == []
-        world.router.calls[0](0, b"1", False)
+        world.router.calls[0](0, b"1")
         await asyncio.sleep(0)
         assert world.transport.written == b'{"id":1,"result":1,"error":null}\n'
 
@@ -261,7 +260,7 @@ def test_reading_stops_above_the_calls_in_flight_and_goes_on_below(clock: Clock)
         await world.settle()
         assert len(world.router.calls) == tcp_gateway.MAX_IN_FLIGHT + 1
         assert world.transport.events == ["pause"]
-        world.router.calls[0](0, b"1", False)
+        world.router.calls[0](0, b"1")
         await asyncio.sleep(0)
         assert world.transport.events == ["pause", "resume"]
 
@@ -275,8 +274,8 @@ def test_under_overload_calls_above_those_in_flight_are_refused_and_not_held_bac
         await world.feed(message * (tcp_gateway.MAX_IN_FLIGHT + 1))
         await world.settle()
         world.router.overloaded = True
-        world.router.calls[0](0, b"1", False)
-        world.router.calls[1](0, b"1", False)
+        world.router.calls[0](0, b"1")
+        world.router.calls[1](0, b"1")
         await world.feed(message * 2)
         await world.feed(message * 3)
         assert len(world.router.calls) == tcp_gateway.MAX_IN_FLIGHT + 3
@@ -296,7 +295,7 @@ def test_where_this_side_ends_it_input_is_dropped_for_a_moment(clock: Clock) -> 
         draining = asyncio.create_task(world.gateway.drain(timeout_s=1e9))
         await asyncio.sleep(0)
         assert world.transport.events == []
-        world.router.calls[0](0, b"1", False)
+        world.router.calls[0](0, b"1")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert world.transport.events == ["eof"]
@@ -315,7 +314,7 @@ def test_answers_for_a_client_that_is_gone_are_dropped(clock: Clock) -> None:
         world = World(clock)
         await world.feed(b'{"id":1,"method":"Responder.Get"}\n')
         world.connection.connection_lost(None)
-        world.router.calls[0](0, b"1", False)
+        world.router.calls[0](0, b"1")
         await asyncio.sleep(0)
         assert world.transport.written == b""
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import wire
-from common.wire import Kind, Reply, WireError, WorkItem, decode
+from common.wire import Kind, Reply, WireError, WorkItem, decode, encode_done, encode_work
 
 uint = st.integers(0, 2**63)
 items = st.lists(
@@ -90,3 +90,19 @@ def test_any_bytes_give_a_message_or_a_wire_error(frame: bytes) -> None:
 def test_a_frame_over_the_limit_is_refused() -> None:
     with pytest.raises(WireError, match="the limit is"):
         decode(bytes(wire.MAX_FRAME_BYTES + 1))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2**63), st.text(max_size=40), st.binary(max_size=300), st.text(max_size=300)
+        ),
+        max_size=20,
+    ),
+    st.integers(0, 2**62),
+)
+def test_the_bytes_are_those_that_msgpack_makes(rows: list[tuple[int, str, bytes, str]], now_us: int) -> None:
+    items = [WorkItem(*row, now_us) for row in rows]
+    assert encode_work("id", now_us, items) == msgpack.packb((1, "id", now_us, items))
+    replies = [Reply(seq, -code, body, bool(code % 2)) for code, (seq, _, body, _) in enumerate(rows)]
+    assert encode_done("id", replies) == msgpack.packb((5, "id", replies))
