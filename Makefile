@@ -3,6 +3,7 @@
 #   make test    every check: format, lint, types, all tests
 #   make check   the same, for the habit's sake; continuous integration runs exactly this
 #   make bench   the benchmark, some 25 minutes; BENCH=--quick is a minute
+#   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 each
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
@@ -18,7 +19,7 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench chaos chaos-defects simulate fuzz setup lock clean
+.PHONY: run test check bench micro chaos chaos-defects simulate fuzz setup lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -43,6 +44,14 @@ check: $(READY)
 bench: $(READY)
 	@mkdir -p var
 	$(BIN)/python -m loadtests.bench --json var/bench.json --plot var/bench.svg $(BENCH)
+
+# A round is 1,000 requests, timed by the CPU it takes.
+micro: $(READY)
+	$(BIN)/python -m pytest loadtests/micro --benchmark-storage=file://./var/micro --benchmark-autosave \
+		$(if $(wildcard var/micro/*/*.json),--benchmark-compare --benchmark-group-by=fullname,--benchmark-group-by=func) \
+		--benchmark-timer=time.process_time --benchmark-disable-gc --benchmark-warmup=on \
+		--benchmark-warmup-iterations=2 --benchmark-max-time=0.3 --benchmark-time-unit=ms \
+		--benchmark-columns=min,median,rounds --benchmark-sort=name $(MICRO)
 
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000)
