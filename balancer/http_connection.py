@@ -298,3 +298,4 @@ class Connection(asyncio.Protocol):
     @property
     def _peer(self) -> str:
         name = self._transport.get_extra_info("peername")
+        return str(Address(name[0], name[1])) if name else "?"
