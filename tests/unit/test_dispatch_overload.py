@@ -193,8 +193,8 @@ def test_what_raters_idle_with_grows_until_they_are_busy() -> None:
     """They were slow, and are fast again; clients come in clumps: the small room is full at times only."""
     world = World(Rater(b"a", lambda now_us: 200 if now_us < 15 * S else 5000))
     world.run(always(2000), 15 * S)
-    world.run(clumps(4000, 500 * MS), 3 * S)
-    world.run(clumps(4000, 500 * MS), 5 * S)
+    world.run(clumps(4000, 200 * MS), 3 * S)
+    world.run(clumps(4000, 200 * MS), 5 * S)
     assert len(world.ages_us) >= 0.95 * 4000 * 5
 
 
