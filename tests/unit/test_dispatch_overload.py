@@ -135,6 +135,69 @@ def test_under_overload_raters_stay_busy_the_rest_is_refused_and_the_wait_is_bou
     assert max(world.ages_us) <= WAIT_US / 4
 
 
+@pytest.mark.parametrize("speed_per_s", [100, 3000, 30_000, 100_000])
+@pytest.mark.parametrize("multiple", [1, 1.5, 3, 5])
+def test_near_saturation_nothing_is_refused_needlessly_and_beyond_it_no_more_than_there_is_too_much(
+    speed_per_s: float, multiple: float
+) -> None:
+    seconds = 5 if speed_per_s < 10_000 else 1
+    world = World(Rater(b"a", always(speed_per_s / 2), 50_000), Rater(b"b", always(speed_per_s / 2), 50_000))
+    world.run(always(speed_per_s / 100), SETTLED_US)
+    world.run(always(multiple * speed_per_s), seconds * S)
+    world.run(always(multiple * speed_per_s), seconds * S)
+    assert len(world.ages_us) >= 0.98 * speed_per_s * seconds
+    assert len(world.refusals) == pytest.approx((1 - 1 / multiple) * world.offered, abs=0.03 * world.offered)
+    assert world.late == 0
+
+
+def clumps(per_s: float, period_us: int) -> PerSecond:
+    """What comes in a period comes at once, at its end."""
+    return lambda now_us: 0 if now_us % period_us else per_s * period_us / STEP_US
+
+
+@pytest.mark.parametrize(
+    ("load", "period_ms", "share"),
+    [(0.6, 600, 1.0), (0.6, 800, 1.0), (1.0, 300, 1.0), (1.0, 600, 0.95), (1.5, 600, 0.9), (3.0, 600, 0.9)],
+)
+def test_a_room_that_was_too_small_for_raters_to_be_busy_is_not_taken_for_what_they_can_do(
+    load: float, period_ms: int, share: float
+) -> None:
+    """Many clients beat in time: after each clump raters work for a while, then idle."""
+    world = World(Rater(b"a", always(1500)), Rater(b"b", always(1500)))
+    world.run(always(9000), 10 * S)
+    world.run(clumps(load * 3000, period_ms * MS), 9600 * MS)
+    world.run(clumps(load * 3000, period_ms * MS), 9600 * MS)
+    assert len(world.ages_us) >= share * min(load, 1) * 3000 * 9.6 * 0.95
+    assert world.late == 0
+    if share == 1.0:
+        assert not world.refusals
+
+
+@pytest.mark.parametrize("period_ms", [400, 1000, 2000])
+@pytest.mark.parametrize("multiple", [0.8, 1, 1.5, 3])
+def test_raters_whose_speed_swings_by_a_third_are_kept_busy(period_ms: int, multiple: float) -> None:
+    def speed(now_us: int) -> float:
+        return 2000 if now_us // (period_ms * MS // 2) % 2 else 1000
+
+    world = World(Rater(b"a", speed), Rater(b"b", speed))
+    world.run(always(300), SETTLED_US)
+    world.run(always(multiple * 3000), 10 * S)
+    world.run(always(multiple * 3000), 10 * S)
+    assert len(world.ages_us) >= 0.97 * min(multiple, 1) * 3000 * 10
+    assert len(world.refusals) <= (max(multiple - 1, 0) + 0.03) * 3000 * 10
+    assert world.late == 0
+    assert max(world.ages_us) <= 2 * WAIT_US
+
+
+def test_what_raters_idle_with_grows_until_they_are_busy() -> None:
+    """They were slow, and are fast again; clients come in clumps: the small room is full at times only."""
+    world = World(Rater(b"a", lambda now_us: 200 if now_us < 15 * S else 5000))
+    world.run(always(2000), 15 * S)
+    world.run(clumps(4000, 200 * MS), 3 * S)
+    world.run(clumps(4000, 200 * MS), 5 * S)
+    assert len(world.ages_us) >= 0.95 * 4000 * 5
+
+
 def test_the_refusal_says_what_is_too_much_and_when_to_come_again() -> None:
     world = World(Rater(b"a", always(100)))
     world.run(always(300), 15 * S)
