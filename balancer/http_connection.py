@@ -5,8 +5,8 @@
 * Every request that arrived in full gets its response, whatever comes after it: nonsense (its
   refusal is sent last) or the end of the client's sending. Then the connection ends. A request that
   is cut short is not carried out.
-* The time that a client may take is bounded: for a request, for the next one, and to read responses.
-  Who does not read gets no further request served.
+* The time that a client may take is bounded (`http_patience`). One that does not read its responses gets no
+  further request served.
 * Responses that become ready in one turn of the loop leave in one write.
 
     _unread ──http_reader──▶ _waiting ──its turn──▶ _current ──http_app──▶ respond
@@ -22,18 +22,9 @@ from collections import deque
 from typing import Final, Protocol
 
 from balancer.http_message import CONTINUE, Refusal, Request, encode_response, plain_error
+from balancer.http_patience import READ_TIMEOUT_S, Patience, Verdict
 from balancer.http_reader import PIECE_BYTES, Awaits, RequestReader
 from common.addresses import Address
-
-READ_TIMEOUT_S: Final = 30.0
-"""For a head to arrive, and for a body."""
-
-KEEP_ALIVE_S: Final = 75.0
-"""For the next request on a connection: above the usual 60 s of proxies, so that they close first."""
-
-LINGER_S: Final = 1.0
-"""How long input is dropped after a refusal and our EOF. A close while the client still sends would
-be a reset, which may destroy the refusal on its way. Source: RFC 9112 §9.6."""
 
 LARGE_BYTES: Final = 4096
 """A larger response does not wait for others to leave with, so that a client that does not read is noticed.
@@ -63,29 +54,6 @@ class Service(Protocol):
 class Connection(asyncio.Protocol):
     """It owns its `RequestReader`, and is the `Responder` of its requests."""
 
-    __slots__ = (
-        "_active",
-        "_awaited",
-        "_busy",
-        "_continue_due",
-        "_current",
-        "_ending",
-        "_eof",
-        "_finished",
-        "_go_on_is_due",
-        "_joins",
-        "_last_words",
-        "_output",
-        "_reader",
-        "_reading",
-        "_service",
-        "_since_s",
-        "_transport",
-        "_unread",
-        "_unsent_since_s",
-        "_waiting",
-    )
-
     _transport: asyncio.Transport
 
     def __init__(self, service: Service) -> None:
@@ -110,15 +78,9 @@ class Connection(asyncio.Protocol):
         self._finished = False
         """All is written."""
         self._eof = False
-        self._reading = True
-        self._unsent_since_s: float | None = None
-        """Since when the client does not read what was written."""
-        self._active = True
-        """Something was complete since the last `check`; else the client has owed us …"""
-        self._awaited = Awaits.FIRST
-        """… this …"""
-        self._since_s = 0.0
-        """… since then."""
+        self._patience = Patience()
+        self._active = False
+        """A request was taken since the last `check`."""
 
     # --- called by the event loop ------------------------------------------------------------
 
@@ -153,11 +115,11 @@ class Connection(asyncio.Protocol):
         return True  # `_finish` closes the transport, now or later
 
     def pause_writing(self) -> None:
-        self._unsent_since_s = self._service.loop.time()
+        self._patience.unsent_since_s = self._service.loop.time()
         self._busy = True
 
     def resume_writing(self) -> None:
-        self._unsent_since_s = None
+        self._patience.unsent_since_s = None
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,7 +136,7 @@ class Connection(asyncio.Protocol):
             request.keep_alive = False
         if not request.keep_alive:
             self._ending = self._busy = True
-        if self._current is None and not self._waiting and self._unsent_since_s is None:
+        if self._current is None and not self._waiting and self._patience.unsent_since_s is None:
             self._current = request
             self._service.serve(request)
             return
@@ -212,26 +174,19 @@ class Connection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Let a client go that is stuck; to be called about once a second."""
-        waited_s, stuck_s = now_s - self._since_s, self._service.stuck_s
-        if self._unsent_since_s is not None:
-            if now_s - self._unsent_since_s >= stuck_s:
-                log.warning("peer=%s does not read its responses, closing", self._peer)
-                self.abort()
-        elif self._active or self._is_due or self._reader.awaits is not self._awaited:
-            self._active = False
-            self._awaited = self._reader.awaits
-            self._since_s = now_s
-        elif self._finished:
-            if waited_s >= LINGER_S:
-                self._transport.close()
-            if waited_s >= stuck_s:
-                self.abort()  # it never read the last response
-        elif self._awaited is Awaits.NEXT:
-            if waited_s >= KEEP_ALIVE_S:
-                self.end_if_idle()
-        elif waited_s >= READ_TIMEOUT_S:
-            what = "the body did not arrive" if self._awaited is Awaits.BODY else "no request arrived"
+        active, self._active = self._active or self._is_due, False
+        awaits = None if self._finished else self._reader.awaits
+        verdict = self._patience.judge(now_s, self._service.stuck_s, awaits, active)
+        if verdict is Verdict.CUT:
+            log.warning("peer=%s does not read its responses, closing", self._peer)
+            self.abort()
+        elif verdict is Verdict.LATE:
+            what = "the body did not arrive" if awaits is Awaits.BODY else "no request arrived"
             self._refuse(408, "request_timeout", f"{what} within {READ_TIMEOUT_S:.0f} s")
+        elif verdict is Verdict.END and self._finished:
+            self._transport.close()
+        elif verdict is Verdict.END:
+            self.end_if_idle()
 
     def wind_up(self) -> None:
         """The gateway closes: what has begun is finished, and the last response says so."""
@@ -260,7 +215,7 @@ class Connection(asyncio.Protocol):
         if self._finished:
             return
         self._go_on_is_due = self._joins = True  # responses that are ready at once need not ask for it
-        while self._waiting and self._current is None and self._unsent_since_s is None:
+        while self._waiting and self._current is None and not self._is_stuck:
             self._current = self._waiting.popleft()
             self._service.serve(self._current)
         again = self._parse()
@@ -287,7 +242,7 @@ class Connection(asyncio.Protocol):
 
     def _parse(self) -> bool:
         """Parse one piece, or all that belongs to one body; whether to go on in the next turn of the loop."""
-        while self._unread and not self._waiting and not self._ending and self._unsent_since_s is None:
+        while self._unread and not self._waiting and not self._ending and not self._is_stuck:
             piece, rest = self._unread[:PIECE_BYTES], self._unread[PIECE_BYTES:]
             self._unread = rest if rest else None
             before = self._reader.arriving
@@ -300,13 +255,16 @@ class Connection(asyncio.Protocol):
         """Read or not. At the end, input is read and dropped: unread it would make a reset of the close."""
         if self._transport.is_closing():
             return
-        clear = self._unread is None and not self._waiting and self._unsent_since_s is None
-        may_read = clear or self._ending
-        if may_read and not self._reading:
+        may_read = self._ending or (self._unread is None and not self._waiting and not self._is_stuck)
+        if may_read and not self._transport.is_reading():
             self._transport.resume_reading()
-        elif not may_read and self._reading:
+        elif not may_read and self._transport.is_reading():
             self._transport.pause_reading()
-        self._reading = may_read
+
+    @property
+    def _is_stuck(self) -> bool:
+        """The client does not read what was written."""
+        return self._patience.unsent_since_s is not None
 
     @property
     def _is_due(self) -> bool:
@@ -329,9 +287,8 @@ class Connection(asyncio.Protocol):
         self._finished = self._active = True
         transport, last = self._transport, self._last_words
         if last is not None and not transport.is_closing():
-            status, body, more = last
             date = self._service.date
-            transport.write(encode_response(status, date, body, more, False, True))
+            transport.write(encode_response(last.status, date, last.body, last.more, False, True))
             if not self._eof and transport.can_write_eof():
                 transport.write_eof()
                 return  # until the client closes too, or LINGER_S has passed

@@ -477,6 +477,32 @@ def rater_less() -> Iterator[BalancerProcess]:
         yield balancer
 
 
+@pytest.mark.parametrize("count", [1, 20, 3000])
+def test_a_long_pipeline_is_answered_to_its_end_after_the_end_of_the_sending(
+    balancer: BalancerProcess, count: int
+) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+        sock.sendall(request * count)
+        sock.shutdown(socket.SHUT_WR)
+        text = b""
+        while part := sock.recv(65536):
+            text += part
+    assert text.count(b"HTTP/1.1 200 OK\r\n") == text.count(b'{"status":"up"}') == count
+
+
+def test_a_refusal_is_not_lost_however_much_was_still_to_be_sent(balancer: BalancerProcess) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", balancer.http_port), timeout=PATIENCE_S) as sock:
+            sock.sendall(b"POST /jsonrpc HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n")
+            sock.sendall(b"x" * 2_000_000)
+            text = b""
+            while part := sock.recv(65536):
+                text += part
+        assert text.startswith(b"HTTP/1.1 413 ")
+        assert json.loads(text.partition(b"\r\n\r\n")[2])["error"]["name"] == "message_too_large"
+
+
 @pytest.mark.parametrize("head", [POST_HEAD, (GET % 1).encode()[:-2]], ids=["POST", "GET"])
 def test_a_request_that_is_cut_short_is_not_carried_out(
     balancer: BalancerProcess, rater: FakeRater, head: bytes

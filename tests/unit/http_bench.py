@@ -43,6 +43,9 @@ class Transport:
         assert not self.eof
         self.written.append(data)
 
+    def is_reading(self) -> bool:
+        return self.reading
+
     def pause_reading(self) -> None:
         assert self.reading
         self.reading = False

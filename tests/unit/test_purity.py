@@ -36,6 +36,7 @@ PURE = (
     "balancer/dispatch.py",
     "balancer/http_json.py",
     "balancer/http_message.py",
+    "balancer/http_patience.py",
     "balancer/http_query.py",
     "balancer/http_reader.py",
     "balancer/openapi.py",
