@@ -287,9 +287,8 @@ class Connection(asyncio.Protocol):
         self._finished = self._active = True
         transport, last = self._transport, self._last_words
         if last is not None and not transport.is_closing():
-            status, body, more = last
             date = self._service.date
-            transport.write(encode_response(status, date, body, more, False, True))
+            transport.write(encode_response(last.status, date, last.body, last.more, False, True))
             if not self._eof and transport.can_write_eof():
                 transport.write_eof()
                 return  # until the client closes too, or LINGER_S has passed

@@ -17,7 +17,7 @@ from typing import Any
 NO_ATHERIS = (
     "atheris is not installed: `pip install atheris` (Linux on x86-64), or `make fuzz`, which does that"
 )
-NAMES = ("jsonrpc", "replies", "http", "wire", "descriptor", "loader", "store")
+NAMES = ("jsonrpc", "replies", "http", "connection", "wire", "descriptor", "loader", "store")
 MAX_INPUT_BYTES = 4096
 """Longer inputs find little that these don't, and take their time."""
 INPUT_TIMEOUT_S = 20

@@ -47,6 +47,12 @@ BODIES: Final = (
     DESCRIPTOR,
     QUERIES[0],
 )
+REQUESTS: Final = (
+    b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\nHEAD /healthz HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabcGET /b HTTP/1.1\r\nA:\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: t\r\n\r\nG",
+    b"GET /a HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nGET /b HTTP/1.0\r\n\r\nX",
+)
 DESCRIPTORS: Final = (
     DESCRIPTOR,
     b'{"cstmid":"vdf","SUBJECT":"\\u00e9\\ud83d\\ude00","Amount":-0.000001,"Tor":7,"x":[{"y":null}]}',
@@ -74,6 +80,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
     "replies": [head + text for head in (b"\x00", b"\x01\x00", b"\x02\x00\x0c") for text in REPLIES],
     "http": _steered(range(len(METHODS)), QUERIES)
     + _steered(range(len(METHODS), 6 * len(METHODS), 7), BODIES),
+    "connection": [head + text for head in (b"\x00", b"\x01\x00", b"\x02\x05\x1f") for text in REQUESTS],
     "wire": list(FRAMES),
     "descriptor": _steered(range(len(METHODS)), DESCRIPTORS),
     "loader": [
@@ -129,6 +136,29 @@ WORDS: Final[dict[str, tuple[str, ...]]] = {
     "http": (
         *("&", "@", "=", "+", "%2B", "%40", "%00", "%C3%A9", "cstmid=", "subj=", "Subject=", "dest=", "tor="),
         *("amount=", "start=", "end=", "duration=", "requestid=", *_JSON_WORDS, *_DESCRIPTOR_WORDS),
+    ),
+    "connection": (
+        *(
+            "GET ",
+            "POST ",
+            "HEAD ",
+            "CONNECT ",
+            "/",
+            "*",
+            " HTTP/1.1\r\n",
+            " HTTP/1.0\r\n",
+            "\r\n",
+            "\n",
+            ": ",
+            "\0",
+        ),
+        *(
+            "Content-Length: ",
+            "Transfer-Encoding: chunked\r\n",
+            "Connection: close\r\n",
+            "Expect: 100-continue\r\n",
+        ),
+        *("Connection: Upgrade\r\nUpgrade: h2c\r\n", "0\r\n\r\n", "3\r\nabc\r\n", ";x=y", "\r\n\r\n"),
     ),
     "wire": (
         "\x91",

@@ -3,7 +3,7 @@
 Hypothesis (`test_fuzz.py`) feeds them inputs made by a grammar, `python -m tests.fuzz` whatever finds
 new ways through the code. The first bytes of some inputs steer: how a stream is cut, which method is
 meant, which file is replaced. The JSON-RPC targets are in `jsonrpc_targets.py`, those of the tariff in
-`tariff_targets.py`.
+`tariff_targets.py`, that of HTTP connections in `http_targets.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from common.methods import METHODS
 from common.money import LIMIT, MICRO
 from common.wire import Kind, Reply, WireError, WorkItem
 from rater.descriptor import MAX_TEXT_CHARS, Descriptor, parse_descriptor
+from tests.fuzz.http_targets import converse
 from tests.fuzz.jsonrpc_targets import read_replies, serve_stream
 from tests.fuzz.tariff_targets import load_files, read_damaged_version
 
@@ -228,6 +229,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "jsonrpc": serve_stream,
     "replies": read_replies,
     "http": parse_http,
+    "connection": converse,
     "wire": decode_frame,
     "descriptor": read_descriptor,
     "loader": load_files,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from common.methods import METHODS
 from common.wire import PROTOCOL, Kind
 from tests.fuzz.__main__ import NAMES, main
-from tests.fuzz.seeds import BODIES, DESCRIPTORS, FRAMES, QUERIES, REPLIES, SEEDS, STREAMS, WORDS
+from tests.fuzz.seeds import BODIES, DESCRIPTORS, FRAMES, QUERIES, REPLIES, REQUESTS, SEEDS, STREAMS, WORDS
 from tests.fuzz.targets import PARAMETERS, TARGETS
 from tests.fuzz.tariff_targets import FILES
 from tests.unit.tariff_sample import sample_files
@@ -101,11 +101,11 @@ CUTS = st.one_of(
         lambda sizes: bytes([len(sizes), *sizes])
     ),
 )
-REQUESTS = objects(
+CALLS = objects(
     ["jsonrpc", "id", "method", "params", "other"],
     {"jsonrpc": '"2.0"', "method": '"Responder.Get"', "params": '[{"Subject":"rif"}]'},
 )
-MESSAGES = REQUESTS | st.lists(REQUESTS | JSON, max_size=6).map(lambda each: f"[{','.join(each)}]") | JSON
+MESSAGES = CALLS | st.lists(CALLS | JSON, max_size=6).map(lambda each: f"[{','.join(each)}]") | JSON
 SEPARATORS = st.sampled_from(["\n", "\n", "\r\n", "", " ", " \n\t"])
 SERVED = st.lists(
     st.tuples(MESSAGES | MESSAGES.map(lambda text: text[:-1]), SEPARATORS).map("".join), max_size=6
@@ -136,6 +136,33 @@ QUERY = st.lists(
 FULL_QUERY = st.tuples(
     st.just(b"cstmid=vdf&subj=rif&dest=0256&amount=1&"), QUERY | st.just(b"start=2012-02-02T17:30:00Z")
 ).map(b"".join)
+LINES = st.sampled_from(
+    [
+        *(
+            "GET /a HTTP/1.1",
+            "POST /b?c HTTP/1.1",
+            "HEAD /d HTTP/1.0",
+            "GET http://h/e HTTP/1.1",
+            "OPTIONS * HTTP/1.1",
+        ),
+        *("Host: x", "X:", "Content-Length: 3", "Transfer-Encoding: chunked", "Connection: close"),
+        *(
+            "Expect: 100-continue",
+            "Connection: Upgrade\r\nUpgrade: h2c",
+            "",
+            "",
+            "",
+            "abc",
+            "3",
+            "0",
+            "1;e",
+            "T: x",
+        ),
+    ]
+)
+CONVERSATION = st.lists(st.tuples(LINES, st.just("\r\n")).map("".join), max_size=16).map(
+    lambda lines: "".join(lines).encode()
+)
 DESCRIBED = objects(
     [
         "TOR",
@@ -258,6 +285,10 @@ INPUTS: dict[str, tuple[int, st.SearchStrategy[bytes]]] = {
         300,
         steered(0, 8, damaged(QUERY | FULL_QUERY | st.sampled_from(QUERIES), WORDS["http"]))
         | steered(9, 6 * len(METHODS) - 1, damaged(DESCRIBED | st.sampled_from(BODIES), WORDS["http"])),
+    ),
+    "connection": (
+        250,
+        st.tuples(CUTS, damaged(CONVERSATION | st.sampled_from(REQUESTS), WORDS["connection"])).map(b"".join),
     ),
     "wire": (
         300,

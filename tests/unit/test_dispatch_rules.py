@@ -626,3 +626,24 @@ def test_heartbeats_are_frequent_enough_for_two_retries_before_the_deadline() ->
     assert SILENCE_US == HEARTBEAT_MS * 1000 * 3
     assert 3 * DispatchSettings().attempt_timeout_us < DispatchSettings().deadline_us
     assert DispatchSettings().deadline_us > 2 * SILENCE_US
+
+
+def test_a_request_is_turned_away_unread_exactly_when_submitting_it_would_be_refused() -> None:
+    dispatch = dispatch_with(b"r", settings=replace(SETTINGS, max_queued=2))
+    for _ in range(2):
+        assert dispatch.turn_away() is None
+        assert dispatch.submit(request(), 0) is None
+    turned_away = dispatch.turn_away()
+    refused = dispatch.submit(request(), 0)
+    assert refused is not None
+    assert refused.code == Overloaded.code
+    assert turned_away == refused.body
+
+
+def test_who_is_turned_away_counts_as_refused() -> None:
+    dispatch = dispatch_with(b"r", settings=replace(SETTINGS, max_queued=1))
+    assert dispatch.turn_away() is None
+    assert not dispatch._admission.refused
+    dispatch.submit(request(), 0)
+    assert dispatch.turn_away()
+    assert dispatch._admission.refused
