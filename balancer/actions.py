@@ -62,7 +62,7 @@ class Rater:
 
 
 class Request(msgspec.Struct, eq=False, gc=False):
-    """One request on its way. The gateway fills in the first fields up to `slot`, dispatch the others.
+    """One request on its way. The gateway fills in the fields up to `work_deadline_us`, dispatch the others.
 
     It waits (held by silent raters or none), is in flight or is over. An answered request that some rater
     still works on stays known until that rater replies, so that its credit is counted as taken.
@@ -70,11 +70,14 @@ class Request(msgspec.Struct, eq=False, gc=False):
 
     method: str
     params: bytes
-    client_key: str
+    key: str
+    """As in `common.wire`."""
     on_answer: OnAnswer | None
     """Not called by dispatch: it travels along for whoever performs the `Answer`. None: there is a `sink`."""
     sink: Sink | None = None
     slot: int = 0
+    work_deadline_us: int = 0
+    """Until when it may be done, where that is earlier than the deadline for its answer; else 0."""
     seq: int = 0
     deadline_us: int = 0
     sent_us: int = 0
@@ -91,7 +94,7 @@ class Request(msgspec.Struct, eq=False, gc=False):
         return not all(rater.silent for rater in self.holders)
 
     def work_item(self) -> WorkItem:
-        fields = (self.seq, self.method, self.params, self.client_key, self.deadline_us)
+        fields = (self.seq, self.method, self.params, self.key, self.work_deadline_us or self.deadline_us)
         return new_tuple(WorkItem, fields)
 
 

@@ -198,7 +198,7 @@ class Dispatch:
         first, count = self._last_seq + 1, len(calls)
         deadline_us = now_us + self._settings.deadline_us
         requests = [
-            Request(method[0], params, "", None, sink, slot, seq, deadline_us)  # method.name takes longer
+            Request(method[0], params, "", None, sink, slot, 0, seq, deadline_us)  # method.name takes longer
             for seq, (slot, method, params) in enumerate(calls, first)
         ]
         queued_bytes = self._queued_bytes + sum([len(params) for _, _, params in calls])
@@ -243,7 +243,13 @@ class Dispatch:
         return [
             new_tuple(
                 WorkItem,
-                (request.seq, request.method, request.params, request.client_key, request.deadline_us),
+                (
+                    request.seq,
+                    request.method,
+                    request.params,
+                    request.key,
+                    request.work_deadline_us or request.deadline_us,
+                ),
             )
             for request in batch
         ]

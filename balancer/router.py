@@ -1,14 +1,14 @@
-"""The ROUTER loop: performs what dispatch decides, on one ZeroMQ socket, in the running event loop.
+"""The router: performs what dispatch decides, on ZeroMQ sockets, in the running event loop.
 
-The socket is a plain one. Its file descriptor becomes readable only when its state *changes*, so
-after every receive and every send `EVENTS` is asked again; whoever forgets that waits for ever. That
-costs a system call, so it is asked once after all that was sent in a turn, and after each message.
+Its peers (`balancer.peers`) are a balancer's raters, or a gateway's balancers. After every receive and every
+send it has to be asked whether there is input. That costs a system call, so it is asked once after all that
+was sent in a turn, and after each message.
 
 Natural batching: requests submitted in one turn of the loop leave together, one message per rater,
 when the turn is over. There are no timers on that way, so a single request leaves at once.
 
-Sends never block. A rater that cannot be routed to (EHOSTUNREACH, by ROUTER_MANDATORY) is dead: its
-connection is gone. One whose queue is full (EAGAIN) is out too, but that is no death.
+Sends never block. A rater that cannot be routed to (EHOSTUNREACH) is dead: its connection is gone. One whose
+queue is full (EAGAIN) is out too, but that is no death.
 
 A killed process' connections are closed by its kernel at once. The socket's monitor tells that some
 connection ended, not whose: every rater is sent a BEAT then, and the dead one cannot be routed to.
@@ -19,23 +19,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import socket
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol
 
 import zmq
 
 from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained, Sink
 from balancer.dispatch import Dispatch, DispatchSettings, Readiness
+from balancer.peers import Peers
 from balancer.sharing import ITEM_BYTES, fitting
-from common.addresses import Address
 from common.clock import monotonic_us
 from common.jsonrpc import Call
 from common.logs import Throttle
 from common.methods import Method
 from common.wire import (
+    CLIENT_KEY,
     HEARTBEAT_MS,
     MAX_FRAME_BYTES,
     MISSED_BEATS,
@@ -46,6 +45,7 @@ from common.wire import (
     decode,
     encode_beat,
     encode_drained,
+    encode_join,
     encode_work,
 )
 
@@ -61,44 +61,30 @@ PROBE_S: Final = 0.01
 """From the end of a connection to the look for whose it was: what arrived by it counts first, and a
 thousand connections that end together cost one look."""
 
-PING_MS: Final = 500
-PING_TIMEOUT_MS: Final = 2000
-PING_TTL_MS: Final = 3000
-"""ZeroMQ's own heartbeats. Its threads answer them however busy the process is, so this says nothing
-of a rater; it frees the descriptors of peers that vanished without a word. Later than MISSED_BEATS:
-silence is judged first."""
-
-LINGER_MS: Final = 200
-"""What the last frames may take to leave when the process ends."""
-
-HIGH_WATER_FRAMES: Final = 50_000
-"""Frames queued for one rater. Above `max_queued`, so that the raters' credit is the real bound."""
-
-MONITOR_ADDRESS: Final = "inproc://monitor"
-
 WARN_EVERY_S: Final = 5.0
 """Bad messages are reported no more often than this."""
 
 
-# Arithmetic on the enums themselves takes a microsecond.
-_POLLIN: Final = int(zmq.POLLIN)
-_NOBLOCK: Final = int(zmq.NOBLOCK)
-_MORE_NOBLOCK: Final = int(zmq.SNDMORE) | int(zmq.NOBLOCK)
+class Clients(Protocol):
+    """What takes the messages that clients send."""
+
+    def receive(self, client: bytes, kind: Kind, fields: list[Any], now_us: int) -> None: ...
+
+    def beat(self, now_us: int) -> None:
+        """Called with each heartbeat."""
 
 
 class Router:
     """Use within a running loop: `open`, then `submit` as often as wanted, then `close`."""
 
-    def __init__(self, settings: DispatchSettings) -> None:
+    def __init__(self, settings: DispatchSettings, peers: Peers, router_id: str) -> None:
+        self.clients: Clients | None = None
+        """Where to go with what clients send; None where nobody is expected to."""
+        self.id = router_id
+        """New with each start, see `common.wire`."""
         self._dispatch = Dispatch(settings)
-        self._id = secrets.token_hex(8)
-        self._context = zmq.Context()
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        self._monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
-        self._send_frame = super(zmq.Socket, self._socket).send
-        """Without what pyzmq's own layer above it adds: two thirds of the time that a frame takes."""
+        self._peers = peers
         self._loop = asyncio.get_running_loop()
-        self._fd = self._monitor_fd = -1
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
         self._next_beat_us = 0
@@ -106,63 +92,32 @@ class Router:
         self._draining = False
         """`_drain` is to be called: there is input."""
         self._unsure = True
-        """`EVENTS` was not asked since the last send, or was not at its end."""
+        """Whether there is input was not asked since the last send, or was not at its end."""
         self._turn_us = 0
         self._silent: set[bytes] = set()
         self._bad_messages = Throttle(WARN_EVERY_S)
 
-    def open(self, address: Address) -> Address:
-        """Bind and begin to work; the address with its real port. Raises OSError."""
-        family, _, _, _, resolved = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        router = self._socket
-        router.setsockopt(zmq.IPV6, family == socket.AF_INET6)
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        router.setsockopt(zmq.LINGER, LINGER_MS)
-        router.setsockopt(zmq.SNDHWM, HIGH_WATER_FRAMES)
-        router.setsockopt(zmq.RCVHWM, HIGH_WATER_FRAMES)
-        router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        router.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
-        router.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
-        router.setsockopt(zmq.HEARTBEAT_TTL, PING_TTL_MS)
-        router.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        router.monitor(MONITOR_ADDRESS, int(zmq.EVENT_DISCONNECTED))
-        self._monitor.setsockopt(zmq.RCVHWM, 0)  # a full one would hold up the thread of all connections
-        self._monitor.connect(MONITOR_ADDRESS)
-        try:
-            router.bind(f"tcp://{Address(str(resolved[0]), address.port)}")
-        except zmq.ZMQError as error:
-            raise OSError(error.errno, zmq.strerror(error.errno or 0)) from None
-        bound = router.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._fd = cast(int, router.getsockopt(zmq.FD))
-        self._loop.add_reader(self._fd, self._drain_at_once)
-        self._monitor_fd = cast(int, self._monitor.getsockopt(zmq.FD))
-        self._loop.add_reader(self._monitor_fd, self._take_disconnects)
-        self._take_disconnects()  # until it was found empty once, its descriptor stays silent
+    def open(self) -> None:
+        """Begin to work."""
+        self._peers.watch(self._drain_at_once, self._connection_ended)
         self._tick()
-        return address._replace(port=int(bound.rpartition(":")[2]))
 
     def close(self) -> None:
         for timer in (self._timer, self._probe):
             if timer is not None:
                 timer.cancel()
-        for fd in (self._fd, self._monitor_fd):
-            if fd >= 0:
-                self._loop.remove_reader(fd)
-        self._socket.disable_monitor()
-        self._monitor.close()
-        self._socket.close()
-        self._context.term()  # for no longer than LINGER_MS
+        self._peers.close()
 
     # --- for the gateways --------------------------------------------------------------------
 
     def submit(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
         """Have a request carried out. `callback` gets its one reply, at once when it is refused."""
+        key = f"{CLIENT_KEY}{client_key}" if client_key else ""
+        self.submit_request(Request(method.name, params, key, callback))
+
+    def submit_request(self, request: Request) -> None:
         if not self._flushing:
             self._flush_soon()
-        request = Request(method.name, params, client_key, callback)
         refusal = self._dispatch.submit(request, self._turn_us)
         if refusal is not None:
             self._answer([refusal])
@@ -175,7 +130,7 @@ class Router:
 
     def refuse(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
         """As `submit`, but it is not carried out: the answer is Overloaded."""
-        self._answer([self._dispatch.refuse(Request(method.name, params, client_key, callback))])
+        self._answer([self._dispatch.refuse(Request(method.name, params, "", callback))])
 
     def refuse_all(self, calls: Sequence[Call], sink: Sink) -> None:
         """As `refuse` for each call."""
@@ -207,7 +162,7 @@ class Router:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._socket.closed:
+        if self._peers.closed:
             return
         now_us = monotonic_us()
         for send in self._dispatch.flush(now_us):
@@ -221,7 +176,7 @@ class Router:
             elif type(action) is Send:
                 self._send_work(action.rater_id, action.items, monotonic_us())
             elif type(action) is SendDrained:
-                self._send(action.rater_id, encode_drained(self._id))
+                self._send(action.rater_id, encode_drained(self.id))
 
     def _answer(self, answers: Iterable[Answer]) -> None:
         for request, code, body, replayed in answers:
@@ -235,21 +190,29 @@ class Router:
 
     def _send_work(self, rater_id: bytes, items: list[WorkItem], now_us: int) -> None:
         if self._dispatch.queued_bytes + ITEM_BYTES * len(items) <= MAX_FRAME_BYTES:
-            self._send(rater_id, encode_work(self._id, now_us, items), items)
+            self._send(rater_id, encode_work(self.id, now_us, items), items)
             return
         while items:
             count = fitting(items, MAX_FRAME_BYTES)
-            frame = encode_work(self._id, monotonic_us(), items[:count])
+            frame = encode_work(self.id, monotonic_us(), items[:count])
             if not self._send(rater_id, frame, items):
                 break
             items = items[count:]
+
+    def send_to_client(self, client: bytes, frame: bytes) -> bool:
+        """Whether it could be sent."""
+        self._unsure = True
+        try:
+            self._peers.send(client, frame)
+        except zmq.ZMQError:
+            return False
+        return True
 
     def _send(self, rater_id: bytes, frame: bytes, unsent: Sequence[WorkItem] = ()) -> bool:
         """Whether it could be sent; if not, the rater is out. `unsent` is the work lost with it."""
         self._unsure = True
         try:
-            self._send_frame(rater_id, _MORE_NOBLOCK)
-            self._send_frame(frame, _NOBLOCK)
+            self._peers.send(rater_id, frame)
         except zmq.ZMQError as error:
             name = self._dispatch.rater_name(rater_id)
             if name is not None:
@@ -262,9 +225,13 @@ class Router:
         return True
 
     def _beat(self) -> None:
-        frame = encode_beat(self._id, monotonic_us())
+        frame = encode_beat(self.id, monotonic_us())
         for rater_id in self._dispatch.rater_ids():
             self._send(rater_id, frame)
+        for balancer in self._peers.asked:
+            self._send(balancer, encode_join(self.id))
+        if self.clients is not None:
+            self.clients.beat(monotonic_us())
 
     def _flush_soon(self) -> None:
         self._flushing = True
@@ -273,14 +240,11 @@ class Router:
 
     # --- receiving ---------------------------------------------------------------------------
 
-    def _has_input(self) -> bool:
-        return bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & _POLLIN)
-
     def _look_again(self) -> None:
         """After a send: what arrived meanwhile may not make the file descriptor readable again."""
         if self._unsure and not self._draining:
             self._unsure = False
-            if self._has_input():
+            if self._peers.has_input():
                 self._draining = True
                 self._loop.call_soon(self._drain)
 
@@ -292,7 +256,7 @@ class Router:
     def _drain(self) -> None:
         """Take what has arrived."""
         has_input, self._draining = self._draining, False
-        if self._socket.closed:
+        if self._peers.closed:
             return
         self._unsure = True
         try:
@@ -302,29 +266,26 @@ class Router:
         self._flush()
 
     def _take_frames(self, has_input: bool) -> None:
-        router = self._socket
         for _ in range(FRAMES_A_TURN):
-            if not has_input and not self._has_input():
+            if not has_input and not self._peers.has_input():
                 self._unsure = False
                 break
             has_input = False
-            rater_id = router.recv(_NOBLOCK)
-            last = router.recv(_NOBLOCK, copy=False)
-            if last.more:
-                rest = router.recv_multipart(_NOBLOCK)
-                self._complain(rater_id, f"{1 + len(rest)} frames, expected 1")
+            peer, frame, surplus = self._peers.receive()
+            if surplus:
+                self.complain(peer, f"{1 + surplus} frames, expected 1")
             else:
-                self._receive(rater_id, last.bytes)
+                self._receive(peer, frame)
 
     def _receive(self, rater_id: bytes, frame: bytes) -> None:
         try:
             kind, fields = decode(frame)
         except WireError as error:
-            self._complain(rater_id, str(error))
+            self.complain(rater_id, str(error))
             return
         now_us = monotonic_us()
         if kind is Kind.DONE:
-            if fields[0] == self._id:  # else they answer a predecessor of this process
+            if fields[0] == self.id:  # else they answer a predecessor of this process
                 self._answer(self._dispatch.replies(rater_id, fields[1], now_us))
         elif kind is Kind.STATE:
             self._take_state(rater_id, fields, now_us)
@@ -334,18 +295,20 @@ class Router:
         elif kind is Kind.GOODBYE:
             log.info("rater=%s says goodbye", self._dispatch.rater_name(rater_id))
             self._perform(self._dispatch.goodbye(rater_id))
+        elif self.clients is not None and kind in (Kind.JOIN, Kind.WORK, Kind.BEAT, Kind.DRAINED):
+            self.clients.receive(rater_id, kind, fields, now_us)
         else:
-            self._complain(rater_id, f"a {kind.name}, which only balancers send")
+            self.complain(rater_id, f"a {kind.name}, which is not for us")
 
     def _take_state(self, rater_id: bytes, fields: list[Any], now_us: int) -> None:
         protocol, name, credit, tariff_epoch = fields
         if protocol != PROTOCOL:
-            self._complain(rater_id, f"protocol {protocol}, this balancer speaks {PROTOCOL}")
+            self.complain(rater_id, f"protocol {protocol}, this process speaks {PROTOCOL}")
         elif self._dispatch.state(rater_id, name, credit, tariff_epoch, now_us):
             log.info("rater=%s joins credit=%s tariff_epoch=%s", name, credit, tariff_epoch)
-            self._send(rater_id, encode_beat(self._id, now_us))
+            self._send(rater_id, encode_beat(self.id, now_us))
 
-    def _complain(self, rater_id: bytes, what: str) -> None:
+    def complain(self, rater_id: bytes, what: str) -> None:
         held = self._bad_messages.passes(time.monotonic())
         if held is not None:
             log.warning("bad message peer=%s held_back=%s: %s", rater_id[:32].hex(), held, what)
@@ -375,9 +338,7 @@ class Router:
                 log.info("rater=%s is heard again", name)
         self._silent = silent
 
-    def _take_disconnects(self) -> None:
-        while cast(int, self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN:
-            self._monitor.recv_multipart(zmq.NOBLOCK)
+    def _connection_ended(self) -> None:
         if self._probe is None:
             self._probe = self._loop.call_later(PROBE_S, self._look_for_the_dead)
 

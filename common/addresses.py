@@ -43,14 +43,22 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port_text))
 
 
+NOWHERE: Final = "none"
+
+
 class AddressType(_ParamType):
-    """The type of a command's `HOST:PORT` option."""
+    """The type of a command's `HOST:PORT` option; None for `none`, where that may be said."""
 
     name = "host:port"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+    def __init__(self, *, or_none: bool = False) -> None:
+        self._or_none = or_none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address | None:  # type: ignore[override]
         if isinstance(value, Address):
             return value
+        if self._or_none and value == NOWHERE:
+            return None
         try:
             return parse_address(str(value))
         except ValueError as error:

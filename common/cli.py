@@ -15,6 +15,7 @@ import click
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("common.up_command:up", "Run a whole cluster on this machine: store, balancer and raters."),
     "balancer": ("balancer.command:balancer", "Run a balancer: the JSON-RPC and HTTP gateways."),
+    "gateway": ("balancer.gateway_command:gateway", "Run a gateway: the front as a process of its own."),
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
     "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),

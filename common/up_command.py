@@ -18,7 +18,7 @@ from typing import Final
 
 import click
 
-from common.addresses import Address, AddressType
+from common.addresses import NOWHERE, Address, AddressType
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
 from common.durability import DEFAULT_REPLICAS
@@ -78,6 +78,13 @@ def ratel(*args: str) -> list[str]:
     show_envvar=True,
     help="How many replicas must confirm a change at a replicated level.",
 )
+@click.option(
+    "--gateways",
+    type=click.IntRange(0, 64),
+    default=0,
+    show_default=True,
+    help="Run the gateways as so many processes of their own, which share the ports; 0 is in the balancer.",
+)
 @click.option("--store", "store_url", envvar="RATEL_STORE", show_envvar=True, help="Use this store instead.")
 @click.option(
     "--jsonrpc", type=AddressType(), default="127.0.0.1:2001", show_default=True, help="JSON-RPC over TCP."
@@ -103,6 +110,7 @@ def up(
     data: Path | None,
     durability: str,
     replicas: int,
+    gateways: int,
     store_url: str | None,
     jsonrpc: Address,
     http_: Address,
@@ -120,6 +128,7 @@ def up(
     Examples:
       ratel up --load deploy/sample-tariff
       ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000
+      ratel up --raters 8 --gateways 2
       ratel up --store redis://127.0.0.1:6379/0
     """
     setup(log_level)
@@ -150,11 +159,14 @@ def up(
         else:
             shown_url = describe_store_url(store_url)
         promise = ["--durability", durability, "--replicas", str(replicas)]
-        _start_cluster(supervisor, raters, store_url, promise, jsonrpc, http_, router, log_level)
+        supervisor.add(*_raters(raters, store_url, promise, router, log_level))
+        for group in _front(gateways, jsonrpc, http_, router, log_level):
+            supervisor.add(*group)
         click.echo(f"  store     {shown_url}")
         click.echo(f"  json-rpc  {jsonrpc}")
         click.echo(f"  http      http://{http_}")
-        click.echo(f"  router    {router}, {raters} rater{'s' if raters > 1 else ''}")
+        shared = f", {gateways} gateway{'s' if gateways > 1 else ''}" if gateways else ""
+        click.echo(f"  router    {router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
         if paths:
             _load(look, store_url, paths, tenant)
         _wait_until_ready(look, http_, store_url)
@@ -220,26 +232,30 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str
     return store
 
 
-def _start_cluster(
-    supervisor: Supervisor,
-    raters: int,
-    store_url: str,
-    promise: list[str],
-    jsonrpc: Address,
-    http_: Address,
-    router: Address,
-    log_level: str,
-) -> None:
+def _raters(raters: int, store_url: str, promise: list[str], router: Address, log_level: str) -> list[Child]:
+    command = ratel(
+        "rater", "--balancer", str(router), "--store", store_url, *promise, "--log-level", log_level
+    )
+    return [Child(f"rater-{n}", _fixed(command), stop_within_s=STOP_WITHIN_S) for n in range(1, raters + 1)]
+
+
+def _front(
+    gateways: int, jsonrpc: Address, http_: Address, router: Address, log_level: str
+) -> list[list[Child]]:
+    """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
+    flight while those behind it are still there."""
+    listen = ["--jsonrpc", str(jsonrpc), "--http", str(http_)]
     common = ["--log-level", log_level]
-    rater = ratel("rater", "--balancer", str(router), "--store", store_url, *promise, *common)
-    balancer = ratel(
-        "balancer", "--jsonrpc", str(jsonrpc), "--http", str(http_), "--router", str(router), *common
-    )
-    supervisor.add(
-        *(Child(f"rater-{n}", _fixed(rater), stop_within_s=STOP_WITHIN_S) for n in range(1, raters + 1))
-    )
-    # Added last, so stopped first: it answers what is in flight while the raters are still there.
-    supervisor.add(Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S))
+    if not gateways:
+        balancer = ratel("balancer", *listen, "--router", str(router), *common)
+        return [[Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)]]
+    nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
+    balancer = ratel("balancer", *nowhere, "--router", str(router), *common)
+    gateway = ratel("gateway", *listen, "--reuse-port", "--balancer", str(router), *common)
+    return [
+        [Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)],
+        [Child(f"gateway-{n}", _fixed(gateway), stop_within_s=STOP_WITHIN_S) for n in range(1, gateways + 1)],
+    ]
 
 
 def _fixed(command: list[str]) -> Callable[[], list[str]]:

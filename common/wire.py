@@ -1,35 +1,49 @@
-"""The messages between a balancer and its raters: one msgpack array in one ZeroMQ frame.
+"""The messages between a balancer, its raters and its clients: one msgpack array in one ZeroMQ frame.
+
+A *client* is a gateway that runs as a process of its own, or any program that sends requests over ZeroMQ
+(`common.zmq_client`). It asks a balancer just as a balancer asks a rater, so the messages are the same.
 
 | kind | direction | fields after the kind |
 | --- | --- | --- |
-| WORK | balancer → rater | balancer id, sender's clock (µs), list of work items |
-| BEAT | balancer → rater | balancer id, sender's clock (µs) |
-| DRAINED | balancer → rater | balancer id: nothing more will come, answer to LEAVE |
-| STATE | rater → balancer | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
-| DONE | rater → balancer | id of the balancer that asked, list of replies |
-| LEAVE | rater → balancer | – : send no more work |
-| GOODBYE | rater → balancer | – : everything is answered, forget me |
+| WORK | asks → does | id of who asks, its clock (µs), list of work items |
+| BEAT | asks → does | id of who asks, its clock (µs) |
+| DRAINED | asks → does | id of who asks: nothing more will come, answer to LEAVE |
+| JOIN | client → balancer | protocol, id of the client: sent on joining and as heartbeat |
+| STATE | does → asks | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
+| DONE | does → asks | id of who asked, list of replies |
+| LEAVE | does → asks | – : send no more work |
+| GOODBYE | does → asks | – : everything is answered, forget me |
 
-A work item is (sequence number, method name, params as JSON text, client key or "", deadline on
-the balancer's clock in µs). A reply is (sequence number, error code or 0, JSON text, replayed).
-The clock is the balancer's monotonic clock; a rater compares deadlines with the least difference
-to its own clock that it has seen (`rater.link`), so clock jumps do not matter.
-A balancer's id is new with each start, and sequence numbers begin anew: DONE names the id, so that
-a restarted balancer never takes an answer to its predecessor's request for one to its own.
-A mutation's token is made of balancer id and sequence number, unless the client gave a key.
+A rater *does* what a balancer *asks*; a balancer does what a client asks.
+
+A work item is (sequence number, method name, params as JSON text, key, deadline on the clock of who asks
+in µs). A reply is (sequence number, error code or 0, JSON text, replayed). The clock is a monotonic one;
+deadlines are compared with the least difference to one's own clock that was seen (`common.clock`), so
+clock jumps do not matter.
+
+The id of who asks is new with each start, and sequence numbers begin anew: DONE names the id, so that one
+that was restarted never takes an answer to its predecessor's request for one to its own.
+
+A key is `c:` and what the client called its request, `g:` and a token that a gateway made, or "". Then the
+one who does it makes the token, of the id of who asks and the sequence number, and passes it on as `g:…`:
+so a gateway can ask several balancers, each of which may ask several raters, and it is done once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, cast
 
 import msgpack
 import msgspec
 
-PROTOCOL: Final = 1
-"""Raised when a message changes shape; a balancer turns raters of another protocol away."""
+PROTOCOL: Final = 2
+"""Raised when a message changes shape or meaning; who speaks another one is turned away."""
+
+CLIENT_KEY: Final = "c:"
+TOKEN_KEY: Final = "g:"
+"""How a key begins. Kinds of keys are told apart by that, so none can pass for another's."""
 
 HEARTBEAT_MS: Final = 500
 MISSED_BEATS: Final = 3
@@ -48,6 +62,7 @@ class Kind(IntEnum):
     DONE = 5
     LEAVE = 6
     GOODBYE = 7
+    JOIN = 8
 
 
 _WORK: Final = int(Kind.WORK)
@@ -58,7 +73,7 @@ class WorkItem(NamedTuple):
     seq: int
     method: str
     params: bytes
-    client_key: str
+    key: str
     deadline_us: int
 
 
@@ -91,6 +106,10 @@ def encode_beat(balancer_id: str, now_us: int) -> bytes:
     return bytes(_pack((int(Kind.BEAT), balancer_id, now_us)))
 
 
+def encode_join(client_id: str) -> bytes:
+    return bytes(_pack((int(Kind.JOIN), PROTOCOL, client_id)))
+
+
 def encode_drained(balancer_id: str) -> bytes:
     return bytes(_pack((int(Kind.DRAINED), balancer_id)))
 
@@ -101,6 +120,24 @@ def encode_state(name: str, credit: int, tariff_epoch: int) -> bytes:
 
 def encode_done(balancer_id: str, replies: Sequence[ReplyRow]) -> bytes:
     return _pack_rows((_DONE, balancer_id, replies))
+
+
+DONE_BYTES: Final = 4 * 1024 * 1024
+"""Replies in one message, about: with one more result it stays below `MAX_FRAME_BYTES`."""
+
+
+def done_frames(balancer_id: str, replies: Iterable[ReplyRow]) -> Iterator[bytes]:
+    """The replies as one message, or as several where they are large."""
+    batch: list[ReplyRow] = []
+    size = 0
+    for reply in replies:
+        batch.append(reply)
+        size += len(reply[2])
+        if size >= DONE_BYTES:
+            yield encode_done(balancer_id, batch)
+            batch, size = [], 0
+    if batch:
+        yield encode_done(balancer_id, batch)
 
 
 def encode_leave() -> bytes:
@@ -119,6 +156,7 @@ _SHAPES: Final[dict[Kind, tuple[type, ...]]] = {
     Kind.DONE: (str, list[tuple[int, int, bytes, bool]]),
     Kind.LEAVE: (),
     Kind.GOODBYE: (),
+    Kind.JOIN: (int, str),
 }
 _FIX_ARRAY: Final = 0x90
 _DECODERS: Final = {

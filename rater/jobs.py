@@ -29,8 +29,8 @@ class Job(msgspec.Struct, eq=False):
     """None for one that this version does not know."""
     params: bytes
     """JSON text of the call descriptor."""
-    client_key: str
-    """The Idempotency-Key of an HTTP request, else empty."""
+    key: str
+    """As in `common.wire`; "" where the token is made of its origin and number."""
     deadline_us: int
     """On this process's monotonic clock."""
     attempted: bool = False

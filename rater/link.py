@@ -1,11 +1,4 @@
-"""One rater's connection to one balancer: a DEALER socket, its clock difference, its replies.
-
-Deadlines arrive on the balancer's monotonic clock. The difference to ours is estimated as the
-least (our time of receipt − its time of sending) seen lately: the least is the one with the shortest
-way, so a message that was held up, or a rater that was stopped, does not make old work look young.
-"Lately" is this and the last period of a few heartbeats, because monotonic clocks of two hosts
-drift apart, and one of them stands still while its machine is paused. Clock steps do not matter.
-"""
+"""One rater's connection to one balancer: a DEALER socket, its clock difference, its replies."""
 
 from __future__ import annotations
 
@@ -15,15 +8,14 @@ from typing import Final
 
 import zmq
 
-from common.clock import monotonic_us
+from common.clock import ClockDifference, monotonic_us
 from common.methods import BY_NAME
 from common.wire import (
-    HEARTBEAT_MS,
     Kind,
     ReplyRow,
     WireError,
     decode,
-    encode_done,
+    done_frames,
     encode_goodbye,
     encode_leave,
     encode_state,
@@ -42,13 +34,6 @@ RECONNECT_MS: Final = 50
 MAX_RECONNECT_MS: Final = 500
 """A balancer that was restarted is found again within this."""
 
-
-DIFFERENCE_PERIOD_US: Final = 10 * HEARTBEAT_MS * 1000
-"""Ten heartbeats: enough to have one that was not held up, and after two periods an error is over."""
-
-DONE_BYTES: Final = 4 * 1024 * 1024
-"""Replies in one message, about: with one more result it stays below `MAX_FRAME_BYTES`."""
-
 CONNECTION_HEARTBEAT_MS: Final = 500
 CONNECTION_TIMEOUT_MS: Final = 2000
 """A connection on which nothing comes back for this long is given up and made anew. These are ZeroMQ's
@@ -62,23 +47,10 @@ class Peer:
     to its predecessor's requests.
     """
 
-    def __init__(self, balancer_id: str, difference_us: int, now_us: int) -> None:
+    def __init__(self, balancer_id: str, sent_us: int, now_us: int) -> None:
         self.life = balancer_id
+        self.clock_difference = ClockDifference(sent_us, now_us)
         self.replies: list[ReplyRow] = []
-        self._least_us = self._least_before_us = difference_us
-        self._period_ends_us = now_us + DIFFERENCE_PERIOD_US
-
-    @property
-    def clock_difference_us(self) -> int:
-        """What to add to its clock to get ours."""
-        return min(self._least_us, self._least_before_us)
-
-    def see(self, difference_us: int, now_us: int) -> None:
-        if now_us < self._period_ends_us:
-            self._least_us = min(self._least_us, difference_us)
-        else:
-            self._least_before_us, self._least_us = self._least_us, difference_us
-            self._period_ends_us = now_us + DIFFERENCE_PERIOD_US
 
     def reply(self, seq: int, outcome: Outcome) -> None:
         self.replies.append((seq, outcome.code, outcome.body, outcome.replayed))
@@ -129,10 +101,10 @@ class Link:
                 continue
             if kind is Kind.WORK:
                 peer = self._see(fields[0], fields[1])
-                difference_us = peer.clock_difference_us
+                difference_us = peer.clock_difference.us
                 jobs += [
-                    Job(peer, seq, BY_NAME.get(method), params, client_key, deadline_us + difference_us)
-                    for seq, method, params, client_key, deadline_us in fields[2]
+                    Job(peer, seq, BY_NAME.get(method), params, key, deadline_us + difference_us)
+                    for seq, method, params, key, deadline_us in fields[2]
                 ]
             elif kind is Kind.BEAT:
                 self._see(fields[0], fields[1])
@@ -142,27 +114,19 @@ class Link:
 
     def _see(self, balancer_id: str, sent_us: int) -> Peer:
         now_us = self._clock_us()  # after the receipt: a pause before it must not be taken for lead
-        difference_us = now_us - sent_us
         if self._peer is None or self._peer.life != balancer_id:
             log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
-            self._peer = Peer(balancer_id, difference_us, now_us)
+            self._peer = Peer(balancer_id, sent_us, now_us)
         else:
-            self._peer.see(difference_us, now_us)
+            self._peer.clock_difference.see(sent_us, now_us)
         return self._peer
 
     def flush(self) -> None:
         """Send the replies of this turn as one message, or as several where they are large."""
         if self._peer is None or not self._peer.replies:
             return
-        replies, size = [], 0
-        for reply in self._peer.replies:
-            replies.append(reply)
-            size += len(reply[2])
-            if size >= DONE_BYTES:
-                self._send(encode_done(self._peer.life, replies))
-                replies, size = [], 0
-        if replies:
-            self._send(encode_done(self._peer.life, replies))
+        for frame in done_frames(self._peer.life, self._peer.replies):
+            self._send(frame)
         self._peer.replies.clear()
 
     def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:

@@ -46,6 +46,7 @@ from common.logs import Throttle
 from common.methods import BY_NAME, Method
 from common.money import format_micros
 from common.store import Reply, StoreConnection
+from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.accounts import (
     Mutation,
     MutationResult,
@@ -311,7 +312,10 @@ class Service:
         keys: AccountKeys,
         plan_id: str = "",
     ) -> Change:
-        client_key = descriptor.request_id or job.client_key
+        key = job.key or f"{TOKEN_KEY}{job.token}"
+        if descriptor.request_id:
+            key = CLIENT_KEY + descriptor.request_id
+        is_clients = key.startswith(CLIENT_KEY)
         remaining_ms = (job.deadline_us - monotonic_us()) // 1000
         matches: tuple[tuple[str, int], ...] = ()
         plan = None
@@ -325,10 +329,9 @@ class Service:
             method=method.name,
             tenant=descriptor.tenant,
             subject=descriptor.subject,
-            # Kinds of tokens are told apart by their first letter, so none can pass for another's.
-            token=f"c:{client_key}" if client_key else f"g:{job.token}",
-            token_ttl_ms=self._key_ttl_ms if client_key else max(0, remaining_ms) + TOKEN_MARGIN_MS,
-            request_id=client_key,
+            token=key,
+            token_ttl_ms=self._key_ttl_ms if is_clients else max(0, remaining_ms) + TOKEN_MARGIN_MS,
+            request_id=key.removeprefix(CLIENT_KEY) if is_clients else "",
             amount_micros=descriptor.amount_micros if method.needs_amount else 0,
             destination=descriptor.destination,
             matches=matches,

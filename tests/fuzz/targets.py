@@ -150,7 +150,7 @@ def decode_frame(data: bytes) -> None:
         items = [WorkItem(*row) for row in fields[2]]
         for item in items:
             assert _types(item) == (int, str, bytes, str, int)
-            item.client_key.encode()
+            item.key.encode()
             wire.encode_done(fields[0], [Reply(item.seq, 0, item.params, False)])
     elif kind is Kind.DONE:
         for row in fields[1]:

@@ -35,7 +35,7 @@ def answer_one(item: WorkItem) -> Reply | None:
 
 
 def echo(item: WorkItem) -> Reply | None:
-    return Reply(item.seq, 0, item.params, bool(item.client_key))
+    return Reply(item.seq, 0, item.params, bool(item.key))
 
 
 def hold(item: WorkItem) -> Reply | None:

@@ -92,11 +92,11 @@ def test_an_idempotency_key_travels_with_a_mutation_and_a_replay_is_marked(
     balancer: BalancerProcess, rater: FakeRater, given: str, key: str
 ) -> None:
     reply = balancer.get(f"/debitbalance?{QUERY}&amount=1", Idempotency_Key=given)
-    assert rater.received[-1].client_key == key
+    assert rater.received[-1].key == f"c:{key}"
     assert reply.headers["idempotency-replayed"] == "true"  # `echo` replays whatever has a key
     assert "idempotency-replayed" not in balancer.get(f"/debitbalance?{QUERY}&amount=1").headers
     assert balancer.get(f"/getcost?{QUERY}", Idempotency_Key=given).status == 200
-    assert rater.received[-1].client_key == ""
+    assert rater.received[-1].key == ""
 
 
 @pytest.mark.parametrize("key", ["", '""', "x" * 257, "caf\xe9"])
@@ -309,9 +309,9 @@ def test_an_idempotency_key_is_that_of_the_one_call_of_a_body(
         CALL | {"params": {"RequestId": ""}},
     ):
         status, _, replayed = post(value, "k")
-        assert (status, replayed, rater.received[-1].client_key) == (200, True, "k")
+        assert (status, replayed, rater.received[-1].key) == (200, True, "c:k")
     assert post(READ, "k")[0] == 200
-    assert rater.received[-1].client_key == ""
+    assert rater.received[-1].key == ""
     carried_out = len(rater.received)
     for value, key, field in (
         (CALL | {"params": {"requestid": "other"}}, "k", "RequestId"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from balancer.dispatch import DispatchSettings
+from balancer.peers import RouterPeers
 from balancer.router import Router
 from common.addresses import Address
 from common.methods import BY_NAME
@@ -189,8 +190,10 @@ def test_the_end_of_a_connection_is_seen_without_waiting_for_a_heartbeat(
     monkeypatch.setattr("balancer.router.HEARTBEAT_MS", 10**9)
 
     async def run() -> None:
-        with closing(Router(DispatchSettings())) as router:
-            port = router.open(Address("127.0.0.1", 0)).port
+        peers = RouterPeers()
+        with closing(Router(DispatchSettings(), peers, "id")) as router:
+            port = peers.bind(Address("127.0.0.1", 0)).port
+            router.open()
             victim = FakeRater(port, name="victim")
             try:
                 await until(lambda: router.readiness.raters == 1)
@@ -212,8 +215,10 @@ def test_an_answer_that_its_gateway_cannot_take_costs_the_others_nothing(
             raise ValueError("odd")
 
     async def run() -> None:
-        with closing(Router(DispatchSettings(max_queued=3))) as router:
-            port = router.open(Address("127.0.0.1", 0)).port
+        peers = RouterPeers()
+        with closing(Router(DispatchSettings(max_queued=3), peers, "id")) as router:
+            port = peers.bind(Address("127.0.0.1", 0)).port
+            router.open()
             for _ in range(4):
                 router.submit(BY_NAME["GetCost"], b"{}", "", take)
             assert len(taken) == 1, "the fourth is refused at once"

@@ -13,6 +13,7 @@ import pytest
 from common.embedded_store import EmbeddedStore
 from common.methods import BY_NAME
 from common.store import Command, Reply, StoreConnection
+from common.wire import CLIENT_KEY
 from rater import service as service_module
 from rater.jobs import Job, Outcome, Undecided
 from rater.model import (
@@ -57,9 +58,10 @@ class Nowhere:
 def job(
     method: str, token: str = "t", client_key: str = "", timeout_us: int = 60_000_000, **fields: Any
 ) -> Job:
+    key = f"{CLIENT_KEY}{client_key}" if client_key else ""
     cd = {"CstmId": "vdf", "Subject": "anna", "DestinationPrefix": "0723"} | fields
     deadline_us = time.monotonic_ns() // 1000 + timeout_us
-    return Job(Nowhere(token), 1, BY_NAME.get(method), json.dumps(cd).encode(), client_key, deadline_us)
+    return Job(Nowhere(token), 1, BY_NAME.get(method), json.dumps(cd).encode(), key, deadline_us)
 
 
 def cost(**fields: Any) -> Job:

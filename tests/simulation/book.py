@@ -60,7 +60,7 @@ class Book:
     def answered(self, balancer_id: str, request: Request, code: int, body: bytes) -> None:
         """A balancer gives an answer to a client."""
         if code in (0, BelowFloor.code):
-            name = request.client_key or f"{balancer_id}-{request.seq}"
+            name = request.key or f"{balancer_id}-{request.seq}"
             line = self._lines.get(name)
             assert line is not None, "acknowledged, and the store knows nothing of it"
             assert (line.outcome.code, line.outcome.body) == (code, body), "not what the store decided"

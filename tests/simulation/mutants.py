@@ -295,7 +295,7 @@ class OwnTokens(raters.Rater):
 
     def _token(self, job: Job) -> str:
         token = super()._token(job)
-        return token if job.item.client_key else f"{token}-{self.name}"
+        return token if job.item.key else f"{token}-{self.name}"
 
 
 class ForgetsTheKey(raters.Rater):

@@ -141,14 +141,13 @@ class Rater:
         if kind == "drained":
             self._drained.add(balancer_id)
             return
-        difference_us = self.clock_us - sent_us
         peer = self._peers.get(balancer_id)
         if peer is None:
-            peer = self._peers[balancer_id] = Peer(balancer_id, difference_us, self.clock_us)
+            peer = self._peers[balancer_id] = Peer(balancer_id, sent_us, self.clock_us)
         else:
-            peer.see(difference_us, self.clock_us)
+            peer.clock_difference.see(sent_us, self.clock_us)
         for item in items or ():
-            self.backlog.append(Job(link, item, item.deadline_us + peer.clock_difference_us))
+            self.backlog.append(Job(link, item, item.deadline_us + peer.clock_difference.us))
 
     def _end_turn(self) -> None:
         """Heartbeat, replies, and the next turn."""
@@ -317,15 +316,15 @@ class Rater:
             int(account),
             int(cents),
             job.deadline_us + self._store_offset_us,
-            KEY_TTL_US if item.client_key else left_us + TOKEN_MARGIN_US,
-            item.client_key or f"{balancer.id}-{item.seq}",
+            KEY_TTL_US if item.key else left_us + TOKEN_MARGIN_US,
+            item.key or f"{balancer.id}-{item.seq}",
             int(number),
             (balancer.id, item.seq),
         )
 
     def _token(self, job: Job) -> str:
         item = job.item
-        return f"c:{item.client_key}" if item.client_key else f"g:{job.link.balancer.id}-{item.seq}"
+        return f"c:{item.key}" if item.key else f"g:{job.link.balancer.id}-{item.seq}"
 
     def _reply(self, job: Job, outcome: Outcome) -> None:
         self._replies.setdefault(job.link.balancer.id, []).append((job.item.seq, *outcome))

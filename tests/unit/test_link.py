@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from common.clock import DIFFERENCE_PERIOD_US
 from common.wire import MAX_FRAME_BYTES, Kind, WorkItem, decode, encode_beat, encode_work
 from rater.jobs import Job, Outcome
-from rater.link import DIFFERENCE_PERIOD_US, Link
+from rater.link import Link
 
 OK = Outcome(0, b"1", False)
 

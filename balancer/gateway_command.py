@@ -1,0 +1,66 @@
+"""`ratel gateway`: the front as a process of its own, for more of it than one core can do.
+
+It dispatches to balancers as a balancer does to raters, with the same state machine: by credit, with
+heartbeats, and again under the same key when one of them is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+
+import click
+
+from balancer import front
+from balancer.peers import BalancerPeers
+from balancer.router import Router
+from common.addresses import Address, AddressType
+from common.logs import setup
+
+
+@click.command()
+@click.option(
+    "--balancer",
+    "balancers",
+    type=AddressType(),
+    multiple=True,
+    default=("127.0.0.1:2000",),
+    show_default=True,
+    envvar="RATEL_BALANCERS",
+    show_envvar=True,
+    help="Ask this balancer, at its router port; repeat for each balancer.",
+)
+@front.options
+def gateway(
+    balancers: tuple[Address, ...],
+    jsonrpc: Address | None,
+    http_: Address | None,
+    reuse_port: bool,
+    deadline_ms: int,
+    max_queued: int,
+    max_wait_ms: int,
+    stuck_s: int,
+    log_level: str,
+) -> None:
+    """Run a gateway: JSON-RPC over TCP and HTTP in front, balancers behind.
+
+    Where one core is not enough for the front, run several, on one host with --reuse-port, so that they share
+    the ports; and balancers with `--jsonrpc none --http none`. SIGTERM lets it answer what is in flight, then
+    ends it.
+
+    \b
+    Examples:
+      ratel gateway --reuse-port
+      ratel gateway --balancer 10.0.0.1:2000 --balancer 10.0.0.2:2000 --http 0.0.0.0:8000
+    """
+    setup(log_level)
+    settings = front.settings_of(jsonrpc, http_, reuse_port, deadline_ms, max_queued, max_wait_ms, stuck_s)
+    front.run("gateway", lambda: serve(settings, balancers))
+
+
+async def serve(settings: front.FrontSettings, balancers: tuple[Address, ...]) -> None:
+    """Runs until SIGTERM or SIGINT. Raises CannotListen."""
+    life = secrets.token_hex(8)
+    router = Router(settings.dispatch, BalancerPeers(balancers, life), life)
+    with contextlib.closing(router):
+        await front.serve(settings, router, None, f"balancers={','.join(map(str, balancers))}")

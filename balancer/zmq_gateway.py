@@ -1,0 +1,181 @@
+"""Requests over ZeroMQ: gateways that run as processes of their own, and programs that speak the messages.
+
+To such a client this balancer is what a rater is to a balancer: it says its STATE, takes WORK and answers
+DONE, on the same ROUTER and in the same messages (`common.wire`). So a client's own dispatcher gives each
+request to a balancer, and to another one when that is gone; the key that goes with it makes it once.
+
+A client is known from its JOIN on, and forgotten when its connection is gone or it has been silent for
+MISSED_BEATS: what it asked for is then still done, and the answers are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+from typing import Any, Final
+
+from balancer.actions import Request
+from balancer.router import Router
+from common.clock import ClockDifference
+from common.errors import InvalidParams, encode_error
+from common.methods import BY_NAME
+from common.wire import (
+    CLIENT_KEY,
+    HEARTBEAT_MS,
+    MISSED_BEATS,
+    PROTOCOL,
+    TOKEN_KEY,
+    Kind,
+    ReplyRow,
+    done_frames,
+    encode_goodbye,
+    encode_leave,
+    encode_state,
+)
+
+log = logging.getLogger(__name__)
+
+SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
+
+MAX_CLIENTS: Final = 10_000
+"""Each costs a heartbeat; as many as there may be connections of the other gateways."""
+
+MAX_KEY_CHARS: Final = 512
+"""A client's key has 256 at most, a token some 40."""
+
+
+class Client:
+    """One client that has joined."""
+
+    def __init__(self, client_id: bytes, now_us: int) -> None:
+        self.id = client_id
+        self.life = ""
+        """The id that it calls itself by, new with each of its starts."""
+        self.clock: ClockDifference | None = None
+        self.seen_us = now_us
+        self.replies: list[ReplyRow] = []
+        self.drained = False
+
+
+class ZmqGateway:
+    """Takes what clients send to a router's socket. `name` is what the balancer is called in their logs."""
+
+    def __init__(self, router: Router, name: str, credit: int) -> None:
+        self._router = router
+        self._name = name
+        self._credit = credit
+        """Requests that each client may have in flight here: the real bound is what the router admits."""
+        self._clients: dict[bytes, Client] = {}
+        self._to_write: list[Client] = []
+        self._loop = asyncio.get_running_loop()
+        self._leaving = False
+        router.clients = self
+
+    def receive(self, client_id: bytes, kind: Kind, fields: list[Any], now_us: int) -> None:
+        client = self._clients.get(client_id)
+        if kind is Kind.JOIN:
+            self._join(client_id, client, fields, now_us)
+            return
+        if client is None or (kind is not Kind.DRAINED and client.life != fields[0]):
+            return  # it has yet to join, or to join anew
+        client.seen_us = now_us
+        if kind is Kind.DRAINED:
+            client.drained = True
+            return
+        if client.clock is None:
+            client.clock = ClockDifference(fields[1], now_us)
+        else:
+            client.clock.see(fields[1], now_us)
+        if kind is Kind.WORK:
+            for item in fields[2]:
+                self._submit(client, client.clock.us, *item)
+
+    def _join(self, client_id: bytes, client: Client | None, fields: list[Any], now_us: int) -> None:
+        protocol, life = fields
+        if protocol != PROTOCOL:
+            self._router.complain(client_id, f"protocol {protocol}, this process speaks {PROTOCOL}")
+            return
+        if client is None or client.life != life:
+            if client is None and len(self._clients) >= MAX_CLIENTS:
+                self._router.complain(client_id, f"more than {MAX_CLIENTS} clients")
+                return
+            log.info("client=%s joins", life)
+            client = self._clients[client_id] = Client(client_id, now_us)
+            client.life = life
+            self._tell_state(client)
+        client.seen_us = now_us
+
+    def _submit(
+        self,
+        client: Client,
+        difference_us: int,
+        seq: int,
+        method_name: str,
+        params: bytes,
+        key: str,
+        deadline_us: int,
+    ) -> None:
+        on_answer = partial(self._answer, client, seq)
+        if len(key) > MAX_KEY_CHARS or (key and not key.startswith((CLIENT_KEY, TOKEN_KEY))):
+            error = InvalidParams(field="key", detail=f"expected {CLIENT_KEY}… or {TOKEN_KEY}…, or none")
+            on_answer(error.code, encode_error(error), False)
+            return
+        method = BY_NAME.get(method_name)
+        if not key and method is not None and method.mutates:
+            key = f"{TOKEN_KEY}{client.life}-{seq}"
+        until_us = deadline_us + difference_us
+        self._router.submit_request(
+            Request(method_name, params, key, on_answer, work_deadline_us=max(until_us, 1))
+        )
+
+    def _answer(self, client: Client, seq: int, code: int, body: bytes, replayed: bool) -> None:
+        if not self._to_write:
+            self._loop.call_soon(self._write_all)
+        if not client.replies:
+            self._to_write.append(client)
+        client.replies.append((seq, code, body, replayed))
+
+    def _write_all(self) -> None:
+        clients, self._to_write = self._to_write, []
+        for client in clients:
+            replies, client.replies = client.replies, []
+            for frame in done_frames(client.life, replies):
+                if not self._router.send_to_client(client.id, frame):
+                    self._forget(client, "gone")
+                    break
+
+    # --- heartbeats, and the end -------------------------------------------------------------
+
+    def beat(self, now_us: int) -> None:
+        for client in list(self._clients.values()):
+            if now_us - client.seen_us >= SILENCE_US:
+                self._forget(client, "silent")
+            else:
+                self._tell_state(client)
+
+    def leave(self) -> None:
+        """Ask all clients to send nothing more."""
+        self._leaving = True
+        for client in list(self._clients.values()):
+            self._router.send_to_client(client.id, encode_leave())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until all that clients asked for is answered, and take leave."""
+        give_up_s = time.monotonic() + timeout_s
+        while (self._router.unanswered or self._to_write) and time.monotonic() < give_up_s:
+            await asyncio.sleep(0.01)
+        for client in list(self._clients.values()):
+            self._router.send_to_client(client.id, encode_goodbye())
+
+    def _tell_state(self, client: Client) -> None:
+        raters, tariff_epoch = self._router.readiness
+        credit = self._credit if raters and not self._leaving else 0
+        if not self._router.send_to_client(client.id, encode_state(self._name, credit, tariff_epoch)):
+            self._forget(client, "gone")
+
+    def _forget(self, client: Client, why: str) -> None:
+        if self._clients.get(client.id) is client:
+            log.info("client=%s is %s", client.life, why)
+            del self._clients[client.id]
