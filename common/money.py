@@ -121,6 +121,9 @@ def format_micros(micros: int) -> str:
 
 def format_nanos(nanos: int) -> str:
     """The shortest JSON number for a price."""
+    micros = nanos // NANOS_PER_MICRO
+    if micros * NANOS_PER_MICRO == nanos:
+        return format_micros(micros)
     return _format(nanos, NANO)
 
 

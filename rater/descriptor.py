@@ -252,8 +252,8 @@ def _check(
                 field="TimeEnd",
                 detail=f"{format_rfc3339(end_us)} is before TimeStart {format_rfc3339(start_us)}",
             )
-        start_text = start if format_rfc3339(start_us) == start else ""
-        end_text = end if format_rfc3339(end_us) == end else ""
+        start_text = start if start[-1] == "Z" and format_rfc3339(start_us) == start else ""
+        end_text = end if end[-1] == "Z" and format_rfc3339(end_us) == end else ""
     if amount is not None:
         amount_micros = _amount(amount)
     elif method.needs_amount:

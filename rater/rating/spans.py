@@ -176,13 +176,15 @@ def consume_buckets(
     left_micros = spendable_micros(account)
     uses: list[BucketUse] = []
     for bucket in matching:
-        quantity_us = min(bucket.seconds_us, duration_us)
+        quantity_us = bucket.seconds_us
+        quantity_us = min(quantity_us, duration_us)
         price_nanos = bucket.price_nanos
         cost_micros = 0
         if price_nanos:
             if left_micros is not None:
                 # Rounded down, so that the cost, rounded half up, is never more than what is left.
-                quantity_us = min(quantity_us, left_micros * NANO // price_nanos)
+                affordable_us = left_micros * NANO // price_nanos
+                quantity_us = min(quantity_us, affordable_us)
             cost_micros = price_of(quantity_us, price_nanos, SECOND_US)
         if quantity_us <= 0:
             continue

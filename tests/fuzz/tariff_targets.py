@@ -17,10 +17,12 @@ from common.money import LIMIT
 from common.store import Command
 from common.times import DAY_US, MAX_INSTANT_US, MIN_INSTANT_US, SECOND_US
 from rater.accounts import open_command
+from rater.descriptor import Descriptor
 from rater.keys import account_keys, tariff_chunk_key, tariff_key
 from rater.loader.assembly import TenantLoad
 from rater.model import DAY_S, Account, Tariff
 from rater.rating.call_cost import encode_call_cost
+from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, compile_tariff
 from rater.rating.spans import Call, rate_call
@@ -151,7 +153,12 @@ def _rate(compiled: CompiledTariff, call: Call, account: Account | None) -> None
         assert edges[0][0] == call.start_us
         assert edges[-1][1] == end_us
         assert all(a[1] == b[0] for a, b in zip(edges, islice(edges, 1, None), strict=False))
-        json.loads(encode_call_cost(cost))
+        text = encode_call_cost(cost)
+        json.loads(text)
+        asked = Descriptor(
+            call.tor, call.tenant, call.subject, call.destination, call.start_us, end_us, 0, ""
+        )
+        assert get_cost(compiled, asked, whose) == text
 
 
 # --- damaged versions -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rater.model import Account, Bucket, Destination, Interval, Plan, Rate, Tari
 from rater.rating.call_cost import encode_call_cost
 from rater.rating.intervals import compile_intervals
 from rater.rating.quote import get_cost
-from rater.rating.schedule import Schedule, load_zone, walk, walk_days
+from rater.rating.schedule import Schedule, load_zone, sole_interval, walk, walk_days
 from rater.rating.snapshot import CompiledTariff, compile_tariff
 from rater.rating.spans import Call, charge_micros, rate_call
 from tests.unit.rating_oracle import (
@@ -31,6 +31,7 @@ from tests.unit.rating_oracle import (
     ZONES,
     at,
     half_up,
+    interval,
     intervals,
     price,
     rates,
@@ -79,8 +80,8 @@ def without_months(rate: Rate) -> Rate:
     )
 
 
-def any_month(interval: Interval) -> Interval:
-    return msgspec.structs.replace(interval, month=0, month_day=0)
+def any_month(each: Interval) -> Interval:
+    return msgspec.structs.replace(each, month=0, month_day=0)
 
 
 @st.composite
@@ -161,17 +162,38 @@ def test_the_table_of_weeks_gives_the_pieces_that_going_day_by_day_gives(
     assert schedule.weeks_repeat
     start_us, end_us = data.draw(stretches(around))
     if start_us < end_us:
-        assert walk(schedule, zone, 0, start_us, end_us) == walk_days(schedule, zone, 0, start_us, end_us)
+        pieces = walk_days(schedule, zone, 0, start_us, end_us)
+        assert walk(schedule, zone, 0, start_us, end_us) == pieces
+        sole = sole_interval(schedule, zone, start_us, end_us)
+        assert sole is None or pieces == [(start_us, end_us, 0, sole)]
+
+
+def test_a_call_over_a_clock_change_is_not_read_off_the_table() -> None:
+    # 3:00 becomes 4:00, so the night ends while by the old clock there is still half an hour of it left.
+    night, day = interval("1", end_s=4 * 3600), interval("2", start_s=4 * 3600)
+    schedule, zone = Schedule(compile_intervals((night, day))), load_zone("Europe/Bucharest")
+    start_us, change_us, end_us = (at(f"2012-03-25T{time}") for time in ("00:30", "01:00", "01:20"))
+    assert sole_interval(schedule, zone, start_us, end_us) is None
+    assert [
+        (piece[1], piece[3].interval) for piece in walk(schedule, zone, 0, start_us, end_us) if piece[3]
+    ] == [
+        (change_us, night),
+        (end_us, day),
+    ]
+    for (from_us, until_us), winner in (((start_us, change_us), night), ((change_us, end_us), day)):
+        sole = sole_interval(schedule, zone, from_us, until_us)
+        assert sole is not None
+        assert sole.interval == winner
 
 
 @given(intervals(increments=True), st.integers(0, MAX_CALL), st.sampled_from((0, 10**7, 33_333_333)))
 @more
 def test_a_charge_is_the_exact_price_rounded_half_up_once(
-    interval: Interval, duration_us: int, discount_micros: int
+    priced_by: Interval, duration_us: int, discount_micros: int
 ) -> None:
-    (compiled,) = compile_intervals((interval,))
-    increment_us = interval.increment_us
+    (compiled,) = compile_intervals((priced_by,))
+    increment_us = priced_by.increment_us
     charged_us = duration_us + (-duration_us % increment_us if increment_us else 0)
-    exact = Fraction(charged_us * interval.price_nanos, interval.billing_unit_us * 1000)
+    exact = Fraction(charged_us * priced_by.price_nanos, priced_by.billing_unit_us * 1000)
     exact *= 1 - Fraction(discount_micros, 10**8)
     assert charge_micros(compiled, duration_us, discount_micros) == half_up(exact)
