@@ -78,8 +78,9 @@ class ZmqGateway:
         if kind is Kind.JOIN:
             self._join(client_id, client, fields, now_us)
             return
-        if client is None or (kind is not Kind.DRAINED and client.life != fields[0]):
-            return  # it has yet to join, or to join anew
+        if client is None or client.life != fields[0]:
+            self._router.complain(client_id, f"a {kind.name} of a client that has not joined")
+            return
         client.seen_us = now_us
         if kind is Kind.DRAINED:
             client.drained = True

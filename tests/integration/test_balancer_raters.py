@@ -265,8 +265,8 @@ OLDER = encode_state("other", 100, 1).replace(bytes([4, PROTOCOL]), bytes([4, PR
         (b"\xc1", "not"),
         (b"\x90", "not a message"),
         (b"nonsense", "not"),
-        (encode_beat("x", 1), "a BEAT, which only balancers send"),
-        (OLDER, f"protocol {PROTOCOL + 1}, this balancer speaks {PROTOCOL}"),
+        (encode_beat("x", 1), "a BEAT of a client that has not joined"),
+        (OLDER, f"protocol {PROTOCOL + 1}, this process speaks {PROTOCOL}"),
         (encode_done("a predecessor", [Reply(1, 0, b"2", False)]), None),
     ],
 )
