@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - by its name alone it would say nothing
-from typing import Final, NamedTuple
+from typing import Final
 
 from common.money import LIMIT
 from rater.model import MAX_BUCKETS, Account, Bucket
@@ -43,11 +43,6 @@ _BUCKET_BYTES: Final = _BUCKET.size
 
 class NotAnAccount(ValueError):
     """A value that no script has written; the text says what is wrong with it."""
-
-
-class Stored(NamedTuple):
-    seq: int
-    account: Account
 
 
 def pack_account(account: Account, seq: int = 0) -> bytes:
@@ -71,8 +66,8 @@ def pack_account(account: Account, seq: int = 0) -> bytes:
     return header + plan + pack_buckets(account.buckets)
 
 
-def unpack_account(subject: str, value: bytes) -> Stored:
-    """Raises NotAnAccount."""
+def unpack_account(subject: str, value: bytes) -> tuple[int, Account]:
+    """The sequence number of its last journal line, and the account. Raises NotAnAccount."""
     try:
         (
             magic, seq, credit, sms, traffic, volume_discount, received, floor,
@@ -82,29 +77,23 @@ def unpack_account(subject: str, value: bytes) -> Stored:
             raise NotAnAccount(f"it begins with {value[:8]!r}")
         at = _HEADER_BYTES + plan_size
         plan = value[_HEADER_BYTES:at].decode() if plan_size else ""
-        buckets = _unpack_buckets(value, at, count) if count else ()
-        if not count and at != len(value):
+        buckets: tuple[Bucket, ...] = ()
+        for _ in range(count):
+            seconds, priority, price, size = _read_bucket(value, at)
+            begin = at + _BUCKET_BYTES
+            at = begin + size
+            buckets += (Bucket(value[begin:at].decode(), seconds, priority, price),)
+        if at != len(value):
             raise NotAnAccount("its length is another one than it says")
     except StructError:
         raise NotAnAccount("it is too short") from None
     except UnicodeDecodeError:
         raise NotAnAccount("a name in it is not UTF-8") from None
-    return Stored(
-        seq,
-        Account(
-            subject,
-            credit,
-            sms,
-            traffic,
-            volume_discount,
-            received,
-            reset_day,
-            plan,
-            postpaid == 1,
-            floor if has_floor == 1 else None,
-            buckets,
-        ),
-    )
+    account = Account(
+        subject, credit, sms, traffic, volume_discount, received, reset_day, plan, postpaid == 1,
+        floor if has_floor == 1 else None, buckets,
+    )  # fmt: skip
+    return seq, account
 
 
 def pack_buckets(buckets: Iterable[Bucket]) -> bytes:
@@ -131,8 +120,10 @@ def unpack_buckets(text: bytes, *, errors: str = "strict") -> tuple[Bucket, ...]
     at = 0
     try:
         while at < len(text):
-            bucket, at = _unpack_bucket(text, at, errors)
-            buckets.append(bucket)
+            seconds, priority, price, size = _read_bucket(text, at)
+            begin = at + _BUCKET_BYTES
+            at = begin + size
+            buckets.append(Bucket(text[begin:at].decode("utf-8", errors), seconds, priority, price))
     except StructError:
         raise NotAnAccount("it is too short") from None
     except UnicodeDecodeError:
@@ -140,20 +131,3 @@ def unpack_buckets(text: bytes, *, errors: str = "strict") -> tuple[Bucket, ...]
     if at != len(text):
         raise NotAnAccount("it is too short")
     return tuple(buckets)
-
-
-def _unpack_buckets(value: bytes, at: int, count: int) -> tuple[Bucket, ...]:
-    buckets: list[Bucket] = []
-    for _ in range(count):
-        bucket, at = _unpack_bucket(value, at, "strict")
-        buckets.append(bucket)
-    if at != len(value):
-        raise NotAnAccount("its length is another one than it says")
-    return tuple(buckets)
-
-
-def _unpack_bucket(text: bytes, at: int, errors: str) -> tuple[Bucket, int]:
-    seconds, priority, price, size = _read_bucket(text, at)
-    at += _BUCKET_BYTES
-    end = at + size
-    return Bucket(text[at:end].decode("utf-8", errors), seconds, priority, price), end

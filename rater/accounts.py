@@ -67,7 +67,7 @@ from rater.model import MAX_BUCKETS, Account, Bucket, Plan
 from rater.scripts import SCRIPTS
 
 JOURNAL_LINES: Final = 10_000
-"""About how many lines an account's journal keeps: some 500 KB, years of a busy subscriber."""
+"""About how many lines an account's journal keeps: some 1 MB, years of a busy subscriber."""
 
 MAX_SCRIPT_REQUESTS: Final = 64
 """Mutations in one run of a script, during which the store serves nobody else: below a millisecond. More
@@ -164,7 +164,7 @@ def parse_account(subject: str, value: Reply) -> Account | None:
     if type(value) is not bytes:
         raise store_error(value)
     try:
-        return unpack_account(subject, value).account
+        return unpack_account(subject, value)[1]
     except NotAnAccount as error:
         raise InternalError(
             detail=f"the store holds something else as the account of {subject!r}: {error}"
@@ -288,6 +288,8 @@ def parse_mutation_reply(mutation: Mutation, reply: Reply) -> MutationResult | R
     """What became of a mutation. A `Refused` error that is not a `Refusal` was not stored for replay."""
     if type(reply) is not bytes:
         return Refused(store_error(reply), False)
+    if reply[:3] == b"OK ":
+        return MutationResult(int(reply[3:]), False)
     replayed = reply.startswith(b"*")
     word, _, rest = reply[replayed:].partition(b" ")
     if word == b"OK":

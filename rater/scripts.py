@@ -3,8 +3,12 @@
 One file in `rater/lua` is one verb. What several verbs need is in files that begin with `_`; a line
 `--@include _name.lua` is replaced by that file's text when the scripts are loaded. The pieces are
 statements that share local variables rather than functions, because a function would be created
-anew by every run. All scripts have the same shape: checks that may return or set `refusal`, then
-`_refuse.lua`, then the writes: a script has no rollback, so nothing is written before all is checked.
+anew by every run.
+
+The verbs that change accounts take a list of requests, and all have the same shape for each: `_begin.lua`
+(token, deadline, account), checks that may set `refusal`, `_refuse.lua`, then the writes: `_journal.lua`,
+`_commit.lua`. A script has no rollback, so nothing is written before all is checked. What a request needs
+that may be missing or damaged is an error in its own place in the reply, and its neighbours go on.
 
 Scripts are called by their SHA-1. A store that was restarted or flushed has forgotten them; it
 answers NOSCRIPT and has run nothing, so these commands are sent again after loading.

@@ -1,7 +1,7 @@
 """Archive files: journal lines with their account, one a record, as JSON Lines or CSV.
 
-A record is the tenant, the subject, the entry's id and the line's fields, all as text exactly as the
-store holds them: numbers are integers of millionths, `buckets` netstrings. In CSV (RFC 4180, UTF-8,
+A record is the tenant, the subject, the entry's id and the line's fields, all as text
+(`rater.journal.lines`): numbers are integers of millionths, `buckets` netstrings. In CSV (RFC 4180, UTF-8,
 a heading first) a field that the line does not have is empty, and an empty list of buckets is
 `none`. In JSON such a field is absent, and an object is ASCII throughout.
 

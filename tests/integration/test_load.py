@@ -270,6 +270,20 @@ def test_a_reload_keeps_live_balances_until_told_to_reset_them(
     assert reset.credit_micros == 21_500_000
 
 
+def test_an_account_of_another_format_stops_the_load_and_stays(
+    loader: Loader, store: StoreConnection
+) -> None:
+    """What an older release wrote, a hash, is never taken for no account."""
+    key = account_keys("vdf", "rif").account
+    store.execute([("HSET", key, "seq", 1, "credit", 5)])
+    before = store.execute([("DUMP", key)])
+    for options in ((), ("--reset-balances",)):
+        result = loader(sample_files(), *options)
+        assert result.exit_code == 1
+        assert "WRONGTYPE" in result.output
+    assert store.execute([("DUMP", key)]) == before
+
+
 def test_budgets_alone_open_accounts_and_publish_nothing(loader: Loader, store: StoreConnection) -> None:
     assert loader(sample_files()).exit_code == 0
     budgets = [{"Id": f"s{number}", "TariffPlanId": "evening"} for number in range(1201)]

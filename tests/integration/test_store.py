@@ -267,9 +267,24 @@ def test_it_is_private_persistent_and_never_evicts(own_server: EmbeddedStore) ->
             b"maxmemory-policy": b"noeviction",
             b"save": b"",
             b"port": b"0",
+            b"stream-node-max-bytes": b"1024",
         }
         replies = store.execute([("CONFIG", "GET", name) for name in wanted])
     assert dict(replies) == wanted
+
+
+def test_its_malloc_keeps_memory_at_hand_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("ours", None), ("theirs", "glibc.malloc.tcache_count=8")):
+        if value:
+            monkeypatch.setenv("GLIBC_TUNABLES", value)
+        else:
+            monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        with EmbeddedStore(tmp_path / name) as server:
+            words = Path(f"/proc/{server.pid}/environ").read_bytes().split(b"\0")
+        wanted = value or "glibc.malloc.tcache_count=16384"
+        assert f"GLIBC_TUNABLES={wanted}".encode() in words
 
 
 def test_a_folder_whose_path_is_too_long_for_a_socket_works(own_tmp: Path, tmp_path: Path) -> None:
