@@ -47,6 +47,31 @@ def test_sigterm_answers_what_is_in_flight_refuses_what_is_new_and_ends_with_cod
         assert balancer.process.wait(PATIENCE_S) == 0
 
 
+def test_sigterm_ends_idle_http_connections_and_finishes_a_request_that_has_begun() -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with BalancerProcess() as balancer:
+        address = ("127.0.0.1", balancer.http_port)
+        with (
+            socket.create_connection(address, timeout=PATIENCE_S) as idle,
+            socket.create_connection(address, timeout=PATIENCE_S) as unused,
+            socket.create_connection(address, timeout=PATIENCE_S) as begun,
+        ):
+            idle.sendall(request)
+            assert b"connection: close" not in idle.recv(65536)
+            begun.sendall(request[:10])
+            balancer.get("/healthz")  # by now all of it is there
+            balancer.process.terminate()
+            assert idle.recv(65536) == b""
+            assert unused.recv(65536) == b""
+            begun.sendall(request[10:])
+            text = b""
+            while part := begun.recv(65536):
+                text += part
+            assert text.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"\r\nconnection: close\r\n" in text
+        assert balancer.process.wait(PATIENCE_S) == 0
+
+
 def test_sigterm_waits_for_nobody_beyond_the_deadline() -> None:
     with BalancerProcess("--deadline", "500") as balancer, balancer.connect() as connection:
         connection.send([message(1)])
