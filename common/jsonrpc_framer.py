@@ -154,7 +154,6 @@ class Framer(Generic[T]):
             messages, tried = self._try_plain(data, 0, max_events)
             if messages is not None:
                 return list(messages)  # nearly always: a read brought whole lines, and nothing else
-        events: list[T | bytes | RatelError] = []
         if self._mode is _Mode.START:
             data = self._without_mark(data)
         if self._pos < len(self._piece):
@@ -163,6 +162,10 @@ class Framer(Generic[T]):
         else:
             self._take(data)
             self._plain_from = tried
+        return self._read_piece(max_events)
+
+    def _read_piece(self, max_events: int) -> list[T | bytes | RatelError]:
+        events: list[T | bytes | RatelError] = []
         data = self._piece
         pos, size = self._pos, len(data)
         share = size if max_events == sys.maxsize else SHARE_BYTES
