@@ -53,7 +53,7 @@ class Rater:
         self.seen_us = now_us
         self.turn = 0
         """The last sequence number when it last got work: breaks ties, so that equals take turns."""
-        self.alone = (self,)
+        self.alone: tuple[Rater, ...] = (self,)
         """The `holders` of every request that only this rater has: one tuple, compared by identity."""
 
     def update_limit(self) -> None:

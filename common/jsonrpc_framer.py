@@ -149,7 +149,11 @@ class Framer(Generic[T]):
         many) and after SHARE_BYTES read the thorough way. The rest of the piece is left for
         further calls, with b"" or with more, until `more` is false.
         """
-        events: list[T | bytes | RatelError] = []
+        tried = 0
+        if self._mode is _Mode.BETWEEN and not self._piece and self._is_short_and_whole(data):
+            messages, tried = self._try_plain(data, 0, max_events)
+            if messages is not None:
+                return list(messages)  # nearly always: a read brought whole lines, and nothing else
         if self._mode is _Mode.START:
             data = self._without_mark(data)
         if self._pos < len(self._piece):
@@ -157,6 +161,11 @@ class Framer(Generic[T]):
                 self._take(self._piece[self._pos :] + data)
         else:
             self._take(data)
+            self._plain_from = tried
+        return self._read_piece(max_events)
+
+    def _read_piece(self, max_events: int) -> list[T | bytes | RatelError]:
+        events: list[T | bytes | RatelError] = []
         data = self._piece
         pos, size = self._pos, len(data)
         share = size if max_events == sys.maxsize else SHARE_BYTES
@@ -246,6 +255,11 @@ class Framer(Generic[T]):
                 return pos + 1
             pos = _end(_SPACE, data, pos)
         return pos
+
+    def _is_short_and_whole(self, data: bytes) -> bool:
+        """Lines that `_try_plain` takes to the last byte, if it takes any."""
+        size = len(data)
+        return 0 < size <= min(PLAIN_BYTES, self._max_message_bytes) and data[-1] == _NEWLINE
 
     def _try_plain(self, data: bytes, pos: int, max_messages: int) -> tuple[Sequence[T] | None, int]:
         """The messages of the next lines, if all are plain, and where what was looked at ends."""

@@ -482,3 +482,18 @@ def test_in_the_form_of_1_0_no_error_says_its_name_twice() -> None:
         name, _, message = text.partition(": ")
         assert name == error.name
         assert not message.replace(" ", "_").startswith(name)
+
+
+def test_errors_that_repeat_are_told_in_the_form_and_with_the_id_of_each_call() -> None:
+    bodies = [encode_error(Overloaded(detail=detail)) for detail in ("full", "x" * 2000)]
+    for body in (*bodies, *bodies):
+        session, calls = feed(
+            {"id": 1, "method": "Responder.Get"}, {"jsonrpc": "2.0", "id": 2, "method": "Responder.Get"}
+        )
+        for call in calls:
+            session.fail(call.slot, body)
+        first, second = (json.loads(line) for line in session.take_output().splitlines())
+        message = json.loads(body)["message"]
+        assert first == {"id": 1, "result": None, "error": f"overloaded: {message}"}
+        assert (second["id"], second["error"]["message"]) == (2, message)
+        assert second["error"]["data"]["name"] == "overloaded"
