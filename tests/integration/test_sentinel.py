@@ -23,7 +23,7 @@ from rater.rating.snapshot import Snapshot, compile_tariff
 from rater.service import Service
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.faults.nodes import wait_until
-from tests.integration.conftest import Accounts
+from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import ANNA, TARIFF, job
 from tests.store_group import SERVICE, StoreGroup
 
@@ -175,6 +175,7 @@ class Debtor:
     """Debits one account as a rater and its clients would: what is unknown is sent again with its key."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self.store = StoreConnection(url, timeout_ms=RATER_TIMEOUT_MS)
         Accounts(self.store).open(ANNA)
         snapshot = Snapshot(1, {"vdf": 1}, {"vdf": compile_tariff(TARIFF, 31 * 86_400_000_000)})
@@ -224,9 +225,10 @@ class Debtor:
 
     def reckon(self) -> None:
         """Each acknowledged debit is in the journal exactly once, and the balance is what they leave."""
-        lines = Accounts(self.store).journal("anna")[1:]
+        with StoreConnection(self._url, timeout_ms=STORE_TIMEOUT_MS) as store:
+            lines = Accounts(store).journal("anna")[1:]
+            anna = Accounts(store).read("anna")
         assert [line["token"].decode() for line in lines] == [f"c:{key}" for key in self._in_order()]
-        anna = Accounts(self.store).read("anna")
         assert anna is not None
         assert anna.credit_micros == ANNA.credit_micros - len(self.acknowledged)
         assert [f"{int(line['credit']) / 1e6:.6f}" for line in lines] == [
@@ -261,7 +263,10 @@ def test_a_killed_primary_costs_no_acknowledged_debit_and_doubles_none(tmp_path:
         # On a busy machine the sentinels may have taken a live primary for dead, and done it once more.
         replica = old if group.primary().name != old else new
         group.wait_for_replica(replica)
-        with StoreConnection(group.member(replica).url) as copy, StoreConnection(group.url) as store:
+        with (
+            StoreConnection(group.member(replica).url, timeout_ms=STORE_TIMEOUT_MS) as copy,
+            StoreConnection(group.url, timeout_ms=STORE_TIMEOUT_MS) as store,
+        ):
             assert Accounts(copy).journal("anna") == Accounts(store).journal("anna")
         debtor.store.close()
 
