@@ -22,6 +22,8 @@ EXACT = (
     "rater/journal/chain.py",
     "rater/journal/lines.py",
     "rater/model.py",
+    "rater/rating/packed.py",
+    "rater/rating/prefixes.py",
     "rater/rating/spans.py",
     "rater/rating/schedule.py",
     "rater/rating/session_time.py",
@@ -49,6 +51,7 @@ PURE = (
     "rater/loader/plans.py",
     "rater/loader/rates.py",
     "rater/loader/report.py",
+    "rater/tariff_parts.py",
 )
 
 IMPURE = {
