@@ -157,6 +157,9 @@ class _Sweep:
         scale = SCALES[count]
         begin = int(prefix) * scale
         self._close(begin)
+        if self._begins[-1] == begin and not prefix.endswith("0"):
+            # What ended here is over at once: no number that is shorter than the prefix has its digits.
+            del self._begins[-1], self._holds[-1]
         answer = Answer(count, value, self._open[-1][1] if self._nested else 0)
         index = self.answers.setdefault(answer, len(self.answers))
         self._note(begin | count << ANSWER_BITS, index)

@@ -49,7 +49,11 @@ PURE = (
     "rater/loader/fields.py",
     "rater/loader/kinds.py",
     "rater/loader/plans.py",
+    "rater/loader/items.py",
+    "rater/loader/pieces.py",
+    "rater/loader/quick.py",
     "rater/loader/rates.py",
+    "rater/loader/strict_json.py",
     "rater/loader/report.py",
     "rater/tariff_parts.py",
 )
