@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "balancer": ("balancer.command:balancer", "Run a balancer: the JSON-RPC and HTTP gateways."),
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
     "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
+    "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),

@@ -79,6 +79,14 @@ class Switch(NamedTuple):
     version: int
 
 
+class Version(NamedTuple):
+    number: int
+    known: dict[str, str]
+    """The fields of its hash."""
+    is_whole: bool
+    """Whether all chunks are there; what is in them, only reading shows."""
+
+
 # --- reading ----------------------------------------------------------------------------------------
 
 
@@ -94,6 +102,22 @@ def read_metadata(store: StoreConnection, tenant: str, version: int) -> dict[str
     [pairs] = _replies(store, [("HGETALL", tariff_key(tenant, version))])
     words = [word.decode(errors="replace") for word in pairs]
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def list_versions(store: StoreConnection, tenant: str) -> list[Version]:
+    """Those that are kept, the oldest first; none of a tenant for whom nothing was loaded."""
+    last, active = _replies(store, [("GET", tariff_next_key(tenant)), ("HGET", TARIFF_ACTIVE, tenant)])
+    newest = int(last or 0)
+    numbers = {*range(max(1, newest - KEEP_VERSIONS - _PRUNE_WINDOW + 1), newest + 1), int(active or 0)} - {0}
+    found = []
+    for number in sorted(numbers):
+        known = read_metadata(store, tenant, number)
+        if known:
+            count = known.get("chunks", "")
+            chunks = range(int(count)) if count.isdecimal() and len(count) <= _MAX_COUNT_DIGITS else range(0)
+            there = _replies(store, [("EXISTS", tariff_chunk_key(tenant, number, each)) for each in chunks])
+            found.append(Version(number, known, bool(chunks) and all(there)))
+    return found
 
 
 def read_version(store: StoreConnection, tenant: str, version: int) -> Tariff:

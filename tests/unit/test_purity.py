@@ -46,6 +46,7 @@ PURE = (
     "common/wire.py",
     "rater/descriptor.py",
     "rater/loader/check.py",
+    "rater/loader/diff.py",
     "rater/loader/fields.py",
     "rater/loader/kinds.py",
     "rater/loader/plans.py",
