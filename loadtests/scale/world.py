@@ -1,9 +1,10 @@
 """A tariff as carriers have it, of any size: rates for all countries and their operators. Pure.
 
-Every country has a price, its operators have prices for the blocks of numbers that they own, and blocks come in
-runs that follow each other: `4915`, `49151` to `49157`, `491511` to `491519`. A few thousand price
-lists are used over and over. The tenant's `*any` has two thirds of the rates, three subjects with prices of their
-own share the rest, for some of the same prefixes. Everything follows from `SEED`.
+Every country has a price, its operators have prices for the blocks of numbers that they own, and
+blocks come in runs that follow each other: `4915`, `49151` to `49157`, `491511` to `491519`. A few
+thousand price lists are used over and over. The tenant's `*any` has two thirds of the rates; three
+subjects with prices of their own share the rest, for some of the same prefixes. Everything follows
+from `SEED`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ SUBJECTS: Final = {"*any": 0.67, "retail": 0.15, "wholesale": 0.12, "roaming": 0
 SEED: Final = 2012
 ANY: Final = "*any"
 
-COUNTRY_CODES: Final = tuple(
-    "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 "
-    "81 82 84 86 90 91 92 93 94 95 98 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 "
-    "233 234 235 236 237 238 239 240 241 242 243 244 245 248 249 250 251 252 253 254 255 256 257 258 260 261 "
-    "262 263 264 265 266 267 268 269 297 298 299 350 351 352 353 354 355 356 357 358 359 370 371 372 373 374 "
-    "375 376 377 378 380 381 382 385 386 387 389 420 421 423 500 501 502 503 504 505 506 507 508 509 590 591 "
-    "592 593 594 595 596 597 598 599 670 672 673 674 675 676 677 678 679 680 682 685 687 689 691 692 850 852 "
-    "853 855 856 880 886 960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 977 992 993 994 995 "
-    "996 998".split()
+_CODES_TEXT: Final = (
+    "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 "
+    "65 66 81 82 84 86 90 91 92 93 94 95 98 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 "
+    "230 231 232 233 234 235 236 237 238 239 240 241 242 243 244 245 248 249 250 251 252 253 254 255 "
+    "256 257 258 260 261 262 263 264 265 266 267 268 269 297 298 299 350 351 352 353 354 355 356 357 "
+    "358 359 370 371 372 373 374 375 376 377 378 380 381 382 385 386 387 389 420 421 423 500 501 502 "
+    "503 504 505 506 507 508 509 590 591 592 593 594 595 596 597 598 599 670 672 673 674 675 676 677 "
+    "678 679 680 682 685 687 689 691 692 850 852 853 855 856 880 886 960 961 962 963 964 965 966 967 "
+    "968 970 971 972 973 974 975 976 977 992 993 994 995 996 998 "
 )
+COUNTRY_CODES: Final = tuple(_CODES_TEXT.split())
 
 
 class World(NamedTuple):
@@ -149,12 +151,13 @@ def account_name(number: int) -> str:
 
 def account_lines(count: int) -> Iterator[str]:
     """The file of user budgets, piece by piece."""
+    bucket = '[{"Seconds":6000,"Priority":10,"Price":0,"DestinationId":"zone-4"}]'
     opening = "[\n"
     for number in range(count):
+        credit = f"{number % 5000}.{number % 97:02}"
         yield (
-            f'{opening}{{"CstmId":"{TENANT}","Id":"{account_name(number)}","Credit":{number % 5000}.{number % 97:02},'
-            f'"SmsCredit":100,"TariffPlanId":"plan-{number % 20}","MinuteBuckets":[{{"Seconds":6000,"Priority":10,'
-            f'"Price":0,"DestinationId":"zone-4"}}]}}'
+            f'{opening}{{"CstmId":"{TENANT}","Id":"{account_name(number)}","Credit":{credit},"SmsCredit":100,'
+            f'"TariffPlanId":"plan-{number % 20}","MinuteBuckets":{bucket}}}'
         )
         opening = ",\n"
     yield "\n]\n"
