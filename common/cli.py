@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "gateway": ("balancer.gateway_command:gateway", "Run a gateway: the front as a process of its own."),
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
     "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
+    "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),

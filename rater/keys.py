@@ -8,8 +8,8 @@
 | `ratel:{tariff}:epoch` | STRING | counter, raised by every switch of a tariff |
 | `ratel:{tariff}:active` | HASH | tenant → active version |
 | `ratel:tariff:<T>:next` | STRING | counter, the last version number given out |
-| `ratel:tariff:<T>:<version>` | HASH | format, created, rates, destinations, plans, chunks, sha256, sources |
-| `ratel:tariff:<T>:<version>:<n>` | STRING | part n of the tariff, compressed, from 0 |
+| `ratel:tariff:<T>:<version>` | HASH | what is known of it, see `rater.tariff_store` |
+| `ratel:tariff:<T>:<version>:<n>` | STRING | part n of it, compressed, from 0 |
 | `ratel:raters` | HASH | rater's name → "<epoch> <unix ms>" of its last sign of life, by the store's clock |
 
 T and S are a tenant and a subject with `%`, `:`, `{`, `}` and control characters percent-encoded

@@ -1,41 +1,52 @@
 """Tariff versions in the store: immutable, written as a whole, made active by switching a pointer.
 
-A version is the tenant's `Tariff` cut into parts, each a small `Tariff` of its own, as compressed
-msgpack in a chunk; beside them a hash says how many there are and what their SHA-256 is. Parts are
-small since one is decoded in one go, during which nothing else in a rater runs. A version is
+A version is in chunks of two kinds, one after the other: first the *index*, which is what raters rate
+by (`rater.rating.packed`), then the *source*, from which the tenant's `Tariff` comes back as it was loaded
+(`rater.tariff_parts`). A hash beside them says how many there are and what their SHA-256 is. A version is
 complete before anything points to it, and never changed afterwards. One script switches the pointers
 of all tenants of a load at once, and only if each still points to the version that the load was
 based on: of two loads at the same time one wins, the other changes nothing. Going back to an earlier
 version is the same switch.
 
 The last `KEEP_VERSIONS` numbers of each tenant are kept. What a loader that died left behind has a
-number too, so it goes the same way. Keys: `rater.keys`.
+number too, so it goes the same way. Keys: `rater.keys`; the fields of the hash:
+
+| field | holds |
+| --- | --- |
+| `format` | how it is written, see `FORMAT` |
+| `created`, `sources` | when, from what files |
+| `rates`, `destinations`, `plans` | how many |
+| `chunks`, `index_chunks` | how many in all, and of them the index's |
+| `sha256`, `index_sha256` | of all chunks, and of the index's |
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple, TypeVar
-
-import msgspec
 
 from common.errors import TariffConflict, TariffUnreadable
 from common.store import Command, Reply, StoreConnection
 from rater.accounts import store_error
 from rater.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
-from rater.model import Destination, Plan, Rate, Tariff
+from rater.model import Tariff
+from rater.rating.packed import IndexPart, pack_tariff
+from rater.tariff_parts import (
+    BadPart,
+    SourcePart,
+    join,
+    source_parts,
+    to_chunk,
+    to_index_part,
+    to_source_part,
+)
 
-T = TypeVar("T")
+P = TypeVar("P", SourcePart, IndexPart)
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raised when `rater.model` or the layout changes; a version of another format is not read."""
-
-PART_WEIGHT: Final = 1000
-"""Intervals, prefixes, buckets in a part: decoded within a millisecond or two, and some 20 kB
-compressed, so that no other client of the store waits for one to be read or written."""
 
 KEEP_VERSIONS: Final = 10
 """A way back over some days of daily loads. Each costs its compressed size in the store's memory."""
@@ -46,16 +57,10 @@ _PRUNE_WINDOW: Final = 10
 _MAX_COUNT_DIGITS: Final = 9
 """Of a number of chunks; the first one that is missing ends the reading in any case."""
 
-_COMPRESSION: Final = 1
-"""Of zlib's levels the fastest: a higher one takes several times as long to save little."""
-
 _PUBLISH: Final = (files("rater") / "lua" / "publish_tariff.lua").read_text(encoding="utf-8")
 
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Tariff).decode
-
 PublishProgress = Callable[[int, int], None]
-"""Called with the number of tenants that are written and that of all."""
+"""Called with how many rates, destinations and plans are written, and how many there are."""
 
 
 class Active(NamedTuple):
@@ -72,6 +77,14 @@ class Switch(NamedTuple):
     base: int
     """The version that must be active for the switch to happen, 0 for none."""
     version: int
+
+
+class Version(NamedTuple):
+    number: int
+    known: dict[str, str]
+    """The fields of its hash."""
+    is_whole: bool
+    """Whether all chunks are there; what is in them, only reading shows."""
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -91,55 +104,86 @@ def read_metadata(store: StoreConnection, tenant: str, version: int) -> dict[str
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
+def list_versions(store: StoreConnection, tenant: str) -> list[Version]:
+    """Those that are kept, the oldest first; none of a tenant for whom nothing was loaded."""
+    last, active = _replies(store, [("GET", tariff_next_key(tenant)), ("HGET", TARIFF_ACTIVE, tenant)])
+    newest = int(last or 0)
+    numbers = {*range(max(1, newest - KEEP_VERSIONS - _PRUNE_WINDOW + 1), newest + 1), int(active or 0)} - {0}
+    found = []
+    for number in sorted(numbers):
+        known = read_metadata(store, tenant, number)
+        if known:
+            count = known.get("chunks", "")
+            chunks = range(int(count)) if count.isdecimal() and len(count) <= _MAX_COUNT_DIGITS else range(0)
+            there = _replies(store, [("EXISTS", tariff_chunk_key(tenant, number, each)) for each in chunks])
+            found.append(Version(number, known, bool(chunks) and all(there)))
+    return found
+
+
 def read_version(store: StoreConnection, tenant: str, version: int) -> Tariff:
-    """One version as a whole. Raises as `read_parts` does."""
-    rates: list[Rate] = []
-    destinations: list[Destination] = []
-    plans: list[Plan] = []
-    for part in read_parts(store, tenant, version):
-        rates += part.rates
-        plans += part.plans
-        for each in part.destinations:
-            was_cut = destinations and destinations[-1].id == each.id
-            before = destinations.pop().prefixes if was_cut else ()
-            destinations.append(Destination(each.id, before + each.prefixes))
-    return Tariff(tenant, tuple(rates), tuple(destinations), tuple(plans))
+    """One version as a whole, as it was published. Raises TariffUnreadable."""
+    try:
+        return join(tenant, read_source(store, tenant, version))
+    except BadPart as error:
+        raise TariffUnreadable(tenant=tenant, version=version, detail=str(error)) from None
 
 
-def read_parts(store: StoreConnection, tenant: str, version: int) -> Iterator[Tariff]:
-    """One version in parts that are quick to decode. Raises TariffUnreadable, before the first part
-    when anything is missing, damaged or of another format.
+def read_source(store: StoreConnection, tenant: str, version: int) -> Iterator[SourcePart]:
+    """What was published, in parts. Raises TariffUnreadable, before the first part when anything of the
+    version is missing, damaged or of another format."""
+    chunks, index_count = _read_chunks(store, tenant, version, whole=True)
+    return _parts(tenant, version, chunks[index_count:], to_source_part)
 
-    A destination of many prefixes may be spread over parts that follow each other.
-    """
+
+def read_index(store: StoreConnection, tenant: str, version: int) -> Iterator[IndexPart]:
+    """What raters rate by, in parts that are quick to decode. Raises as `read_source` does, but for the
+    chunks of the source, which it does not look at."""
+    chunks, _ = _read_chunks(store, tenant, version, whole=False)
+    return _parts(tenant, version, chunks, to_index_part)
+
+
+def _read_chunks(
+    store: StoreConnection, tenant: str, version: int, *, whole: bool
+) -> tuple[list[bytes], int]:
+    """The chunks of the index, or all of them, and how many of them are the index's."""
 
     def unreadable(detail: str) -> TariffUnreadable:
         return TariffUnreadable(tenant=tenant, version=version, detail=detail)
+
+    def count(field: str, of: str) -> int:
+        text = metadata.get(field, "")
+        if not (text.isdecimal() and len(text) <= _MAX_COUNT_DIGITS):
+            raise unreadable(f"its number of {of} is {text[:40]!r}")
+        return int(text)
 
     metadata = read_metadata(store, tenant, version)
     if not metadata:
         raise unreadable("it is not in the store")
     if metadata.get("format") != str(FORMAT):
         raise unreadable(f"its format is {metadata.get('format')!r}, this release reads {FORMAT}")
+    index_count = count("index_chunks", "chunks for raters")
     digest, chunks = hashlib.sha256(), []
-    count = metadata.get("chunks", "")
-    if not (count.isdecimal() and len(count) <= _MAX_COUNT_DIGITS):
-        raise unreadable(f"its number of chunks is {count[:40]!r}")
-    for number in range(int(count)):
+    for number in range(count("chunks", "chunks") if whole else index_count):
         [chunk] = _replies(store, [("GET", tariff_chunk_key(tenant, version, number))])
         if chunk is None:
             raise unreadable(f"chunk {number} is missing")
         digest.update(chunk)
         chunks.append(chunk)
-    if digest.hexdigest() != metadata.get("sha256"):
+    if digest.hexdigest() != metadata.get("sha256" if whole else "index_sha256"):
         raise unreadable("its SHA-256 is not the one that was recorded")
-    for chunk in chunks:
+    return chunks, index_count
+
+
+def _parts(tenant: str, version: int, chunks: list[bytes], unpack: Callable[[bytes], P]) -> Iterator[P]:
+    chunks.reverse()
+    while chunks:  # each is freed as soon as it is unpacked
         try:
-            part = _decode(zlib.decompress(chunk))
-        except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise unreadable(str(error)) from None
+            part = unpack(chunks.pop())
+        except BadPart as error:
+            raise TariffUnreadable(tenant=tenant, version=version, detail=str(error)) from None
         if part.tenant != tenant:
-            raise unreadable(f"it holds the tariff of tenant {part.tenant!r}")
+            detail = f"it holds the tariff of tenant {part.tenant!r}"
+            raise TariffUnreadable(tenant=tenant, version=version, detail=detail)
         yield part
 
 
@@ -160,12 +204,12 @@ def publish(
     TariffConflict when another version is active by now; then nothing is switched or left behind.
     """
     written: list[Switch] = []
+    tell = _Progress(progress, sum(map(_size, tariffs)))
     try:
         for tariff in tariffs:
             [version] = _replies(store, [("INCR", tariff_next_key(tariff.tenant))])
             written.append(Switch(tariff.tenant, base.get(tariff.tenant, 0), version))
-            _write(store, tariff, version, metadata)
-            progress(len(written), len(tariffs))
+            _write(store, tariff, version, metadata, tell)
         epoch = _switch(store, written)
     except TariffConflict:
         for tenant, _, version in written:
@@ -182,58 +226,62 @@ def activate(store: StoreConnection, switches: Sequence[Switch]) -> int:
     Raises TariffUnreadable when one is not there whole, TariffConflict as `publish` does.
     """
     for tenant, _, version in switches:
-        for _ in read_parts(store, tenant, version):
+        for _ in read_source(store, tenant, version):
+            pass
+        for _ in read_index(store, tenant, version):
             pass
     return _switch(store, switches)
 
 
-def _write(store: StoreConnection, tariff: Tariff, version: int, metadata: Mapping[str, str]) -> None:
-    chunks = [zlib.compress(_encode(part), _COMPRESSION) for part in _parts(tariff)]
+def _size(tariff: Tariff) -> int:
+    return len(tariff.rates) + len(tariff.destinations) + len(tariff.plans)
+
+
+class _Progress:
+    def __init__(self, tell: PublishProgress, total: int) -> None:
+        self._tell = tell
+        self._total = total
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._tell(self._done, self._total)
+
+
+def _write(
+    store: StoreConnection,
+    tariff: Tariff,
+    version: int,
+    metadata: Mapping[str, str],
+    progress: _Progress,
+) -> None:
+    digest, chunks = hashlib.sha256(), []
+    for part in pack_tariff(tariff):
+        chunks.append(to_chunk(part))
+        digest.update(chunks[-1])
+    index_count, index_sha256 = len(chunks), digest.hexdigest()
+    left = _size(tariff)
+    for source in source_parts(tariff):
+        chunks.append(to_chunk(source))
+        digest.update(chunks[-1])
+        left -= len(source.says)
+        progress.add(len(source.says))
     known: dict[str, str | int] = {
         **metadata,
         "format": FORMAT,
         "rates": len(tariff.rates),
         "destinations": len(tariff.destinations),
         "plans": len(tariff.plans),
+        "index_chunks": index_count,
+        "index_sha256": index_sha256,
         "chunks": len(chunks),
-        "sha256": hashlib.sha256(b"".join(chunks)).hexdigest(),
+        "sha256": digest.hexdigest(),
     }
     # The hash first: should this end half-way, it says which chunks there are to delete.
     _replies(store, [("HSET", tariff_key(tariff.tenant, version), *_flat(known.items()))])
     for number, chunk in enumerate(chunks):
         _replies(store, [("SET", tariff_chunk_key(tariff.tenant, version, number), chunk)])
-
-
-def _parts(tariff: Tariff) -> Iterator[Tariff]:
-    rates = ((rate, sum(1 + len(period.intervals) for period in rate.periods)) for rate in tariff.rates)
-    for some_rates in _cut(rates):
-        yield Tariff(tariff.tenant, rates=some_rates)
-    destinations = (
-        (Destination(each.id, each.prefixes[start : start + PART_WEIGHT]), PART_WEIGHT)
-        if len(each.prefixes) > PART_WEIGHT
-        else (each, len(each.prefixes))
-        for each in tariff.destinations
-        for start in range(0, max(1, len(each.prefixes)), PART_WEIGHT)
-    )
-    for some_destinations in _cut(destinations):
-        yield Tariff(tariff.tenant, destinations=some_destinations)
-    plans = ((plan, len(plan.buckets) + len(plan.thresholds)) for plan in tariff.plans)
-    for some_plans in _cut(plans):
-        yield Tariff(tariff.tenant, plans=some_plans)
-
-
-def _cut(weighed: Iterable[tuple[T, int]]) -> Iterator[tuple[T, ...]]:
-    """Runs of items, each with its weight, that weigh `PART_WEIGHT` at most unless one alone does."""
-    run: list[T] = []
-    total = 0
-    for item, weight in weighed:
-        if run and total + 1 + weight > PART_WEIGHT:
-            yield tuple(run)
-            run, total = [], 0
-        run.append(item)
-        total += 1 + weight
-    if run:
-        yield tuple(run)
+    progress.add(left)
 
 
 def _switch(store: StoreConnection, switches: Sequence[Switch]) -> int:

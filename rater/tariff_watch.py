@@ -1,4 +1,4 @@
-"""Keeps a rater's tariff current: a thread that notices a new version and compiles it.
+"""Keeps a rater's tariff current: a thread that notices a new version and takes it over.
 
 The work loop never waits for a tariff: this thread, with a store connection of its own, looks at
 what is active several times a second, reads and compiles what changed beside the tariff in use, and
@@ -32,7 +32,7 @@ from common.store import StoreConnection
 from rater.accounts import store_error
 from rater.keys import RATERS
 from rater.rating.snapshot import CompiledTariff, Snapshot, compile_in_steps
-from rater.tariff_store import Active, read_active, read_parts
+from rater.tariff_store import Active, read_active, read_index
 
 T = TypeVar("T")
 
@@ -146,8 +146,8 @@ class TariffReader:
 
     def _compile_version(self, tenant: str, version: int) -> CompiledTariff | None:
         """None when it can't be done, which is logged once."""
-        parts = read_parts(self._store, tenant, version)
         try:
+            parts = read_index(self._store, tenant, version)
             return self._run(compile_in_steps(tenant, parts, self._max_call_us))
         except (StoreUnavailable, Stopped):
             raise

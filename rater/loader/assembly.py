@@ -13,12 +13,12 @@ destination should.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from rater.loader.check import buckets_of, check_buckets, check_rate
-from rater.loader.files import Contents, Item
+from rater.loader.items import Contents, Item, Items
 from rater.loader.report import Report, quote
 from rater.model import Account, Destination, Plan, Rate, Tariff
 
@@ -40,10 +40,10 @@ class TenantLoad:
     """What a load means for one tenant."""
 
     tenant: str
-    rates: list[Item[Rate]] = field(default_factory=list)
-    destinations: list[Item[Destination]] = field(default_factory=list)
-    plans: list[Item[Plan]] = field(default_factory=list)
-    budgets: list[Item[Account]] = field(default_factory=list)
+    rates: Items[Rate] = field(default_factory=Items)
+    destinations: Items[Destination] = field(default_factory=Items)
+    plans: Items[Plan] = field(default_factory=Items)
+    budgets: Items[Account] = field(default_factory=Items)
     tariff: Tariff | None = None
     """The new version; None when there is none to publish."""
 
@@ -53,7 +53,7 @@ class TenantLoad:
 
     @property
     def accounts(self) -> list[Account]:
-        return [item.value for item in self.budgets]
+        return self.budgets.values
 
 
 def assemble(contents: Contents, tenant: str, active: ActiveTariffs, report: Report) -> list[TenantLoad]:
@@ -66,9 +66,21 @@ def assemble(contents: Contents, tenant: str, active: ActiveTariffs, report: Rep
         _check_unique(load, report)
         if load.tenant and contents.complete:
             _complete(load, active, report)
-    for item in contents.rates:
-        check_rate(item.tenant, item.value, item.place, report)
+    _check_rates(contents.rates, report)
     return loads
+
+
+def _check_rates(rates: Items[Rate], report: Report) -> None:
+    clean: set[int] = set()
+    """Identities of periods in which nothing was found: a million rates share a few thousand."""
+    for place, rate in enumerate(rates.values):
+        if id(rate.periods) in clean:
+            continue
+        before = report.warning_count
+        item = rates[place]
+        check_rate(item.tenant, rate, item.place, report)
+        if report.warning_count == before:
+            clean.add(id(rate.periods))
 
 
 # --- tenants ----------------------------------------------------------------------------------------
@@ -80,29 +92,44 @@ def _by_tenant(contents: Contents, tenant: str, active: ActiveTariffs, report: R
     def load_of(name: str) -> TenantLoad:
         return loads.setdefault(name, TenantLoad(name))
 
-    for rate in contents.rates:
-        load_of(rate.tenant).rates.append(rate)
-    homeless = [
-        item.place
-        for items in (contents.destinations, contents.plans, contents.budgets)
-        for item in items
-        if not item.tenant
-    ]
+    for name, rates in _divided(contents.rates):
+        load_of(name).rates = rates
+    others = (contents.destinations, contents.plans, contents.budgets)
+    homeless = sum(items.tenants.count("") for items in others)
     default = tenant
     if homeless and not default:
         # What could not be read may have said it.
-        default = _default_tenant(list(loads), homeless, active, report if contents.complete else Report())
-    for destination in contents.destinations:
-        load_of(destination.tenant or default).destinations.append(destination)
-    for plan in contents.plans:
-        load_of(plan.tenant or default).plans.append(plan)
-    for budget in contents.budgets:
-        load_of(budget.tenant or default).budgets.append(budget)
+        first = next(items[items.tenants.index("")].place for items in others if "" in items.tenants)
+        said = report if contents.complete else Report()
+        default = _default_tenant(list(loads), first, homeless, active, said)
+    for name, destinations in _divided(contents.destinations, default):
+        load_of(name).destinations = destinations
+    for name, plans in _divided(contents.plans, default):
+        load_of(name).plans = plans
+    for name, budgets in _divided(contents.budgets, default):
+        load_of(name).budgets = budgets
     return [load for _, load in sorted(loads.items())]
 
 
-def _default_tenant(in_rates: list[str], homeless: list[str], active: ActiveTariffs, report: Report) -> str:
-    """The tenant of objects that name none, "" when it is not clear, which is reported."""
+def _divided(items: Items[T], default: str = "") -> Iterator[tuple[str, Items[T]]]:
+    """By tenant, those that name none to the default one."""
+    names = {name or default for name in set(items.tenants)}
+    if len(names) == 1:
+        yield names.pop(), items
+        return
+    parts: dict[str, Items[T]] = {}
+    for item in items:
+        parts.setdefault(item.tenant or default, Items()).append(item)
+    yield from parts.items()
+
+
+def _default_tenant(
+    in_rates: list[str], first: str, homeless: int, active: ActiveTariffs, report: Report
+) -> str:
+    """The tenant of objects that name none, "" when it is not clear, which is reported.
+
+    `first` is the place of the first of them, `homeless` how many there are.
+    """
     tenants: list[str] | None = in_rates
     where = "the rates of this load are"
     if not in_rates:
@@ -110,7 +137,7 @@ def _default_tenant(in_rates: list[str], homeless: list[str], active: ActiveTari
         where = "there are no rates in this load, and the active tariffs are"
     if tenants is not None and len(tenants) == 1:
         return tenants[0]
-    more = f" (so do {len(homeless) - 1} other objects)" if len(homeless) > 1 else ""
+    more = f" (so do {homeless - 1} other objects)" if homeless > 1 else ""
     if tenants is None:
         why = "there are no rates in this load, and the store could not be asked for its tenants"
     elif not tenants:
@@ -118,7 +145,7 @@ def _default_tenant(in_rates: list[str], homeless: list[str], active: ActiveTari
     else:
         names = ", ".join(map(quote, sorted(tenants)[:5])) + (", …" if len(tenants) > 5 else "")
         why = f"{where} of {len(tenants)} tenants: {names}"
-    report.error(homeless[0], f"names no CstmId{more}, and {why}; say whose they are with --tenant")
+    report.error(first, f"names no CstmId{more}, and {why}; say whose they are with --tenant")
     return ""
 
 
@@ -149,8 +176,10 @@ def _check_unique(load: TenantLoad, report: Report) -> None:
 
 
 def _unique(
-    items: Iterable[Item[T]], key: Callable[[T], tuple[str, ...]], name: Callable[[T], str], report: Report
+    items: Items[T], key: Callable[[T], tuple[str, ...]], name: Callable[[T], str], report: Report
 ) -> None:
+    if _all_different(items, key):
+        return
     seen: dict[tuple[str, ...], Item[T]] = {}
     for item in items:
         names = key(item.value)
@@ -161,10 +190,18 @@ def _unique(
             report.error(item.place, f"duplicate {name(item.value)}; the first one is {first.place}")
 
 
+def _all_different(items: Items[T], key: Callable[[T], tuple[str, ...]]) -> bool:
+    """What is nearly always so, and is seen in a set for each of the few subjects that rates have."""
+    sets: dict[tuple[str, ...], set[str]] = {}
+    for value in items.values:
+        *owner, last = key(value)
+        sets.setdefault(tuple(owner), set()).add(last)
+    return sum(map(len, sets.values())) == len(items)
+
+
 def _complete(load: TenantLoad, active: ActiveTariffs, report: Report) -> None:
     """Carry over what the load leaves out, and check what refers to what."""
-    plans = [item.value for item in load.plans]
-    destinations = [item.value for item in load.destinations]
+    plans, destinations = load.plans.values, load.destinations.values
     old = Tariff(load.tenant)
     unknown = False
     if _needs_active(load):
@@ -174,7 +211,7 @@ def _complete(load: TenantLoad, active: ActiveTariffs, report: Report) -> None:
     if load.publishes:
         load.tariff = Tariff(
             load.tenant,
-            tuple(item.value for item in load.rates) or old.rates,
+            tuple(load.rates.values) or old.rates,
             tuple(destinations) or old.destinations,
             tuple(plans) or old.plans,
         )

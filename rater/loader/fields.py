@@ -176,7 +176,7 @@ class Fields:
 
     def micros(self, name: str, *, low: int | None = 0, high: int = LIMIT, unit: str = "") -> int:
         """A quantity in millionths, 0 when absent. `low` and `high` are in millionths; None is no bound."""
-        return self._scaled(name, _micros, low, high, 1_000_000, unit)
+        return self._scaled(name, exact_micros, low, high, 1_000_000, unit)
 
     def nanos(self, name: str, *, unit: str = "") -> int:
         """A price, not negative, in billionths, 0 when absent."""
@@ -270,7 +270,8 @@ def _whole(value: object) -> int | None:
 
 
 @lru_cache(maxsize=4096)  # a price list has few distinct prices
-def _micros(value: int | JsonNumber) -> int:
+def exact_micros(value: int | JsonNumber) -> int:
+    """Millionths. Raises NotExact."""
     return to_micros(_number(value))
 
 

@@ -1,70 +1,37 @@
 """Tariff files → rates, destinations, plans and budgets, each with its place and the tenant it names.
 
 A file is cut into its objects before any of them is decoded, so that each has a line number, a bad
-one costs only itself, and no more than one object's JSON is ever held as Python values.
-Numbers keep their text (`JsonNumber`), and a field that is given twice is an error: JSON leaves it
-open which of the two counts, and it may be a price.
+one costs only itself, and no more than one object's JSON is ever held as Python values. It is read
+in pieces (`rater.loader.pieces`). Should it turn out not to be JSON, what came of it is forgotten, and
+the whole file is looked at for what is wrong with it.
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from rater.loader.fields import Fields, JsonNumber, Source
+from rater.loader.fields import Fields, Source
+from rater.loader.items import Contents, Item
 from rater.loader.kinds import SHAPES, Kind, kind_of, kinds_in_name
+from rater.loader.pieces import BOM, NotCut, Piece, pieces
 from rater.loader.plans import read_budget, read_destination, read_plan
+from rater.loader.quick import Quick
 from rater.loader.rates import read_rate
 from rater.loader.report import Report, describe, quote
-from rater.model import Account, Destination, Plan, Rate
-
-T = TypeVar("T")
+from rater.loader.strict_json import DuplicateField, loads
 
 MAX_FILE_BYTES: Final = 1 << 30
-"""A file is read as a whole. A gigabyte holds several million rates; split what is larger."""
-
-_BOM: Final = b"\xef\xbb\xbf"
-_PROGRESS_EVERY: Final = 256
+"""A file that is wrong is looked at as a whole. A gigabyte holds millions of rates; split what is larger."""
 
 FilesProgress = Callable[[int, int], None]
 """Called with the bytes that are done and those that there are."""
-
-
-class Item(NamedTuple, Generic[T]):
-    tenant: str
-    """"" when the object names none."""
-    value: T
-    source: Source
-    position: int
-    """In the file's list, from 0."""
-    line: int
-
-    @property
-    def place(self) -> str:
-        return f"{self.source.name}[{self.position}] (line {self.line})"
-
-
-@dataclass
-class Contents:
-    """Everything that the files hold, in their order."""
-
-    rates: list[Item[Rate]] = field(default_factory=list)
-    destinations: list[Item[Destination]] = field(default_factory=list)
-    plans: list[Item[Plan]] = field(default_factory=list)
-    budgets: list[Item[Account]] = field(default_factory=list)
-    complete: bool = True
-    """False when a file or an object could not be read at all, so that references may dangle."""
-
-
-class DuplicateField(ValueError):
-    """An object has two fields of the same name."""
 
 
 def read_paths(paths: Sequence[Path], report: Report, progress: FilesProgress) -> Contents:
@@ -74,15 +41,15 @@ def read_paths(paths: Sequence[Path], report: Report, progress: FilesProgress) -
     names = [file.name for file in files]
     total_bytes = sum(_size_bytes(file) for file in files)
     done_bytes = 0
+    quick = Quick()
     for file in files:
         # The bare name reads best in a place; the whole path where two files share a name.
         source = Source(_printable(file.name if names.count(file.name) == 1 else str(file)), report)
-        data = _read_bytes(file, source)
-        if data is None:
-            contents.complete = False
+        advance = partial(_advance, progress, done_bytes, total_bytes)
+        if _read_file(file, source, contents, quick, advance):
+            done_bytes += _size_bytes(file)
         else:
-            read_text(data, source, contents, partial(_advance, progress, done_bytes, total_bytes))
-            done_bytes += len(data)
+            contents.complete = False
     progress(total_bytes, total_bytes)
     return contents
 
@@ -108,27 +75,97 @@ def _find_files(paths: Sequence[Path], report: Report) -> list[Path]:
     return list(found.values())
 
 
+def _read_file(
+    file: Path, source: Source, contents: Contents, quick: Quick, progress: Callable[[int], None]
+) -> bool:
+    if _size_bytes(file) > MAX_FILE_BYTES:
+        source.report.error(
+            source.name, f"is larger than {MAX_FILE_BYTES} bytes; split it into several files"
+        )
+        return False
+    try:
+        with file.open("rb") as stream:
+            _read_stream(stream, source, contents, quick, progress)
+    except OSError as error:
+        source.report.error(source.name, f"can not be read: {error.strerror}")
+        return False
+    return True
+
+
 def read_text(data: bytes, source: Source, contents: Contents, progress: Callable[[int], None]) -> None:
     """Read one file's bytes into `contents`."""
-    named = kinds_in_name(Path(source.name).name)
-    data = data.removeprefix(_BOM)
-    elements = _split(data, source)
-    if elements is None:
+    _read_stream(io.BytesIO(data), source, contents, Quick(), progress)
+
+
+def _read_stream(
+    stream: BinaryIO, source: Source, contents: Contents, quick: Quick, progress: Callable[[int], None]
+) -> None:
+    before, said = contents.mark(), source.report.mark()
+    reader = _Reader(source, contents, quick)
+    try:
+        for piece in pieces(stream):
+            reader.read(piece)
+            progress(piece.offset)
+    except NotCut:
+        contents.go_back(before)
+        source.report.go_back(said)
         contents.complete = False
-        return
-    for index, (line, offset, text) in enumerate(_located(data, elements)):
+        stream.seek(0)
+        _say_what_is_wrong(stream.read().removeprefix(BOM), source)
+
+
+class _Reader:
+    """Reads the objects of one file, one after the other."""
+
+    def __init__(self, source: Source, contents: Contents, quick: Quick) -> None:
+        self._source = source
+        self._contents = contents
+        self._quick = quick
+        self._named = kinds_in_name(Path(source.name).name)
+        self._index = 0
+
+    def read(self, piece: Piece) -> None:
+        add_rate = self._contents.rates.add
+        quick_rate = self._quick.rate
+        for line, text in _located(piece):
+            found = quick_rate(text)
+            if found is not None:
+                add_rate(*found, self._source, self._index, line)
+            elif not self._read_budget(text, line):
+                self._read_carefully(text, line)
+            self._index += 1
+
+    def _read_budget(self, text: bytes, line: int) -> bool:
+        found = self._quick.budget(text)
+        if found is not None:
+            self._contents.budgets.add(*found, self._source, self._index, line)
+        return found is not None
+
+    def _read_carefully(self, text: bytes, line: int) -> None:
+        source, index = self._source, self._index
         place = f"{source.name}[{index}] (line {line})"
         values = _decode(text, place, source.report)
-        kind = kind_of(values, named) if values is not None else None
+        kind = kind_of(values, self._named) if values is not None else None
         if values is not None and isinstance(kind, Kind):
             fields = Fields(values, SHAPES[kind], source, f"[{index}]", line=line)
-            _add(contents, kind, fields, source, index)
+            _add(self._contents, kind, fields, source, index)
         else:
-            contents.complete = False
+            self._contents.complete = False
             if kind is not None:
                 source.report.error(place, str(kind))
-        if index % _PROGRESS_EVERY == 0:
-            progress(offset)
+
+
+def _located(piece: Piece) -> Iterator[tuple[int, bytes]]:
+    """(line, text) of each object."""
+    data, line, offset = piece.data, piece.line, 0
+    for element in piece.elements:
+        text = bytes(element)
+        start = data.index(text, offset)  # only white space and a comma are in between
+        if start > offset:
+            line += data.count(b"\n", offset, start)
+        yield line, text
+        line += text.count(b"\n")
+        offset = start + len(text)
 
 
 def _add(contents: Contents, kind: Kind, fields: Fields, source: Source, index: int) -> None:
@@ -155,28 +192,15 @@ def _size_bytes(file: Path) -> int:
         return 0
 
 
-def _read_bytes(file: Path, source: Source) -> bytes | None:
-    if _size_bytes(file) > MAX_FILE_BYTES:
-        source.report.error(
-            source.name, f"is larger than {MAX_FILE_BYTES} bytes; split it into several files"
-        )
-        return None
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        source.report.error(source.name, f"can not be read: {error.strerror}")
-        return None
-
-
 # --- JSON -------------------------------------------------------------------------------------------
+
 
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def _split(data: bytes, source: Source) -> list[msgspec.Raw] | None:
-    """The elements of the file's list; a file that is not one is reported."""
+def _say_what_is_wrong(data: bytes, source: Source) -> None:
     try:
-        return _elements(data)
+        _elements(data)
     except msgspec.ValidationError:
         found = "an object" if data.lstrip()[:1] == b"{" else "a single value"
         source.report.error(
@@ -186,19 +210,8 @@ def _split(data: bytes, source: Source) -> list[msgspec.Raw] | None:
         source.report.error(source.name, "is nested too deep to be a tariff file")
     except msgspec.DecodeError as error:
         source.report.error(*_syntax_error(data, source.name, str(error)))
-    return None
-
-
-def _located(data: bytes, elements: list[msgspec.Raw]) -> Iterator[tuple[int, int, bytes]]:
-    """(line, offset, text) of each element."""
-    line, offset = 1, 0
-    for element in elements:
-        text = bytes(element)
-        start = data.index(text, offset)  # only white space and a comma are in between
-        line += data.count(b"\n", offset, start)
-        yield line, start, text
-        line += text.count(b"\n")
-        offset = start + len(text)
+    else:
+        source.report.error(source.name, "changed while it was read")
 
 
 def _syntax_error(data: bytes, name: str, said: str) -> tuple[str, str]:
@@ -210,7 +223,7 @@ def _syntax_error(data: bytes, name: str, said: str) -> tuple[str, str]:
     offset = int(byte) if byte.isdecimal() else end
     place = f"{name} (line {_line_of(data, min(offset, end))})"
     try:
-        _loads(data.decode())
+        loads(data.decode())
     except UnicodeDecodeError as error:
         return f"{name} (line {_line_of(data, error.start)})", "is not UTF-8 text"
     except json.JSONDecodeError as error:
@@ -232,21 +245,10 @@ def _line_of(data: bytes, offset: int) -> int:
     return data.count(b"\n", 0, offset) + 1
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        raise DuplicateField(next(name for name in counts if counts[name] > 1))
-    return values
-
-
-_loads = json.JSONDecoder(object_pairs_hook=_object, parse_float=JsonNumber).decode
-
-
 def _decode(text: bytes, place: str, report: Report) -> dict[str, Any] | None:
     """One element, which is known to be JSON; None when it is not an object that can be used."""
     try:
-        value = _loads(text.decode())
+        value = loads(text.decode())
     except DuplicateField as error:
         report.error(place, f"the field {quote(str(error))} is given twice in one object")
     except UnicodeDecodeError:

@@ -77,7 +77,7 @@ def read_plan(fields: Fields) -> tuple[str, Plan]:
         traffic_micros=fields.micros("Traffic"),
         received_limit_us=fields.micros("ReceivedCallsSecondsLimit"),
         bonus=_bonus(fields),
-        buckets=_buckets(fields),
+        buckets=read_buckets(fields),
         thresholds=_thresholds(fields),
     )
 
@@ -98,11 +98,11 @@ def read_budget(fields: Fields) -> tuple[str, Account]:
         plan=fields.optional_name("TariffPlanId"),
         postpaid=kind == "postpaid",
         min_credit_micros=fields.micros("MinCredit", low=None) if floored else None,
-        buckets=_buckets(fields),
+        buckets=read_buckets(fields),
     )
 
 
-def _buckets(fields: Fields) -> tuple[Bucket, ...]:
+def read_buckets(fields: Fields) -> tuple[Bucket, ...]:
     return tuple(_bucket(bucket) for bucket in fields.objects("MinuteBuckets", BUCKET, MAX_BUCKETS))
 
 

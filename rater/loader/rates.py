@@ -61,7 +61,7 @@ INTERVAL: Final = Shape(
 
 def read_rate(fields: Fields) -> tuple[str, Rate]:
     """The tenant and the rate."""
-    increment_us = fields.micros("RateIncrement", unit=" (seconds)")
+    increment_us = _increment(fields)
     return fields.name("CstmId"), Rate(
         tor=fields.integer("TOR", -MAX_TOR - 1, MAX_TOR),
         subject=fields.name("Subject"),
@@ -71,9 +71,18 @@ def read_rate(fields: Fields) -> tuple[str, Rate]:
     )
 
 
+def read_periods(fields: Fields) -> tuple[ActivationPeriod, ...]:
+    """The activation periods of a rate of which only they, and the increment, are known."""
+    return _periods(fields, _increment(fields))
+
+
+def _increment(fields: Fields) -> int:
+    return fields.micros("RateIncrement", unit=" (seconds)")
+
+
 def _timezone(fields: Fields) -> str:
     name = fields.text("Timezone") or "UTC"
-    if not _known_timezone(name):
+    if not known_timezone(name):
         hint = _timezone_hint(name) if len(name) <= MAX_TIMEZONE_CHARS else ""
         fields.error("Timezone", f"expected an IANA name such as Europe/Bucharest, found {quote(name)}{hint}")
     return name
@@ -92,7 +101,7 @@ def _all_timezones() -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def _known_timezone(name: str) -> bool:
+def known_timezone(name: str) -> bool:
     if len(name) > MAX_TIMEZONE_CHARS:
         return False
     try:

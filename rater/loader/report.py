@@ -34,6 +34,14 @@ class Report:
         if len(self.warnings) < MAX_SHOWN:
             self.warnings.append(f"{place}: {text}")
 
+    def mark(self) -> tuple[int, int, int, int]:
+        return len(self.errors), len(self.warnings), self.error_count, self.warning_count
+
+    def go_back(self, mark: tuple[int, int, int, int]) -> None:
+        """Forget what was found since."""
+        errors, warnings, self.error_count, self.warning_count = mark
+        del self.errors[errors:], self.warnings[warnings:]
+
 
 def quote(text: str) -> str:
     """Text from a file, fit for a terminal: quoted, escaped and shortened."""

@@ -24,9 +24,9 @@ from rater.model import DAY_S, Account, Tariff
 from rater.rating.call_cost import encode_call_cost
 from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
-from rater.rating.snapshot import CompiledTariff, compile_tariff
+from rater.rating.snapshot import CompiledTariff, compile_in_steps, compile_tariff
 from rater.rating.spans import Call, rate_call
-from rater.tariff_store import publish, read_version
+from rater.tariff_store import publish, read_index, read_version
 from tests.unit.tariff_sample import BUDGETS, DESTINATIONS, PLANS, RATES, FakeActive, read, sample_files
 
 FILES: Final = (RATES, DESTINATIONS, PLANS, BUDGETS)
@@ -111,8 +111,9 @@ def use(load: TenantLoad) -> None:
             assert set(interval.week_days) <= set(range(7))
             assert 0 <= interval.start_s < interval.end_s <= DAY_S
             assert interval.billing_unit_us >= 1
-    assert read_version(_published(tariff), tariff.tenant, 1) == tariff
-    compiled = compile_tariff(tariff, DAY_US)
+    published = _published(tariff)
+    assert read_version(published, tariff.tenant, 1) == tariff
+    compiled = _compile(published, tariff.tenant)
     for rate in tariff.rates[:MAX_CALLS]:
         account = next((each for each in load.accounts if each.subject == rate.subject), None)
         for period in (*rate.periods[:2], rate.periods[-1]):
@@ -121,6 +122,17 @@ def use(load: TenantLoad) -> None:
     for destination in tariff.destinations[:MAX_CALLS]:
         for prefix in destination.prefixes[:MAX_CALLS]:
             assert destination.id in dict(compiled.matching_destinations(prefix + "1"))
+
+
+def _compile(store: Any, tenant: str) -> CompiledTariff:
+    """As raters do."""
+    steps = compile_in_steps(tenant, read_index(store, tenant, 1), DAY_US)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            compiled: CompiledTariff = end.value
+            return compiled
 
 
 def _check_integers(value: Any) -> None:
@@ -213,11 +225,38 @@ def read_damaged_version(data: bytes) -> None:
             is_forged = True
             store.words[key] = new
     if is_forged:
-        whole = b"".join(store.words[each] for each in chunks)
-        metadata[b"sha256"] = hashlib.sha256(whole).hexdigest().encode()
+        for name, part in ((b"sha256", chunks), (b"index_sha256", chunks[: int(metadata[b"index_chunks"])])):
+            whole = b"".join(store.words[each] for each in part)
+            metadata[name] = hashlib.sha256(whole).hexdigest().encode()
+    _check_damaged_source(store, is_forged)
+    _check_damaged_index(store, is_forged)
+
+
+def _check_damaged_source(store: Any, is_forged: bool) -> None:
+    tariff = sample_tariff()
     try:
         found = read_version(store, tariff.tenant, 1)
     except TariffUnreadable:
         return
     assert type(found) is Tariff
     assert is_forged or found == tariff
+
+
+def _check_damaged_index(store: Any, is_forged: bool) -> None:
+    tariff = sample_tariff()
+    try:
+        compiled = _compile(store, tariff.tenant)
+    except TariffUnreadable:
+        return
+    except (ValueError, IndexError):
+        assert is_forged  # parts that each are well made, and do not fit together
+        return
+    if is_forged:
+        return
+    expected = compile_tariff(tariff, DAY_US)
+    for rate in tariff.rates:
+        found, right = (each.find_rate(rate.subject, rate.prefix) for each in (compiled, expected))
+        assert found is not None
+        assert right is not None
+        assert found.prefix == right.prefix == rate.prefix
+        assert found.plan.activations_us == right.plan.activations_us

@@ -9,7 +9,7 @@ import pytest
 from common import wire
 from common.jsonrpc_replies import NotAReply, ReplyReader
 from common.wire import MAX_FRAME_BYTES, WireError
-from rater.loader import files, rates
+from rater.loader import rates, strict_json
 from rater.loader.check import MAX_OVERLAPS, find_overlaps
 from rater.loader.rates import MAX_INTERVALS
 from rater.model import Interval
@@ -62,8 +62,8 @@ def test_looking_for_the_field_given_twice_does_not_look_at_each_pair_of_fields(
         __hash__ = str.__hash__
 
     names = [Counting(number) for number in range(1000)]
-    with pytest.raises(files.DuplicateField, match="999"):
-        files._object([*((name, 0) for name in names), (Counting(999), 1)])
+    with pytest.raises(strict_json.DuplicateField, match="999"):
+        strict_json._object([*((name, 0) for name in names), (Counting(999), 1)])
     assert Counting.compared < 10 * len(names)
 
 

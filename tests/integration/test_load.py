@@ -104,6 +104,7 @@ def test_a_load_publishes_a_version_and_opens_accounts(loader: Loader, store: St
     metadata = read_metadata(store, "vdf", 1)
     assert metadata.keys() == {
         "format", "created", "sources", "rates", "destinations", "plans", "chunks", "sha256",
+        "index_chunks", "index_sha256",
     }  # fmt: skip
     assert metadata["sources"] == "tariff"
 

@@ -11,7 +11,7 @@ import pytest
 from common.embedded_store import EmbeddedStore
 from common.errors import TariffConflict, TariffUnreadable
 from common.store import StoreConnection
-from rater import tariff_store
+from rater import tariff_parts
 from rater.keys import TARIFF_ACTIVE, tariff_chunk_key, tariff_key
 from rater.model import Destination, Plan, Rate, Tariff
 from rater.tariff_store import (
@@ -21,8 +21,9 @@ from rater.tariff_store import (
     activate,
     publish,
     read_active,
+    read_index,
     read_metadata,
-    read_parts,
+    read_source,
     read_version,
 )
 
@@ -42,18 +43,21 @@ def tariff(tenant: str = "vdf", mark: int = 0) -> Tariff:
 def test_a_version_of_many_chunks_comes_back_as_it_was(
     store: StoreConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tariff_store, "PART_WEIGHT", 50)
+    monkeypatch.setattr(tariff_parts, "PART_WEIGHT", 50)
     rates = tuple(Rate(0, HOSTILE, str(number), "UTC", ()) for number in range(3000))
     many = Destination("many", tuple(map(str, range(175))))
     destinations = (Destination("d", (HOSTILE,)), Destination("none", ()), many, Destination("e", ("1",)))
     big = Tariff(HOSTILE, rates, destinations, (Plan("p"), Plan("q")))
     calls: list[tuple[int, int]] = []
     epoch, versions = publish(store, [big], {}, {"sources": HOSTILE}, lambda *call: calls.append(call))
-    assert (epoch, versions, calls) == (1, [(HOSTILE, 1)], [(1, 1)])
+    assert (epoch, versions) == (1, [(HOSTILE, 1)])
+    assert calls == sorted(calls)
+    assert len(calls) > 50
+    assert calls[-1] == (3006, 3006)
     assert int(read_metadata(store, HOSTILE, 1)["chunks"]) > 50
     assert read_version(store, HOSTILE, 1) == big
-    for part in read_parts(store, HOSTILE, 1):
-        weight = len(part.rates) + sum(len(each.prefixes) for each in part.destinations)
+    for part in read_source(store, HOSTILE, 1):
+        weight = len(part.says) + sum(len(each.prefixes) for each in part.destinations)
         assert 0 < weight + len(part.plans) <= 50
 
 
@@ -63,7 +67,8 @@ def test_a_version_of_many_chunks_comes_back_as_it_was(
         (lambda: ("DEL", tariff_key("vdf", 1)), "it is not in the store"),
         (lambda: ("DEL", tariff_chunk_key("vdf", 1, 0)), "chunk 0 is missing"),
         (lambda: ("APPEND", tariff_chunk_key("vdf", 1, 0), "x"), "its SHA-256 is not the one"),
-        (lambda: ("HSET", tariff_key("vdf", 1), "format", "1"), "its format is '1', this release reads 2"),
+        (lambda: ("HSET", tariff_key("vdf", 1), "format", "1"), "its format is '1', this release reads 3"),
+        (lambda: ("HDEL", tariff_key("vdf", 1), "index_chunks"), "its number of chunks for raters is ''"),
     ],
 )
 def test_a_version_that_is_not_whole_is_never_used(
@@ -73,6 +78,24 @@ def test_a_version_that_is_not_whole_is_never_used(
     store.execute([spoil()])
     with pytest.raises(TariffUnreadable, match=said):
         read_version(store, "vdf", 1)
+    with pytest.raises(TariffUnreadable, match=said):
+        list(read_index(store, "vdf", 1))
+
+
+@pytest.mark.parametrize("how", ["DEL", "APPEND"])
+def test_the_source_of_a_version_is_not_for_raters_but_no_one_goes_back_to_it_damaged(
+    store: StoreConnection, how: str
+) -> None:
+    publish(store, [tariff()], {}, {})
+    publish(store, [tariff(mark=2)], {"vdf": 1}, {})
+    index_count = int(read_metadata(store, "vdf", 1)["index_chunks"])
+    last = tariff_chunk_key("vdf", 1, int(read_metadata(store, "vdf", 1)["chunks"]) - 1)
+    store.execute([("DEL", last) if how == "DEL" else ("APPEND", last, "x")])
+    assert len(list(read_index(store, "vdf", 1))) == index_count
+    with pytest.raises(TariffUnreadable):
+        read_version(store, "vdf", 1)
+    with pytest.raises(TariffUnreadable):
+        activate(store, [Switch("vdf", 2, 1)])
 
 
 def test_going_back_is_a_switch_to_a_version_that_is_there(store: StoreConnection) -> None:
@@ -126,7 +149,8 @@ def test_of_loads_at_the_same_time_exactly_one_wins(
     for tenant in ("a", "b"):
         assert read_version(store, tenant, active.versions[tenant]) == tariff(tenant, winner)
     [keys] = store.execute([("KEYS", "ratel:tariff:a:*")])
-    assert len(keys) == 3  # counter, hash and chunk of the winner
+    count = int(read_metadata(store, "a", active.versions["a"])["chunks"])
+    assert len(keys) == 2 + count  # counter, hash and chunks of the winner
 
 
 def test_old_versions_are_deleted_but_never_the_active_one(store: StoreConnection) -> None:

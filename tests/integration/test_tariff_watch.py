@@ -17,9 +17,11 @@ import pytest
 from common.embedded_store import EmbeddedStore
 from common.errors import StoreUnavailable
 from common.store import StoreConnection
-from rater import tariff_store, tariff_watch
+from rater import tariff_watch
 from rater.keys import RATERS, TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key
 from rater.model import ActivationPeriod, Interval, Rate, Tariff
+from rater.rating import packed
+from rater.rating.packed import IndexPart
 from rater.rating.snapshot import Snapshot
 from rater.tariff_store import Active, publish
 from rater.tariff_watch import MAX_RETRY_S, RETRY_S, Stopped, TariffReader, TariffWatch
@@ -47,13 +49,13 @@ def price_of(snapshot: Snapshot | None, tenant: str, number: str = "0") -> int:
 def compiles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tenants whose versions were begun to be read, in order."""
     begun: list[str] = []
-    real = tariff_watch.read_parts
+    real = tariff_watch.read_index
 
-    def read(store: StoreConnection, tenant: str, version: int) -> Iterator[Tariff]:
+    def read(store: StoreConnection, tenant: str, version: int) -> Iterator[IndexPart]:
         begun.append(tenant)
         return real(store, tenant, version)
 
-    monkeypatch.setattr(tariff_watch, "read_parts", read)
+    monkeypatch.setattr(tariff_watch, "read_index", read)
     return begun
 
 
@@ -130,15 +132,15 @@ def test_what_was_compiled_when_the_store_went_away_is_not_compiled_again(
     store: StoreConnection, reader: TariffReader, compiles: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(store, [tariff("a"), tariff("b")], {}, {})
-    real = tariff_watch.read_parts
+    real = tariff_watch.read_index
 
-    def fails(store: StoreConnection, tenant: str, version: int) -> Iterator[Tariff]:
+    def fails(store: StoreConnection, tenant: str, version: int) -> Iterator[IndexPart]:
         if len(compiles) == 1:
             compiles.append("gone")
             raise StoreUnavailable(detail="gone")
         return real(store, tenant, version)
 
-    monkeypatch.setattr(tariff_watch, "read_parts", fails)
+    monkeypatch.setattr(tariff_watch, "read_index", fails)
     with pytest.raises(StoreUnavailable):
         reader.look(0)
     snapshot = reader.look(0)
@@ -204,7 +206,7 @@ class Counted:
 def test_work_rests_between_parts_and_can_be_stopped_there(
     store: StoreConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tariff_store, "PART_WEIGHT", 30)
+    monkeypatch.setattr(packed, "PART_WEIGHT", 30)
     publish(store, [tariff("a", rates=1000)], {}, {})
     rests = 0
 
@@ -231,11 +233,11 @@ def test_a_rater_that_compiles_is_in_the_table_with_what_it_rates_by_and_can_be_
     compiling = threading.Event()
     reported = threading.Event()
 
-    def endless(store: StoreConnection, tenant: str, version: int) -> Iterator[Tariff]:
+    def endless(store: StoreConnection, tenant: str, version: int) -> Iterator[IndexPart]:
         while True:
             compiling.set()
             reported.wait(0.001)
-            yield Tariff(tenant)
+            yield IndexPart(tenant)
 
     with watching(store_server.url) as (watch, woken):
         publish(store, [tariff("a")], {}, {})
@@ -244,7 +246,7 @@ def test_a_rater_that_compiles_is_in_the_table_with_what_it_rates_by_and_can_be_
             woken.clear()
             assert woken.wait(WITHIN_S)
         watch.report_in_use(snapshot.epoch)
-        monkeypatch.setattr(tariff_watch, "read_parts", endless)
+        monkeypatch.setattr(tariff_watch, "read_index", endless)
         publish(store, [tariff("a")], {"a": 1}, {})
         assert compiling.wait(WITHIN_S)
         store.execute([("DEL", RATERS)])

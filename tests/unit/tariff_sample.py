@@ -9,7 +9,8 @@ from typing import Any
 
 from rater.loader.assembly import TenantLoad, assemble
 from rater.loader.fields import Source
-from rater.loader.files import Contents, read_text
+from rater.loader.files import read_text
+from rater.loader.items import Contents
 from rater.loader.report import Report
 from rater.model import Tariff
 

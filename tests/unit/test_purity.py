@@ -22,6 +22,8 @@ EXACT = (
     "rater/journal/chain.py",
     "rater/journal/lines.py",
     "rater/model.py",
+    "rater/rating/packed.py",
+    "rater/rating/prefixes.py",
     "rater/rating/quote.py",
     "rater/rating/spans.py",
     "rater/rating/schedule.py",
@@ -49,11 +51,17 @@ PURE = (
     "common/wire.py",
     "rater/descriptor.py",
     "rater/loader/check.py",
+    "rater/loader/diff.py",
     "rater/loader/fields.py",
     "rater/loader/kinds.py",
     "rater/loader/plans.py",
+    "rater/loader/items.py",
+    "rater/loader/pieces.py",
+    "rater/loader/quick.py",
     "rater/loader/rates.py",
+    "rater/loader/strict_json.py",
     "rater/loader/report.py",
+    "rater/tariff_parts.py",
 )
 
 IMPURE = {

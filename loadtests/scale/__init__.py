@@ -1,0 +1,1 @@
+"""How the system does with a million prefixes and a million accounts: `python -m loadtests.scale`."""

@@ -1,0 +1,271 @@
+"""`ratel tariff`: the versions of a tenant's tariff, going back to one, and what two differ in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final, NoReturn
+
+import click
+
+from common.errors import RatelError, StoreUnavailable
+from common.store import StoreConnection, StoreUrlError, default_store_url
+from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates
+from rater.loader.load import STORE_TIMEOUT_MS, wait_for_raters
+from rater.loader.report import quote
+from rater.model import Rate
+from rater.tariff_parts import BadPart, Rates, join
+from rater.tariff_store import (
+    FORMAT,
+    Switch,
+    Version,
+    activate,
+    list_versions,
+    read_active,
+    read_source,
+)
+
+EXIT_REFUSED: Final = 1
+EXIT_STORE: Final = 3
+
+MAX_LIMIT: Final = 10_000
+"""Differences of a kind that are shown: more than anyone reads."""
+
+_store_option: Final = click.option(
+    "--store",
+    "store_url",
+    envvar="RATEL_STORE",
+    show_envvar=True,
+    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    "[default: the store of `ratel up`]",
+)
+_json_option: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+_version_type: Final = click.IntRange(1, 10**9)
+
+
+@click.group()
+def tariff() -> None:
+    """Look at the versions of tariffs, go back to one, compare two.
+
+    Each `ratel load` makes a new version for each of its tenants; the last ten are kept.
+
+    \b
+    Exit codes of all subcommands:
+      0  done
+      1  refused: no such tenant or version, one that is damaged, or someone else switched meanwhile
+      2  the command line is wrong
+      3  the store is not available
+    """
+
+
+@tariff.command("list")
+@click.argument("tenant", required=False)
+@_store_option
+@_json_option
+def list_(tenant: str | None, store_url: str | None, as_json: bool) -> None:
+    """List the versions that are kept: of TENANT, or of all tenants.
+
+    \b
+    Examples:
+      ratel tariff list
+      ratel tariff list vdf --json
+    """
+    with _store(store_url) as store:
+        active = read_active(store).versions
+        tenants = [tenant] if tenant else sorted(active)
+        found = {name: list_versions(store, name) for name in tenants}
+    if tenant and not found[tenant]:
+        _refuse(_no_tenant(tenant, list(active)))
+    if as_json:
+        rows = {name: [_as_json(each, active.get(name)) for each in them] for name, them in found.items()}
+        click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    if not found:
+        click.echo("no tariff was loaded yet")
+    for name, versions in found.items():
+        click.echo(f"tenant {quote(name)}:")
+        for each in versions:
+            click.echo(f"{'*' if each.number == active.get(name) else ' '} {_line(each)}")
+    if found:
+        click.echo("* is the active one")
+
+
+@tariff.command("activate")
+@click.argument("tenant")
+@click.argument("version", type=_version_type)
+@_store_option
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long raters may take to pick it up; 0 does not wait.",
+)
+def activate_(tenant: str, version: int, store_url: str | None, wait_s: float) -> None:
+    """Make VERSION of TENANT's tariff the active one: the way back after a load that was a mistake.
+
+    The version is read and checked as a whole first. Raters switch between two batches, and no request
+    fails. Accounts stay as they are.
+
+    \b
+    Example:
+      ratel tariff activate vdf 41
+    """
+    with _store(store_url) as store:
+        base = read_active(store).versions.get(tenant, 0)
+        _need(store, tenant, [version])
+        if base == version:
+            click.echo(f"tenant {quote(tenant)}: version {version} is active already")
+            return
+        epoch = activate(store, [Switch(tenant, base, version)])
+        click.echo(f"tenant {quote(tenant)}: version {version} is active, instead of {base or 'none'}")
+        if wait_s > 0:
+            raters, of = wait_for_raters(store, epoch, wait_s)
+            click.echo(f"picked up by {raters} of {of} raters" if of else "no raters are running")
+
+
+@tariff.command("diff")
+@click.argument("tenant")
+@click.argument("a", type=_version_type)
+@click.argument("b", type=_version_type)
+@_store_option
+@click.option(
+    "--limit",
+    type=click.IntRange(0, MAX_LIMIT),
+    default=20,
+    show_default=True,
+    help="How many differences to show of each kind; all are counted.",
+)
+@_json_option
+def diff(tenant: str, a: int, b: int, store_url: str | None, limit: int, as_json: bool) -> None:
+    """Show what version B of TENANT's tariff has added, removed and changed against version A.
+
+    \b
+    Examples:
+      ratel tariff diff vdf 41 42
+      ratel tariff diff vdf 41 42 --limit 1000 --json
+    """
+    with _store(store_url) as store:
+        _need(store, tenant, [a, b])
+        found = {
+            "rates": compare_rates(_rates(store, tenant, a), _rates(store, tenant, b), limit),
+            **_others(store, tenant, a, b, limit),
+        }
+    if as_json:
+        kinds = {kind: _differences_as_json(each) for kind, each in found.items()}
+        click.echo(json.dumps({"tenant": tenant, "a": a, "b": b, **kinds}, ensure_ascii=False))
+        return
+    for kind, each in found.items():
+        counts = (f"{getattr(each, how)} {how}" for how in ("added", "removed", "changed"))
+        click.echo(f"{kind}: {', '.join(counts)}, {each.same} the same")
+        for how, sign in (("added", "+"), ("removed", "-"), ("changed", "~")):
+            for line in each.shown[how]:
+                click.echo(f"  {sign} {_difference(line)}")
+            more = getattr(each, how) - len(each.shown[how])
+            if more and limit:
+                click.echo(f"  {sign} … and {more} more")
+
+
+# --- what they share --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _store(url: str | None) -> Iterator[StoreConnection]:
+    """A connection; what goes wrong with it, or is refused, ends the command."""
+    try:
+        with closing(StoreConnection(url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS)) as store:
+            yield store
+    except StoreUrlError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
+    except StoreUnavailable as error:
+        _refuse(str(error), EXIT_STORE)
+    except (RatelError, BadPart) as error:
+        _refuse(str(error))
+
+
+def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)
+
+
+def _need(store: StoreConnection, tenant: str, versions: list[int]) -> None:
+    """End the command unless the tenant has these versions."""
+    there = [each.number for each in list_versions(store, tenant)]
+    if not there:
+        _refuse(_no_tenant(tenant, list(read_active(store).versions)))
+    for version in versions:
+        if version not in there:
+            kept = ", ".join(map(str, there))
+            _refuse(f"tenant {quote(tenant)} has no version {version}; those that are kept are {kept}")
+
+
+def _no_tenant(tenant: str, known: list[str]) -> str:
+    names = ", ".join(map(quote, sorted(known)[:5])) + (", …" if len(known) > 5 else "")
+    return f"there is no tariff of tenant {quote(tenant)}; " + (
+        f"there are those of {names}" if known else "none was loaded yet"
+    )
+
+
+def _rates(store: StoreConnection, tenant: str, version: int) -> Iterator[Rate]:
+    rates = Rates()
+    for part in read_source(store, tenant, version):
+        yield from rates.of(part)
+
+
+def _others(store: StoreConnection, tenant: str, a: int, b: int, limit: int) -> dict[str, Differences]:
+    before, after = (
+        join(tenant, (part for part in read_source(store, tenant, version) if not part.says))
+        for version in (a, b)
+    )
+    return {
+        "destinations": compare_destinations(before.destinations, after.destinations, limit),
+        "plans": compare_plans(before.plans, after.plans, limit),
+    }
+
+
+def _difference(found: Difference) -> str:
+    if found.was and found.now:
+        return f"{found.name}: {found.was} → {found.now}"
+    return f"{found.name}: {found.was or found.now}"
+
+
+def _differences_as_json(found: Differences) -> dict[str, Any]:
+    counts = {how: getattr(found, how) for how in ("added", "removed", "changed", "same")}
+    return counts | {"shown": {how: [each._asdict() for each in them] for how, them in found.shown.items()}}
+
+
+def _line(version: Version) -> str:
+    known = version.known
+    counts = ", ".join(f"{known.get(kind, '?')} {kind}" for kind in ("rates", "destinations", "plans"))
+    state = _state(version)
+    said = f"  ({state})" if state != "whole" else ""
+    created, sources = (quote(known.get(name, "?"))[1:-1] for name in ("created", "sources"))
+    return f"{version.number:>4}  {created:<20}  {counts}  from {sources}{said}"
+
+
+def _state(version: Version) -> str:
+    if version.known.get("format") != str(FORMAT):
+        return f"of format {version.known.get('format', '?')}, which this release does not read"
+    return "whole" if version.is_whole else "not whole: chunks are missing"
+
+
+def _as_json(version: Version, active: int | None) -> dict[str, Any]:
+    known = version.known
+    return {
+        "version": version.number,
+        "active": version.number == active,
+        "created": known.get("created", ""),
+        "sources": known.get("sources", ""),
+        "rates": _count(known.get("rates", "")),
+        "destinations": _count(known.get("destinations", "")),
+        "plans": _count(known.get("plans", "")),
+        "state": _state(version),
+    }
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
