@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import statistics
 import subprocess
 import threading
 import time
@@ -212,8 +213,19 @@ def _latency(outcome: Outcome) -> Latency:
     return Latency(len(ordered) + len(outcome.unanswered), failed, p50_ms, p99_ms, most_ms)
 
 
+def medians(rounds: Sequence[Latency]) -> dict[str, float]:
+    """Of latencies; what was sent and failed is added up."""
+    return {
+        "sent": sum(each.sent for each in rounds),
+        "failed": sum(each.failed for each in rounds),
+        "p50_ms": statistics.median(each.p50_ms for each in rounds),
+        "p99_ms": statistics.median(each.p99_ms for each in rounds),
+        "most_ms": max(each.most_ms for each in rounds),
+    }
+
+
 @contextmanager
-def meanwhile(work: Callable[[], None], after_s: float) -> Iterator[None]:
+def meanwhile(work: Callable[[], Any], after_s: float) -> Iterator[None]:
     """Does the work in a thread while the body runs, and waits for it."""
     failures: list[BaseException] = []
 
