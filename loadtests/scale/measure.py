@@ -43,23 +43,14 @@ class Lookups(NamedTuple):
     uniform_us: float
     """Numbers of all prefixes alike: the worst for a processor's caches."""
     popular_us: float
-    """Numbers as people dial them: of the prefixes by rank, a tenth is dialled as often as the rest."""
-    memory_mib: float
+    """Numbers as people dial them: of the ranks of prefixes, each power of ten is dialled as often."""
 
 
 def lookups(count: int) -> Lookups:
-    """CPU time of finding a rate, the least of some rounds, and what a table of so many prefixes takes."""
-    before_mib = own_rss_mib()
+    """CPU time of finding a rate in a table of so many prefixes, the least of some rounds."""
     tariff, stored = _table(count)
     gc.collect()
-    memory_mib = own_rss_mib() - before_mib
-    return Lookups(
-        count, _least_us(tariff, _uniform(stored)), _least_us(tariff, _popular(stored)), memory_mib
-    )
-
-
-def own_rss_mib() -> float:
-    return rss_mib(os.getpid())
+    return Lookups(count, _least_us(tariff, _uniform(stored)), _least_us(tariff, _popular(stored)))
 
 
 def _table(count: int) -> tuple[CompiledTariff, list[str]]:
