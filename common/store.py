@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
@@ -256,7 +258,7 @@ class StoreConnection:
             raise StoreUrlError(f"an option in the store's URL: {error}") from None
         # From here on only the socket is used. The handshake's replies are all read by now.
         self._socket = connection._sock
-        self._socket.settimeout(self._timeout_s)
+        _set_timeout(connection._sock, self._timeout_s)
         self._reader = hiredis.Reader(replyError=self._response_error, notEnoughData=_MORE)
         self._is_readonly = False
         self._made += 1
@@ -268,12 +270,23 @@ class StoreConnection:
         return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
 
 
+def _set_timeout(sock: socket.socket, timeout_s: float) -> None:
+    """Python's own timeouts cost a system call before each send and receive, the kernel's do not."""
+    if isinstance(sock, ssl.SSLSocket):  # which would take the kernel's for a reason to go on waiting
+        sock.settimeout(timeout_s)
+        return
+    sock.settimeout(None)
+    timeout = struct.pack("@ll", *divmod(int(timeout_s * 1_000_000), 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+
+
 def _ask(url: str, command: Command, timeout_ms: int) -> Reply:
     with StoreConnection(url, timeout_ms=timeout_ms) as connection:
         return connection.execute([command])[0]
 
 
 def _cause(error: BaseException) -> str:
-    if isinstance(error, TimeoutError | redis.TimeoutError):
+    if isinstance(error, TimeoutError | BlockingIOError | redis.TimeoutError):
         return "no answer in time"
     return str(error) or type(error).__name__

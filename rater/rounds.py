@@ -11,10 +11,10 @@ from rater.descriptor import Descriptor
 from rater.keys import AccountKeys
 from rater.rating.snapshot import CompiledTariff
 
-Read = tuple[int, int, AccountKeys, Descriptor, CompiledTariff | None]
-"""The number of its job in the batch, the place of its account in the reply, the account, what is asked
-and by which tariff; none where the account's plan is wanted, for a change. A plain tuple, because most of
-what a rater does is to make one and take it apart."""
+Read = tuple[int, int, Descriptor, CompiledTariff | None]
+"""The number of its job in the batch, the place of its account in the reply, what is asked and by which
+tariff; none where the account's plan is wanted, for a change. A plain tuple, because most of what a rater
+does is to make one and take it apart."""
 
 
 class Change(NamedTuple):
@@ -35,21 +35,19 @@ class Round:
         """Not together with others: one of those that it was with went wrong."""
         self.lists: list[list[Change]] = []
         """Set by `commands`: the changes that each script call makes."""
-        self._accounts: list[AccountKeys] = []
+        self._accounts: list[bytes] = []
         self._place_of: dict[bytes, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self.reads or self.changes or self.alone)
 
-    def read(
-        self, job: int, keys: AccountKeys, descriptor: Descriptor, tariff: CompiledTariff | None
-    ) -> None:
+    def read(self, job: int, account: bytes, descriptor: Descriptor, tariff: CompiledTariff | None) -> None:
         """Many may ask for the same account: it is read once."""
         accounts = self._accounts
-        place = self._place_of.setdefault(keys.account, len(accounts))
+        place = self._place_of.setdefault(account, len(accounts))
         if place == len(accounts):
-            accounts.append(keys)
-        self.reads.append((job, place, keys, descriptor, tariff))
+            accounts.append(account)
+        self.reads.append((job, place, descriptor, tariff))
 
     def commands(self) -> list[Command]:
         self.lists = list(self._lists())

@@ -59,7 +59,7 @@ from rater.accounts import (
 )
 from rater.descriptor import Descriptor, parse_descriptor
 from rater.jobs import Job, Outcome, Undecided, failed
-from rater.keys import AccountKeys, account_keys
+from rater.keys import AccountKeys, account_key, account_keys
 from rater.model import Account
 from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
@@ -196,7 +196,7 @@ class Service:
                     outcomes[index] = outcome
             return
         give_up_ns = monotonic_ns() + 1000 * TIME_BUDGET_US
-        for position, (index, place, keys, descriptor, tariff) in enumerate(reads):
+        for position, (index, place, descriptor, tariff) in enumerate(reads):
             if position and monotonic_ns() > give_up_ns:
                 outcomes[index] = Undecided.NOT_BEGUN
                 continue
@@ -205,7 +205,7 @@ class Service:
                 account = None if value is None else parse_account(descriptor.subject, value)
                 job = jobs[index]
                 if tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, keys, account))
+                    further.changes.append(self._planned_change(index, job, descriptor, account))
                 elif job.method is _GET_COST:
                     outcomes[index] = Outcome(0, _get_cost(tariff, descriptor, account))
                 else:
@@ -286,21 +286,23 @@ class Service:
         if method is None:
             raise MethodNotFound(method="unknown to this rater")
         descriptor = parse_descriptor(job.params, method)
-        keys = account_keys(descriptor.tenant, descriptor.subject)
         if not method.mutates:
-            work.read(index, keys, descriptor, self._tariff(descriptor.tenant))
+            tariff = self._tariff(descriptor.tenant)
+            work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, tariff)
         elif method.name in PLAN_METHODS:
-            work.read(index, keys, descriptor, None)
+            work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, None)
         else:
+            keys = account_keys(descriptor.tenant, descriptor.subject)
             work.changes.append(self._change(index, job, method, descriptor, keys))
 
     def _planned_change(
-        self, index: int, job: Job, descriptor: Descriptor, keys: AccountKeys, account: Account | None
+        self, index: int, job: Job, descriptor: Descriptor, account: Account | None
     ) -> Change:
         if account is None:
             self._tariff(descriptor.tenant)  # says so when the whole tenant is unknown
             raise UnknownSubject(tenant=descriptor.tenant, subject=descriptor.subject)
         assert job.method is not None
+        keys = account_keys(descriptor.tenant, descriptor.subject)
         return self._change(index, job, job.method, descriptor, keys, account.plan)
 
     def _change(

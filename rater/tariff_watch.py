@@ -43,7 +43,7 @@ LOOK_EVERY_S: Final = 0.1
 
 REPORT_EVERY_S: Final = 1.0
 
-REST_S: Final = 0.001
+REST_S: Final = 0.003
 """After each step, asleep: a work loop that is busy gets the greater part of the interpreter."""
 
 SWITCH_S: Final = 0.0005

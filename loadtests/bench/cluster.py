@@ -67,7 +67,9 @@ class Site:
         taken: Counter[str] = Counter()
         for numbers in _batches(self._world.accounts):
             names = [subject(number) for number in numbers]
-            [values] = self.store.execute([read_command([account_keys(TENANT, name) for name in names])])
+            [values] = self.store.execute(
+                [read_command([account_keys(TENANT, name).account for name in names])]
+            )
             for name, value in zip(names, values, strict=True):
                 account = parse_account(name, value)
                 assert account is not None, f"{name} is gone"

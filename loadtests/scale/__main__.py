@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -64,38 +64,48 @@ def _lookups(options: argparse.Namespace) -> Iterator[Line]:
 def _switches(
     options: argparse.Namespace, cluster: Cluster, store: StoreConnection, world: World, second: Path
 ) -> Iterator[Line]:
+    """Latencies are medians of some rounds: one stall of the machine would be all that a p99 is."""
     pids = cluster.rater_pids()
-    pool = measure.get_cost_pool(world)
-    ask = partial(measure.latency, cluster.jsonrpc, pool, options.rate, options.seconds)
+    ask = partial(
+        measure.latency, cluster.jsonrpc, measure.get_cost_pool(world), options.rate, options.seconds
+    )
     yield "rater memory", {"mib": max(map(rss_mib, pids))}
-    normal = ask()
-    yield "latency, normal", measure_dict(normal)
     for pid in pids:
         measure.forget_peak(pid)
-    with measure.meanwhile(
-        lambda: measure.load(store, cluster.store_url, str(second), "--wait", "0"), options.seconds / 4
-    ):
-        loading = ask()
+    loading = _asked_while(
+        ask, lambda: measure.load(store, cluster.store_url, str(second), "--wait", "0"), options.seconds
+    )
     waited_s = measure.wait_for_switch(store, options.raters)
-    peak = max(map(measure.peak_mib, pids))
-    yield "latency, during a load", measure_dict(loading) | {"peak_mib": peak, "waited_s": waited_s}
-    for version in (2, 3):
-        switched_s: list[float] = []
+    peak = {"peak_mib": max(map(measure.peak_mib, pids))}
+    yield "latency, during a load", measure.medians([loading]) | peak | {"waited_s": waited_s}
+    switched_s: list[float] = []
 
-        def switch(version: int = version, switched_s: list[float] = switched_s) -> None:
-            measure.activate(cluster.store_url, version)
-            switched_s.append(measure.wait_for_switch(store, options.raters))
+    def switch(version: int) -> None:
+        measure.activate(cluster.store_url, version)
+        switched_s.append(measure.wait_for_switch(store, options.raters))
 
-        with measure.meanwhile(switch, options.seconds / 4):
-            switching = ask()
-        peak = max(map(measure.peak_mib, pids))
-        figures = measure_dict(switching) | {"switch_s": switched_s[0], "peak_mib": peak}
-        figures["p99_ratio"] = switching.p99_ms / normal.p99_ms
-        yield f"latency, activating version {version}", figures
+    normal, beside, switching = [], [], []
+    for _ in range(options.rounds):
+        for version in (2, 3):
+            normal.append(ask())
+            switching.append(_asked_while(ask, partial(switch, version), options.seconds))
+            beside.append(
+                _asked_while(ask, partial(switch, version), options.seconds)
+            )  # it is active already
+    yield "latency, normal", measure.medians(normal)
+    yield "latency, beside a command that switches nothing", measure.medians(beside)
+    peak = {"peak_mib": max(map(measure.peak_mib, pids)), "switch_s": max(switched_s)}
+    yield "latency, switching", measure.medians(switching) | peak
+    most = measure.medians(switching)["p99_ms"]
+    bases = {"normal": normal, "beside a command": beside}
+    yield "p99 of switching", {name: most / measure.medians(base)["p99_ms"] for name, base in bases.items()}
 
 
-def measure_dict(latency: measure.Latency) -> dict[str, Any]:
-    return {name: getattr(latency, name) for name in latency.__slots__}
+def _asked_while(
+    ask: Callable[[], measure.Latency], work: Callable[[], Any], seconds: float
+) -> measure.Latency:
+    with measure.meanwhile(work, seconds / 4):
+        return ask()
 
 
 def _accounts(
@@ -125,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--raters", type=int, default=2)
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second during switches")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement under load")
+    parser.add_argument("--rounds", type=int, default=2, help="of switches there and back")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     return parser
 

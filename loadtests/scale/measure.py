@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import statistics
 import subprocess
 import threading
 import time
@@ -42,23 +43,14 @@ class Lookups(NamedTuple):
     uniform_us: float
     """Numbers of all prefixes alike: the worst for a processor's caches."""
     popular_us: float
-    """Numbers as people dial them: of the prefixes by rank, a tenth is dialled as often as the rest."""
-    memory_mib: float
+    """Numbers as people dial them: of the ranks of prefixes, each power of ten is dialled as often."""
 
 
 def lookups(count: int) -> Lookups:
-    """CPU time of finding a rate, the least of some rounds, and what a table of so many prefixes takes."""
-    before_mib = own_rss_mib()
+    """CPU time of finding a rate in a table of so many prefixes, the least of some rounds."""
     tariff, stored = _table(count)
     gc.collect()
-    memory_mib = own_rss_mib() - before_mib
-    return Lookups(
-        count, _least_us(tariff, _uniform(stored)), _least_us(tariff, _popular(stored)), memory_mib
-    )
-
-
-def own_rss_mib() -> float:
-    return rss_mib(os.getpid())
+    return Lookups(count, _least_us(tariff, _uniform(stored)), _least_us(tariff, _popular(stored)))
 
 
 def _table(count: int) -> tuple[CompiledTariff, list[str]]:
@@ -212,8 +204,19 @@ def _latency(outcome: Outcome) -> Latency:
     return Latency(len(ordered) + len(outcome.unanswered), failed, p50_ms, p99_ms, most_ms)
 
 
+def medians(rounds: Sequence[Latency]) -> dict[str, float]:
+    """Of latencies; what was sent and failed is added up."""
+    return {
+        "sent": sum(each.sent for each in rounds),
+        "failed": sum(each.failed for each in rounds),
+        "p50_ms": statistics.median(each.p50_ms for each in rounds),
+        "p99_ms": statistics.median(each.p99_ms for each in rounds),
+        "most_ms": max(each.most_ms for each in rounds),
+    }
+
+
 @contextmanager
-def meanwhile(work: Callable[[], None], after_s: float) -> Iterator[None]:
+def meanwhile(work: Callable[[], Any], after_s: float) -> Iterator[None]:
     """Does the work in a thread while the body runs, and waits for it."""
     failures: list[BaseException] = []
 

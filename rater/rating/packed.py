@@ -21,8 +21,8 @@ from rater.rating.prefixes import Packed, pack
 
 T = TypeVar("T")
 
-PART_WEIGHT: Final = 250
-"""Intervals that are compiled in one step: two milliseconds."""
+PART_WEIGHT: Final = 100
+"""Intervals that are compiled in one step: a millisecond."""
 
 ROWS_PER_PART: Final = 4000
 """Small things (answers, odd prefixes) that are decoded in one step."""

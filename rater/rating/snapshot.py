@@ -29,8 +29,8 @@ from rater.rating.schedule import Schedule, Zone, load_zone
 
 T = TypeVar("T")
 
-ENTRIES_PER_STEP: Final = 2000
-"""Entries that are freed at a time: a millisecond or two when each is the last that held a plan."""
+ENTRIES_PER_STEP: Final = 500
+"""Entries that are freed at a time: half a millisecond when each is the last that held a plan."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,17 @@ class CompiledRate(msgspec.Struct, frozen=True, gc=False):
 class RateTable:
     """The rates of one subject."""
 
-    __slots__ = ("_lengths", "_others", "_plans", "_prefixes", "_shift", "_starts", "_wide", "_words")
+    __slots__ = (
+        "_lengths",
+        "_only_others",
+        "_others",
+        "_plans",
+        "_prefixes",
+        "_shift",
+        "_starts",
+        "_wide",
+        "_words",
+    )
 
     def __init__(
         self, prefixes: PrefixTable, lengths: bytes, plans: list[RatePlan | None], of: list[RatePlan]
@@ -65,6 +75,7 @@ class RateTable:
         self._lengths = lengths
         self._plans = plans
         self._others = {prefix: of[value] for prefix, value in prefixes.others.items()}
+        self._only_others = len(prefixes.words) == 1
         self._words = prefixes.words
         self._starts = prefixes.starts
         self._wide = prefixes.wide
@@ -72,11 +83,14 @@ class RateTable:
 
     def find(self, number: str) -> CompiledRate | None:
         """Nearly every request does this: `PrefixTable.find` is repeated here, to save the calls."""
-        for length in self._prefixes.other_lengths:
-            head = number[:length]  # beyond the number's end: the number itself, once more
-            plan = self._others.get(head)
-            if plan is not None:
-                return CompiledRate(head, plan)
+        if self._others:
+            for length in self._prefixes.other_lengths:
+                head = number[:length]  # beyond the number's end: the number itself, once more
+                plan = self._others.get(head)
+                if plan is not None:
+                    return CompiledRate(head, plan)
+            if self._only_others:
+                return None
         digits = number if number.isascii() and number.isdecimal() else leading_digits(number)
         count = len(digits)
         if count <= MAX_DIGITS:
@@ -198,7 +212,7 @@ def compile_in_steps(
         for part in parts:
             compiler.add(part)
             yield
-        compiled = compiler.finish(tenant, max_call_us)
+        compiled = yield from compiler.finish(tenant, max_call_us)
     except Exception:
         yield from compiler.free()
         raise
@@ -272,7 +286,7 @@ class _Compiler:
                 table = self._tables[piece.table] = _Table(piece.subject, piece.start_bits)
             table.add(piece)
 
-    def finish(self, tenant: str, max_call_us: int) -> CompiledTariff:
+    def finish(self, tenant: str, max_call_us: int) -> Generator[None, None, CompiledTariff]:
         rates, destinations = {}, None
         parts: list[list[Any]] = [self._rate_plans, list(self._schedules.values()), self._lists]
         for number, table in self._tables.items():
@@ -289,6 +303,7 @@ class _Compiler:
                 answers = list(zip(table.lengths, table.values, table.parents, strict=True))
                 destinations = DestinationTable(table.prefixes(), answers, self._lists)
                 parts.append(answers)
+            yield
         return CompiledTariff(tenant, max_call_us, rates, destinations, self._plans, parts)
 
     def forget(self) -> Iterator[None]:

@@ -120,7 +120,7 @@ def test_budget_arithmetic(figures: Figures, door: str, row: Row) -> None:
 def _account(cluster: Cluster, subject: str) -> dict[str, int]:
     """Whole units of an account as the store has it."""
     with StoreConnection(cluster.store_url) as store:
-        [[value]] = store.execute([read_command([account_keys(TENANT, subject)])])
+        [[value]] = store.execute([read_command([account_keys(TENANT, subject).account])])
     account = parse_account(subject, value)
     assert account is not None
     micros = {

@@ -63,7 +63,7 @@ class Accounts:
 
     def read(self, subject: str = "rif") -> Account | None:
         keys = account_keys(self.tenant, subject)
-        [[value]] = self.store.execute([read_command([keys])])
+        [[value]] = self.store.execute([read_command([keys.account])])
         return parse_account(subject, value)
 
     def mutation(self, method: str, amount: int | float = 0, **fields: Any) -> Mutation:

@@ -47,7 +47,7 @@ def dump(store: StoreConnection) -> dict[bytes, Any]:
 
 
 def account(store: StoreConnection, subject: str, tenant: str = "vdf") -> Account | None:
-    [[value]] = store.execute([read_command([account_keys(tenant, subject)])])
+    [[value]] = store.execute([read_command([account_keys(tenant, subject).account])])
     return parse_account(subject, value)
 
 

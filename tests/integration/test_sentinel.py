@@ -213,7 +213,7 @@ class Debtor:
         again = []
         for request, outcome in zip(jobs, self._service.process(jobs), strict=True):
             if isinstance(outcome, Outcome) and outcome.code == 0:
-                self.acknowledged[request.key] = outcome.body
+                self.acknowledged[request.key.removeprefix("c:")] = outcome.body
             else:
                 if isinstance(outcome, Outcome):
                     assert json.loads(outcome.body)["name"] in ("not_durable", "store_unavailable")

@@ -250,7 +250,7 @@ def test_balances_survive_kill_9_of_the_server(own_server: EmbeddedStore) -> Non
     with StoreConnection(own_server.url) as store:
         [replay] = scripts.execute(store, [mutation_command(keys, mutation)])
         assert replay == [b"*OK 900"]
-        [value], length = store.execute([read_command([keys]), ("XLEN", keys.journal)])
+        [value], length = store.execute([read_command([keys.account]), ("XLEN", keys.journal)])
         assert parse_account("rif", value) == Account("rif", credit_micros=900)
         assert length == 101
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import InvalidParams
-from rater.keys import account_keys, encode_part, tariff_chunk_key, tariff_key, tariff_next_key
+from rater.keys import account_key, account_keys, encode_part, tariff_chunk_key, tariff_key, tariff_next_key
 
 TEXTS = st.text(alphabet=st.one_of(st.sampled_from(":{}%\n\x00\"'é😀25A7Bab "), st.characters(codec="utf-8")))
 
@@ -25,6 +25,11 @@ def test_plain_names_stand_as_they_are() -> None:
     assert keys.account == b"ratel:{vdf:rif}:account"
     assert keys.journal == b"ratel:{vdf:rif}:journal"
     assert keys.token_prefix == b"ratel:{vdf:rif}:token:"
+
+
+@given(TEXTS, TEXTS)
+def test_the_key_of_an_account_is_the_same_by_itself(tenant: str, subject: str) -> None:
+    assert account_key(tenant, subject) == account_keys(tenant, subject).account
 
 
 def test_only_what_has_a_meaning_is_encoded() -> None:

@@ -38,6 +38,7 @@ def matches(entries: dict[str, int], number: str) -> list[tuple[str, int]]:
 @given(TABLES, st.lists(NUMBERS, max_size=20), st.booleans())
 def test_the_longest_prefix_is_found(entries: dict[str, int], numbers: list[str], wide: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "MAX_LISTED", 0)
         if wide:
             patch.setattr(prefixes, "MAX_PACKED_ANSWERS", 0)
         table, made = table_of(entries)
@@ -55,7 +56,9 @@ def test_the_longest_prefix_is_found(entries: dict[str, int], numbers: list[str]
 
 @given(TABLES, st.lists(NUMBERS, max_size=20))
 def test_nested_answers_lead_to_all_shorter_prefixes(entries: dict[str, int], numbers: list[str]) -> None:
-    table, made = table_of(entries, nested=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "MAX_LISTED", 0)
+        table, made = table_of(entries, nested=True)
     for number in (*numbers, *entries):
         found = [
             (number[:n], table.others[number[:n]]) for n in table.other_lengths if number[:n] in table.others
@@ -78,7 +81,8 @@ def test_columns_arrive_as_they_were(numbers: list[int], kind: str) -> None:
     assert arrived == column
 
 
-def test_columns_that_do_not_belong_together_are_refused() -> None:
+def test_columns_that_do_not_belong_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "MAX_LISTED", 0)
     table, made = table_of({"0256": 1, "1": 2})
     bits = made.start_bits
     for words, starts, wide in (
@@ -118,12 +122,45 @@ def price_of(tariff: CompiledTariff, number: str) -> int:
     return rate.plan.schedules[0].intervals[0].price_nanos
 
 
+@given(TABLES, st.lists(NUMBERS, max_size=20))
+def test_a_tariff_finds_the_same_by_either_kind_of_table(entries: dict[str, int], numbers: list[str]) -> None:
+    periods = rates(4).rates
+    tariff = Tariff(
+        "t",
+        tuple(Rate(0, "*any", prefix, "UTC", periods[value].periods) for prefix, value in entries.items()),
+        tuple(
+            Destination(f"d{value}", tuple(prefix for prefix in entries if entries[prefix] == value))
+            for value in range(4)
+        ),
+    )
+    listed = compile_tariff(tariff, DAY_US)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "MAX_LISTED", 0)
+        packed_one = compile_tariff(tariff, DAY_US)
+    for number in (*numbers, *entries):
+        found = [each.find_rate("x", number) for each in (listed, packed_one)]
+        expected = next(iter(matches(entries, number)), None)
+        if expected is None:
+            assert found == [None, None]
+            assert listed.matching_destinations(number) == packed_one.matching_destinations(number) == ()
+            continue
+        for each in found:
+            assert each is not None
+            assert (each.prefix, each.plan.schedules[0].intervals[0].price_nanos) == expected
+        precisions: dict[str, int] = {}
+        for prefix, value in matches(entries, number):
+            precisions.setdefault(f"d{value}", len(prefix))
+        for tables in (listed, packed_one):
+            assert tables.matching_destinations(number) == tuple(precisions.items())
+
+
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_tariff_is_the_same_in_however_many_parts_it_comes(
     monkeypatch: pytest.MonkeyPatch, wide: bool
 ) -> None:
     if wide:
         monkeypatch.setattr(prefixes, "MAX_PACKED_ANSWERS", 0)
+    monkeypatch.setattr(prefixes, "MAX_LISTED", 0)
     monkeypatch.setattr(packed, "ROWS_PER_PART", 7)
     monkeypatch.setattr(packed, "COLUMN_BYTES", 100)
     assert sum(1 for _ in pack_tariff(rates(1000))) > 250
