@@ -30,7 +30,7 @@ RPC_CONNECTIONS: Final = 16
 """A connection of JSON-RPC has up to 1,000 unanswered calls, then the balancer reads no more of it. These
 together are far above what it admits, so that it is the balancer that refuses."""
 
-HTTP_CONNECTIONS: Final = 2000
+HTTP_CONNECTIONS: Final = 6000
 """One request at a time on each: what an open loop needs at the same time is its rate × its latency."""
 
 PATIENCE_S: Final = 10.0
