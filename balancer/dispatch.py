@@ -87,6 +87,17 @@ MAX_DEATHS: Final = 2
 MAX_ATTEMPTS: Final = 3
 """The first and at most two copies: if three raters are stuck with it, so is a fourth."""
 
+NOTHING_DONE: Final = (DeadlineExceeded.code, Overloaded.code, ShuttingDown.code)
+"""Errors that may say that nothing was done: raters refuse what is late, and the balancers that a gateway
+asks refuse as it does itself."""
+
+UNKNOWN_BODY: Final = encode_error(
+    DeadlineExceeded(
+        detail="an earlier attempt was not answered and a later one was refused; "
+        "whether it was carried out is unknown"
+    )
+)
+
 MAX_QUEUED_BYTES: Final = 256 * 1024 * 1024
 """Parameters of all requests that are here. `max_queued` ordinary ones are a tenth of it; as many of
 the largest that the gateways admit would be 20 GB, and the end of this process."""
@@ -325,8 +336,8 @@ class Dispatch:
         return answers
 
     def _error_answer(self, rater: Rater, request: Request, code: int, body: bytes, replayed: bool) -> Answer:
-        if code == DeadlineExceeded.code and (request.attempts > 1 or request.deaths):
-            return answer(request, code, self._late_body(request))
+        if code in NOTHING_DONE and (request.attempts > 1 or request.deaths):
+            return answer(request, DeadlineExceeded.code, self._unknown_body(request, code))
         try:
             if decode_error(body).code == code:
                 return Answer(request, code, body, replayed)
@@ -439,6 +450,12 @@ class Dispatch:
         if waited:
             self._waiting = deque(request for request in self._waiting if not request.answered)
         return actions
+
+    def _unknown_body(self, request: Request, code: int) -> bytes:
+        """For what is refused although an earlier attempt may have been, or still be, carried out."""
+        if code == DeadlineExceeded.code:
+            return self._late_body(request)
+        return UNKNOWN_BODY
 
     def _late_body(self, request: Request) -> bytes:
         """The error says where the request was, as the remedy depends on that."""

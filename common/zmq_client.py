@@ -24,7 +24,15 @@ import zmq
 
 from common.addresses import parse_address
 from common.clock import monotonic_us
-from common.errors import DeadlineExceeded, InvalidParams, MethodNotFound, RatelError, decode_error
+from common.errors import (
+    DeadlineExceeded,
+    InvalidParams,
+    MethodNotFound,
+    Overloaded,
+    RatelError,
+    ShuttingDown,
+    decode_error,
+)
 from common.methods import BY_NAME, BY_RPC_NAME
 from common.wire import (
     HEARTBEAT_MS,
@@ -44,6 +52,9 @@ DEFAULT_TIMEOUT_S: Final = 10.0
 SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
 RECONNECT_MS: Final = 50
 LINGER_MS: Final = 200
+
+NOTHING_DONE: Final = (DeadlineExceeded.code, Overloaded.code, ShuttingDown.code)
+"""Errors that may say that nothing was done, which is a balancer's word about its own attempt only."""
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode_result = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -101,6 +112,8 @@ class ZmqClient:
         self._last_seq = 0
         self._next_beat_us = 0
         self._answers: dict[int, Any | RatelError] = {}
+        self._doubtful: set[int] = set()
+        """Calls that a balancer had which then was gone: it may have carried them out."""
 
     def __enter__(self) -> ZmqClient:
         return self
@@ -135,6 +148,7 @@ class ZmqClient:
             else:
                 waiting.append(item)
         self._carry_out(waiting, deadline_us)
+        self._doubtful.clear()
         return [self._answers.pop(seq) for seq in range(first, self._last_seq + 1)]
 
     def _item(self, method: str, descriptor: Mapping[str, Any], deadline_us: int) -> WorkItem | RatelError:
@@ -174,7 +188,12 @@ class ZmqClient:
                 encode_beat(self._life, now_us)
             )
             if not reached or now_us - balancer.heard_us >= SILENCE_US:
-                waiting += balancer.drop()
+                waiting += self._drop(balancer)
+
+    def _drop(self, balancer: _Balancer) -> list[WorkItem]:
+        held = balancer.drop()
+        self._doubtful.update(item.seq for item in held)
+        return held
 
     def _give(self, waiting: list[WorkItem], now_us: int) -> None:
         while waiting:
@@ -186,7 +205,7 @@ class ZmqClient:
                 balancer.held |= {item.seq: item for item in items}
                 del waiting[: len(items)]
             else:
-                waiting += balancer.drop()
+                waiting += self._drop(balancer)
 
     def _receive(self, balancer: _Balancer, waiting: list[WorkItem]) -> None:
         try:
@@ -200,9 +219,16 @@ class ZmqClient:
         elif kind is Kind.DONE and fields[0] == self._life:
             for seq, code, body, _ in fields[1]:
                 if balancer.held.pop(seq, None) is not None:
-                    self._answers[seq] = decode_error(body) if code else _decode_result(body)
+                    self._answers[seq] = self._error(seq, code, body) if code else _decode_result(body)
         elif kind is Kind.LEAVE:
             balancer.credit = 0
             balancer.send(encode_drained(self._life))
         elif kind is Kind.GOODBYE:
-            waiting += balancer.drop()
+            waiting += self._drop(balancer)
+
+    def _error(self, seq: int, code: int, body: bytes) -> RatelError:
+        error = decode_error(body)
+        if code in NOTHING_DONE and seq in self._doubtful:
+            detail = f"an earlier attempt was not answered, a later one was refused ({error.name})"
+            return DeadlineExceeded(detail=f"{detail}; whether it was carried out is unknown")
+        return error

@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument("--faults", default="", help="names, with commas in between; default: all")
     parser.add_argument("--groups", type=int, default=4, help="each so many-th seed has sentinels; 0: none")
     parser.add_argument(
+        "--gateways", type=int, default=3, help="each so many-th pair of seeds has gateways; 0: none"
+    )
+    parser.add_argument(
         "--until-caught", action="store_true", help="end with the first seed that is not clean"
     )
     parser.add_argument("--json", type=Path, help="write the results here, too")
@@ -43,6 +46,7 @@ def main() -> int:
         steps=options.steps,
         faults=tuple(name.strip() for name in options.faults.split(",") if name.strip()),
         every_group=options.groups,
+        every_gateways=options.gateways,
     )
     results: list[SeedResult] = []
     try:
@@ -64,8 +68,8 @@ def _one(seed: int, settings: Settings, *, keep: bool) -> SeedResult:
     home = Path(tempfile.mkdtemp(prefix="chaos-"))
     result = run_seed(seed, home / "site", settings)
     print(
-        f"seed {seed} ({result.kind}): {result.acknowledged:,} acknowledged, {len(result.gaps)} faults,"
-        f" {result.seconds:.0f} s: {', '.join(result.verdicts) or 'clean'}",
+        f"seed {seed} ({result.kind}, {result.front}): {result.acknowledged:,} acknowledged,"
+        f" {len(result.gaps)} faults, {result.seconds:.0f} s: {', '.join(result.verdicts) or 'clean'}",
         flush=True,
     )
     for problem in result.problems:

@@ -4,8 +4,9 @@ Run as `python -m tests.chaos.client FILE` with a JSON file of `Orders`. It work
 comes on its standard input, finishes what it has begun, and waits for `replay`: then it sends a part of
 what was decided once more, and ends. SIGUSR1 resets all its connections.
 
-A request whose outcome is open is sent again with its key, at another balancer, until it is decided.
-One without a key is sent once.
+A request whose outcome is open is sent again with its key, at another front, until it is decided.
+One without a key is sent once. Fronts are balancers or gateways; a process may speak ZeroMQ as well, to
+both balancers.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ import msgspec
 
 from common.addresses import Address
 from tests.chaos.books import Open, Pen, Told, now_us
-from tests.chaos.wires import OPEN, SWEEP_S, Answer, HttpWire, JsonWire, Lane
+from tests.chaos.wires import OPEN, SWEEP_S, Answer, HttpWire, JsonWire, Lane, WireLane
 from tests.chaos.workload import MICROS, Ask, stream
+from tests.chaos.zmq_lane import ZmqLane
 
 IN_FLIGHT: Final = {JsonWire: 16, HttpWire: 3}
 LANES: Final = {JsonWire: 3, HttpWire: 2}
-"""A balancer's, of each process."""
+"""Of each process to each front."""
 
 GIVE_UP_S: Final = 90.0
 """For one request: longer than any fault with its recovery. What is open by then stays unresolved."""
@@ -47,6 +49,8 @@ class Orders(msgspec.Struct):
     progress: str
     jsonrpc: list[Address]
     http: list[Address]
+    routers: list[Address]
+    """Balancers' ports to be asked over ZeroMQ, if any."""
     replay_share: float
 
 
@@ -58,14 +62,18 @@ class Client:
             self._progress = mmap.mmap(file.fileno(), PROGRESS.size)
         self._stream = stream(orders.seed, orders.number)
         self._random = Random(f"{orders.seed}/{orders.number}/lanes")
-        self._lanes = [
+        self._zmq = ZmqLane(orders.routers) if orders.routers else None
+        self._lanes: list[list[Lane]] = [
             [
-                Lane(kind, address)
+                WireLane(kind, address, IN_FLIGHT[kind])
                 for kind, address in ((JsonWire, jsonrpc), (HttpWire, http))
                 for _ in range(LANES[kind])
             ]
             for jsonrpc, http in zip(orders.jsonrpc, orders.http, strict=True)
         ]
+        if self._zmq is not None:
+            for lanes in self._lanes:
+                lanes.append(self._zmq)
         self._decided: list[Ask] = []
         self._to_replay: list[Ask] = []
         self._acknowledged = 0
@@ -84,10 +92,10 @@ class Client:
         loop.add_signal_handler(signal.SIGTERM, self._abandon)
         sweeper = asyncio.create_task(self._sweep())
         working = [
-            asyncio.create_task(self._work(balancer, lane))
-            for balancer, lanes in enumerate(self._lanes)
+            asyncio.create_task(self._work(front, lane))
+            for front, lanes in enumerate(self._lanes)
             for lane in lanes
-            for _ in range(IN_FLIGHT[lane.kind])
+            for _ in range(lane.in_flight)
         ]
         await self._order(orders, "stop", working)
         self._phase = STOPPED
@@ -98,6 +106,8 @@ class Client:
         self._to_replay = [ask for ask in self._decided if self._random.random() < share]
         await asyncio.gather(*(self._replay_all() for _ in range(64)))
         sweeper.cancel()
+        if self._zmq is not None:
+            self._zmq.end()
         self._pen.close()
         self._phase = ENDED
         self._show()
@@ -131,15 +141,15 @@ class Client:
                     lane.check()
             self._show()
 
-    async def _work(self, balancer: int, lane: Lane) -> None:
+    async def _work(self, front: int, lane: Lane) -> None:
         while self._phase == WORKING:
             ask = next(self._stream)
             self._in_progress += 1
             self._pen.intend(ask)
             twin = None
             if ask.twin:
-                twin = asyncio.create_task(self._ask(ask, self._other(balancer), "twin"))
-            decided = await self._decide(ask, balancer, lane)
+                twin = asyncio.create_task(self._ask(ask, self._other(front), "twin"))
+            decided = await self._decide(ask, front, lane)
             if twin is not None:
                 await twin
             if decided and ask.replayed:
@@ -148,7 +158,7 @@ class Client:
                 await self._ask(ask._replace(amount=ask.amount + MICROS), self._any(), "reuse")
             self._in_progress -= 1
 
-    async def _decide(self, ask: Ask, balancer: int, lane: Lane) -> bool:
+    async def _decide(self, ask: Ask, front: int, lane: Lane) -> bool:
         """Ask until it is decided, or can't be; whether it is."""
         give_up_s = time.monotonic() + GIVE_UP_S
         answer = await self._ask(ask, lane, "ask", drop=ask.dropped)
@@ -158,8 +168,8 @@ class Client:
             if time.monotonic() > give_up_s:
                 return False
             await asyncio.sleep(self._random.uniform(0.02, 0.2))
-            balancer = 1 - balancer if len(self._lanes) > 1 else 0
-            answer = await self._ask(ask, self._random.choice(self._lanes[balancer]), "ask")
+            front = 1 - front if len(self._lanes) > 1 else 0
+            answer = await self._ask(ask, self._random.choice(self._lanes[front]), "ask")
         if answer.code == 0:
             self._acknowledged += 1
             if not self._acknowledged % 16:
@@ -189,8 +199,8 @@ class Client:
                     break
                 await asyncio.sleep(0.05)
 
-    def _other(self, balancer: int) -> Lane:
-        return self._random.choice(self._lanes[1 - balancer if len(self._lanes) > 1 else 0])
+    def _other(self, front: int) -> Lane:
+        return self._random.choice(self._lanes[1 - front if len(self._lanes) > 1 else 0])
 
     def _any(self) -> Lane:
         return self._random.choice(self._random.choice(self._lanes))

@@ -2,7 +2,8 @@
 
 All raters reach a single store through one proxy; the first rater reaches the balancers through one each.
 With sentinels there is a group of stores in place of the single one, and no proxy before it. With `clocks`
-the single store's wall clock and that of the last rater can be moved.
+the single store's wall clock and that of the last rater can be moved. With `gateways` clients ask two
+gateways, each of which asks both balancers, the first through one proxy each.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -22,11 +24,12 @@ from tests.chaos.books import now_us
 from tests.chaos.timeline import Timeline
 from tests.chaos.workload import TARIFF, TENANT, budgets
 from tests.faults.clock import Clock
-from tests.faults.nodes import RATEL, ROOT, Node, Site, wait_until
+from tests.faults.nodes import RATEL, ROOT, Front, Gateway, Node, Site, wait_until
 from tests.faults.proxy import Proxy
 from tests.store_group import StoreGroup
 
 BALANCERS: Final = 2
+GATEWAYS: Final = 2
 RATERS: Final = 3
 REPLICAS: Final = 2
 """One of them has to confirm each change, so that after a failover there still is one that can."""
@@ -48,7 +51,13 @@ class Cluster(Site):
     """A `Site` that is up. A context manager; everything ends with it."""
 
     def __init__(
-        self, folder: Path, *, fsync: Fsync = "no", sentinels: bool = False, clocks: bool = False
+        self,
+        folder: Path,
+        *,
+        fsync: Fsync = "no",
+        sentinels: bool = False,
+        clocks: bool = False,
+        gateways: bool = False,
     ) -> None:
         folder.mkdir(parents=True)
         self.group = StoreGroup(folder / "group", REPLICAS).__enter__() if sentinels else None
@@ -66,6 +75,13 @@ class Cluster(Site):
         )
         self.store_proxy: Proxy | None = None
         self.routers = [Proxy(balancer.router) for balancer in self.balancers]
+        self.gateways: list[Gateway] = []
+        self.gateway_routers: list[Proxy] = []
+        if gateways:
+            straight = [balancer.router for balancer in self.balancers]
+            self.gateway_routers = [Proxy(router) for router in straight]
+            ways = [[proxy.address for proxy in self.gateway_routers], *[straight] * (GATEWAYS - 1)]
+            self.gateways = [Gateway(f"gateway-{n}", folder, way) for n, way in enumerate(ways)]
         url = self.store_url
         if self.store is not None:
             data = folder / "data"
@@ -79,6 +95,24 @@ class Cluster(Site):
             environment = self.rater_clock.environment if self.rater_clock and last else {}
             name = f"rater-{number}"
             self.raters.append(self.rater(name, *options, routers=routers, store_url=url, **environment))
+
+    @property
+    def fronts(self) -> Sequence[Front]:
+        """Whom clients ask."""
+        return self.gateways or self.balancers
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [*super().nodes, *self.gateways]
+
+    def start(self, accounts: dict[str, int]) -> None:
+        super().start(accounts)
+        for gateway in self.gateways:
+            gateway.start()
+        wait_until(self._gateways_ask, "the gateways ask both balancers")
+
+    def _gateways_ask(self) -> bool:
+        return all(gateway.readiness() >= BALANCERS for gateway in self.gateways)
 
     def extra_rater(self) -> Node:
         """One more, not started. It passes by all points."""
@@ -124,6 +158,7 @@ class Cluster(Site):
         if self.group:
             wait_until(self._replicas_follow, "all replicas following the primary")
         wait_until(lambda: self.readiness() >= RATERS, f"{RATERS} raters at every balancer")
+        wait_until(self._gateways_ask, f"{BALANCERS} balancers at every gateway")
         return time.monotonic() - began_s
 
     def _replicas_follow(self) -> bool:
@@ -142,7 +177,11 @@ class Cluster(Site):
 
     def close(self) -> None:
         super().close()
-        for proxy in (*self.routers, *([self.store_proxy] if self.store_proxy else [])):
+        for proxy in (
+            *self.routers,
+            *self.gateway_routers,
+            *([self.store_proxy] if self.store_proxy else []),
+        ):
             proxy.close()
         if self.group:
             self.group.stop()

@@ -23,18 +23,28 @@ class Defect(NamedTuple):
     """Those that bring it out; none are all. It only saves time: a full deck has them, too."""
     replicated: bool = False
     """It shows only where changes wait for replicas."""
+    gateways: bool = False
+    """It shows only where clients go through gateways, or speak ZeroMQ."""
 
 
 SERVICE: Final = "rater/service.py"
 BEGIN: Final = "rater/lua/_begin.lua"
 COMMIT: Final = "rater/lua/_commit.lua"
+DEBIT: Final = "rater/lua/debit_balance.lua"
 
 _KILLS: Final = ("rater killed after_write", "rater killed before_write", "clients dropped", "rater killed")
 
-_MUTATE: Final = """        mutation = self._mutation(job, method, descriptor, matches, plan_id)
-        return Step(
-            mutation_command(keys, mutation),
+_CHANGE: Final = """        else:
+            work.changes.append(self._change(index, job, method, descriptor, keys))
 """
+_READ_FIRST: Final = "        elif method.name in PLAN_METHODS:\n"
+_AFTER_THE_READ: Final = """                if tariff is None:
+                    further.changes.append(self._planned_change(index, job, descriptor, keys, account))
+"""
+_SILENT_STORE: Final = """                self._complain(len(work.places()), error)
+                return outcomes
+"""
+_ROUND: Final = "                replies, shortfall = self._execute(work)\n"
 
 DEFECTS: Final = (
     Defect(
@@ -60,31 +70,31 @@ DEFECTS: Final = (
         (
             Edit(
                 SERVICE,
-                _MUTATE,
-                """        mutation = self._mutation(job, method, descriptor, matches, plan_id)
-        if method.name == "DebitBalance":
-            self.later.append(mutation_command(keys, mutation))
-            return Step(
-                read_command([keys]),
-                lambda reply: Outcome(
-                    0,
-                    format_micros(
-                        (parse_account("", reply).credit_micros if reply else 0) - mutation.amount_micros
-                    ).encode(),
-                    False,
-                ),
-            )
-        return Step(
-            mutation_command(keys, mutation),
+                _CHANGE,
+                """        elif method.name == "DebitBalance":
+            self.later.append(self._change(index, job, method, descriptor, keys))
+            work.read(index, keys, descriptor, None)
+"""
+                + _CHANGE,
+            ),
+            Edit(
+                SERVICE,
+                _AFTER_THE_READ,
+                """                if tariff is None and job.method is BY_NAME["DebitBalance"]:
+                    left = (account.credit_micros if account else 0) - descriptor.amount_micros
+                    outcomes[index] = Outcome(0, format_micros(left).encode())
+                elif tariff is None:
+                    further.changes.append(self._planned_change(index, job, descriptor, keys, account))
 """,
             ),
             Edit(
                 SERVICE,
                 "        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)\n",
                 """        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
-        later, self.later = self.later, []
+        later = Round()
+        later.changes, self.later = self.later, []
         try:
-            execute(self._store, later)
+            execute(self._store, later.commands())
         except StoreUnavailable:
             pass
 """,
@@ -92,7 +102,7 @@ DEFECTS: Final = (
             Edit(
                 SERVICE,
                 "        self._key_ttl_ms = key_ttl_ms\n",
-                "        self._key_ttl_ms = key_ttl_ms\n        self.later: list[Command] = []\n",
+                "        self._key_ttl_ms = key_ttl_ms\n        self.later: list[Change] = []\n",
             ),
         ),
         _KILLS,
@@ -102,28 +112,32 @@ DEFECTS: Final = (
         (
             Edit(
                 SERVICE,
-                _MUTATE,
-                """        mutation = self._mutation(job, method, descriptor, matches, plan_id)
-        if mutation.request_id:
-            token = keys.token_prefix + mutation.token.encode()
-            write = Step(
-                mutation_command(keys, mutation),
-                lambda reply: self._finish_mutation(job, method, descriptor, keys, mutation, reply),
-            )
+                _ROUND,
+                """                self._claim(work, outcomes)
+                if not work:
+                    return outcomes
+"""
+                + _ROUND,
+            ),
+            Edit(
+                SERVICE,
+                "    def _execute(self,",
+                """    def _claim(self, work: Round, outcomes: list[Outcome | Undecided]) -> None:
+        named = [change for change in work.changes if change.mutation.request_id]
+        tokens = [change.keys.token_prefix + change.mutation.token.encode() for change in named]
+        claims = self._store.execute(
+            [
+                (b"SET", token + b":claim", b"1", b"NX", b"PX", change.mutation.token_ttl_ms)
+                for change, token in zip(named, tokens, strict=True)
+            ]
+        )
+        known = self._store.execute([(b"GET", token) for token in tokens])
+        for change, claim, outcome in zip(named, claims, known, strict=True):
+            if claim is None and outcome is None:  # whoever claimed it is at it
+                outcomes[change.job] = Outcome(0, b"0", True)
+                work.changes.remove(change)
 
-            def known(reply: Reply) -> Outcome | Step:
-                if reply is None:  # whoever claimed it is at it
-                    return Outcome(0, b"0", True)
-                stored = b"*" + reply.partition(b"\\n")[2]
-                return self._finish_mutation(job, method, descriptor, keys, mutation, stored)
-
-            return Step(
-                (b"SET", token + b":claim", b"1", b"NX", b"PX", mutation.token_ttl_ms),
-                lambda reply: write if reply == b"OK" else Step((b"GET", token), known),
-            )
-        return Step(
-            mutation_command(keys, mutation),
-""",
+    def _execute(self,""",
             ),
         ),
         _KILLS,
@@ -131,30 +145,30 @@ DEFECTS: Final = (
     Defect(
         "the balance is read first and written back later",
         (
+            Edit(SERVICE, _READ_FIRST, '        elif method.name in (*PLAN_METHODS, "DebitBalance"):\n'),
             Edit(
                 SERVICE,
-                _MUTATE,
-                """        mutation = self._mutation(job, method, descriptor, matches, plan_id)
-        if method.name == "DebitBalance":
-            return Step(
-                read_command([keys]),
-                lambda value: Step(
-                    (
-                        *mutation_command(keys, mutation),
-                        parse_account("", value).credit_micros if value else 0,
-                    ),
-                    lambda reply: self._finish_mutation(job, method, descriptor, keys, mutation, reply),
-                ),
-            )
-        return Step(
-            mutation_command(keys, mutation),
+                _AFTER_THE_READ,
+                """                if tariff is None:
+                    change = self._planned_change(index, job, descriptor, keys, account)
+                    if change.mutation.method == "DebitBalance":
+                        read = replace(change.mutation, plan_id=str(account.credit_micros))
+                        change = change._replace(mutation=read)
+                    further.changes.append(change)
 """,
             ),
             Edit(
-                "rater/lua/debit_balance.lua",
-                "local left = credit - amount\n",
-                "local left = ARGV[at + 4] - amount\n",
+                SERVICE,
+                "from redis.exceptions import ResponseError\n",
+                "from msgspec.structs import replace\nfrom redis.exceptions import ResponseError\n",
             ),
+            Edit(
+                "rater/accounts.py",
+                '    "DebitSeconds": _matches,\n',
+                '    "DebitSeconds": _matches,\n    "DebitBalance": lambda mutation: (mutation.plan_id,),\n',
+            ),
+            Edit(DEBIT, "'DebitBalance', 4\n", "'DebitBalance', 5\n"),
+            Edit(DEBIT, "local left = credit - amount\n", "local left = ARGV[at + 4] - amount\n"),
         ),
         _KILLS,
     ),
@@ -176,7 +190,18 @@ DEFECTS: Final = (
     ),
     Defect(
         "each attempt of the balancer has a token of its own",
-        (Edit("rater/link.py", 'f"{peer.id}-{seq}",', 'f"{peer.id}-{seq}-{monotonic_us()}",'),),
+        (
+            Edit(
+                "balancer/dispatch.py",
+                "                    request.key,\n",
+                '                    request.key or f"g:{id(self)}-{request.seq}-{now_us}",\n',
+            ),
+            Edit(
+                "balancer/actions.py",
+                "self.params, self.key, self.work",
+                'self.params, self.key or f"g:{id(self)}-{self.seq}-{self.sent_us}", self.work',
+            ),
+        ),
         ("rater killed after_write", "rater stopped after_write"),
     ),
     Defect(
@@ -235,11 +260,11 @@ DEFECTS: Final = (
         (
             Edit(
                 "balancer/dispatch.py",
-                "                    answers.append(Answer(request, code, body, replayed))\n",
-                """                    answers.append(Answer(request, code, body, replayed))
-                    if seq % 500 == 0 and len(answers) > 1:
-                        (one, *reply), (other, *rest) = answers[-2:]
-                        answers[-2:] = [Answer(one, *rest), Answer(other, *reply)]
+                "                answers.append(new_tuple(Answer, (request, code, body, replayed)))\n",
+                """                answers.append(new_tuple(Answer, (request, code, body, replayed)))
+                if seq % 500 == 0 and len(answers) > 1:
+                    (one, *reply), (other, *rest) = answers[-2:]
+                    answers[-2:] = [Answer(one, *rest), Answer(other, *reply)]
 """,
             ),
         ),
@@ -250,15 +275,58 @@ DEFECTS: Final = (
         (
             Edit(
                 SERVICE,
-                "                self._complain(len(steps), error)\n                return outcomes\n",
-                """                self._complain(len(steps), error)
-                for index, _ in steps:
+                _SILENT_STORE,
+                """                self._complain(len(work.places()), error)
+                for index in work.places():
                     outcomes[index] = Outcome(0, b"0", False)
                 return outcomes
 """,
             ),
         ),
         ("store stopped", "store unreachable", "store killed"),
+    ),
+    Defect(
+        "an error of a whole list is told to each request in it as its refusal",
+        (
+            Edit(
+                SERVICE,
+                "                further.alone += changes\n",
+                """                for change in changes:
+                    outcomes[change.job] = failed(BelowFloor(amount="1", credit="0", min_credit="0"))
+""",
+            ),
+            Edit(SERVICE, "    DeadlineExceeded,\n", "    BelowFloor,\n    DeadlineExceeded,\n"),
+        ),
+        ("store full", "store without replicas"),
+    ),
+    Defect(
+        "a list writes the account behind its first request only",
+        (Edit(COMMIT, "    changed = balances", "    changed = changed or balances"),),
+        _KILLS,
+    ),
+    Defect(
+        "each balancer that a gateway asks makes a key of its own",
+        (
+            Edit(
+                "balancer/zmq_gateway.py",
+                'f"{TOKEN_KEY}{client.life}-{seq}"',
+                'f"{TOKEN_KEY}{self._router.id}-{client.life}-{seq}"',
+            ),
+        ),
+        ("balancer killed", "balancer stopped"),
+        gateways=True,
+    ),
+    Defect(
+        "the balancer drops the key that a gateway passes on",
+        (
+            Edit(
+                "balancer/zmq_gateway.py",
+                "        if not key and method is not None",
+                "        if method is not None",
+            ),
+        ),
+        _KILLS,
+        gateways=True,
     ),
     Defect(
         "the store does not write its log",

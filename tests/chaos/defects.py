@@ -70,6 +70,7 @@ def hunt(defect: Defect, debits: int, steps: int) -> Caught:
         command = [sys.executable, "-m", "tests.chaos", "--until-caught", f"--json={results}"]
         command += [f"--seeds={SEEDS}", f"--debits={debits}", f"--steps={steps}"]
         command += [f"--groups={int(defect.replicated)}", f"--faults={','.join(defect.faults)}"]
+        command += [f"--gateways={int(defect.gateways)}"]
         run = subprocess.run(
             command, cwd=tree, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )

@@ -35,6 +35,8 @@ class Fault(NamedTuple):
     """and with a group of them."""
     clock: bool = False
     """It moves a clock, which takes libfaketime."""
+    gateways: bool = False
+    """Possible only where clients go through gateways."""
     alone: bool = False
     """Never at the same time as another: together they could do what is a limit said out loud."""
 

@@ -1,4 +1,4 @@
-"""The faults of raters, balancers, clients and networks, and the list of all."""
+"""The faults of raters, balancers, gateways, clients and networks, and the list of all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from contextlib import suppress
 from random import Random
 from typing import Final
 
+from common.client import JSONClient
 from common.errors import RatelError
 from tests.chaos.clock_faults import CLOCK_FAULTS
 from tests.chaos.fault import Fault, Scene, Undo, nothing, stopped
 from tests.chaos.store_faults import STORE_FAULTS
 from tests.chaos.workload import DIALLED, TENANT
 from tests.faults.nodes import Node
+from tests.faults.proxy import Proxy
 
 SWARM: Final = 500
 UNREAD: Final = 5_000
@@ -91,6 +93,10 @@ def _balancer(scene: Scene, random: Random) -> Node:
     return random.choice(scene.cluster.balancers)
 
 
+def _gateway(scene: Scene, random: Random) -> Node:
+    return random.choice(scene.cluster.gateways)
+
+
 def _killed(choose: Callable[[Scene, Random], Node]) -> Callable[[Scene, Random], Undo]:
     def begin(scene: Scene, random: Random) -> Undo:
         node = choose(scene, random)
@@ -116,8 +122,17 @@ def _drained(choose: Callable[[Scene, Random], Node]) -> Callable[[Scene, Random
 
 
 def _rater_cut(scene: Scene, random: Random) -> Undo:
+    return _cut(scene.cluster.routers, random)
+
+
+def _gateway_cut(scene: Scene, random: Random) -> Undo:
+    return _cut(scene.cluster.gateway_routers, random)
+
+
+def _cut(ways: list[Proxy], random: Random) -> Undo:
+    """Some or all of them, in one direction or both."""
     directions = random.choice([(True, False), (False, True), (True, True)])
-    proxies = random.choice([scene.cluster.routers, scene.cluster.routers[:1], scene.cluster.routers[1:]])
+    proxies = random.choice([ways, ways[:1], ways[1:]])
     for proxy in proxies:
         proxy.cut(towards_target=directions[0], towards_client=directions[1])
 
@@ -148,11 +163,11 @@ def _clients_dropped(scene: Scene, random: Random) -> Undo:
 
 def _clients_swarm(scene: Scene, random: Random) -> Undo:
     """Many connections at once, each with half a message."""
-    balancer = random.choice(scene.cluster.balancers)
+    front = random.choice(scene.cluster.fronts)
     swarm = []
-    with suppress(OSError):  # of a balancer that is away, or full
+    with suppress(OSError):  # of one that is away, or full
         for _ in range(SWARM):
-            swarm.append(socket.create_connection(balancer.jsonrpc, timeout=1))
+            swarm.append(socket.create_connection(front.jsonrpc, timeout=1))
             swarm[-1].sendall(b'{"jsonrpc":"2.0","id":1,"met')
 
     def undo() -> None:
@@ -164,13 +179,13 @@ def _clients_swarm(scene: Scene, random: Random) -> Undo:
 
 def _client_never_reads(scene: Scene, random: Random) -> Undo:
     """One that asks as much as it can, and never reads an answer."""
-    balancer = random.choice(scene.cluster.balancers)
+    front = random.choice(scene.cluster.fronts)
     params = f'{{"CstmId":"{TENANT}","Subject":"hot-0","DestinationPrefix":"{DIALLED}","Amount":1}}'
     message = f'{{"jsonrpc":"2.0","id":1,"method":"Responder.GetMaxSessionTime","params":{params}}}'.encode()
     client = socket.socket()
     with suppress(OSError):
         client.settimeout(1)
-        client.connect(balancer.jsonrpc)
+        client.connect(front.jsonrpc)
         for _ in range(UNREAD):
             client.sendall(message)
     return client.close
@@ -180,7 +195,7 @@ def _poison(scene: Scene, random: Random) -> Undo:
     """A request on which raters die: it is given up after two."""
     cluster = scene.cluster
     with (
-        cluster.client(random.randrange(len(cluster.balancers)), timeout_s=6.0) as client,
+        JSONClient(random.choice(cluster.fronts).jsonrpc, timeout_s=6.0) as client,
         suppress(RatelError),
     ):
         client.call("DebitBalance", {"CstmId": TENANT, "Subject": "poison", "Amount": 1})
@@ -212,6 +227,10 @@ FAULTS: Final = (
     Fault("balancer killed", "balancer", _killed(_balancer), (0.1, 1.0)),
     Fault("balancer stopped", "balancer", stopped(_balancer), (0.3, 4.0)),
     Fault("balancer drained", "balancer", _drained(_balancer), (0.0, 0.5)),
+    Fault("gateway killed", "gateway", _killed(_gateway), (0.1, 1.0), gateways=True),
+    Fault("gateway stopped", "gateway", stopped(_gateway), (0.3, 4.0), gateways=True),
+    Fault("gateway drained", "gateway", _drained(_gateway), (0.0, 0.5), gateways=True),
+    Fault("gateway cut off", "network", _gateway_cut, (0.5, 4.0), gateways=True),
     Fault("clients dropped", "client", _clients_dropped, (0.0, 0.2)),
     Fault("clients swarm", "client", _clients_swarm, (0.2, 1.0)),
     Fault("client never reads", "client", _client_never_reads, (0.2, 1.0)),

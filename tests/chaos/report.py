@@ -11,6 +11,7 @@ from tests.chaos.run import SeedResult
 HEAD = (
     "seed",
     "store",
+    "front",
     "acknowledged",
     "refused",
     "retried",
@@ -36,12 +37,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def seeds_table(results: Sequence[SeedResult]) -> str:
     rows: list[Sequence[str]] = [HEAD]
-    rows += [_row(str(result.seed), result.kind, [result]) for result in results]
-    rows.append(_row("all", "", results))
+    rows += [_row(str(result.seed), result.kind, result.front, [result]) for result in results]
+    rows.append(_row("all", "", "", results))
     return table(rows)
 
 
-def _row(seed: str, kind: str, results: Sequence[SeedResult]) -> list[str]:
+def _row(seed: str, kind: str, front: str, results: Sequence[SeedResult]) -> list[str]:
     def total(name: str) -> str:
         return f"{sum(getattr(result, name) for result in results):,}"
 
@@ -50,6 +51,7 @@ def _row(seed: str, kind: str, results: Sequence[SeedResult]) -> list[str]:
     return [
         seed,
         kind,
+        front,
         *map(total, (*figures, "lost", "doubled", "wrong", "unresolved")),
         f"{sum(len(result.gaps) for result in results)}",
         f"{sum(result.seconds for result in results):.0f}",

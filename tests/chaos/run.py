@@ -25,6 +25,8 @@ from tests.faults.clock import LIBRARIES
 from tests.faults.nodes import RATEL, ROOT, Node, wait_until
 
 CLIENTS: Final = 2
+ZMQ_CLIENT: Final = 1
+"""This one speaks ZeroMQ as well."""
 REPLAY_SHARE: Final = 0.1
 PATIENCE_S: Final = 120.0
 """For the clients to finish what is in progress when all is well again."""
@@ -39,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Names; none are all."""
     every_group: int = 4
     """Each so many-th seed has a group of stores with sentinels; 0 is none."""
+    every_gateways: int = 3
+    """In so many pairs of seeds there is one whose clients go through gateways; 0 is none."""
 
 
 class Gap(msgspec.Struct):
@@ -51,6 +55,8 @@ class SeedResult(msgspec.Struct, kw_only=True):
     seed: int
     kind: str
     """Of the store."""
+    front: str = ""
+    """Whom the clients ask."""
     acknowledged: int = 0
     refused: int = 0
     open_at_first: int = 0
@@ -120,33 +126,43 @@ def kind_of(seed: int, settings: Settings) -> str:
     return "always" if seed % 2 else "no"
 
 
+def has_gateways(seed: int, settings: Settings) -> bool:
+    """By pairs of seeds, so that both kinds of stores have them, with one fault at a time and with two."""
+    every = settings.every_gateways
+    return bool(every) and seed // 2 % every == 1 % every
+
+
 def left_out() -> list[str]:
     """Names of the faults that are not possible on this machine."""
     return [fault.name for fault in FAULTS if fault.clock and not LIBRARIES]
 
 
-def faults_for(kind: str, names: Sequence[str]) -> list[Fault]:
+def faults_for(kind: str, names: Sequence[str], *, gateways: bool = False) -> list[Fault]:
     unknown = set(names) - {fault.name for fault in FAULTS}
     assert not unknown, f"there are no faults {sorted(unknown)}"
     possible = [fault for fault in FAULTS if (fault.group if kind == "replicated" else fault.single)]
     chosen = [fault for fault in possible if not names or fault.name in names]
+    chosen = [fault for fault in chosen if gateways or not fault.gateways]
     chosen = [fault for fault in chosen if fault.name not in left_out()]
     assert chosen, f"none of the faults {names} is possible here"
-    # What only a group can suffer comes more often, as there are fewer groups than single stores.
-    return chosen + [fault for fault in chosen if not fault.single] * 2
+    # What only a group or gateways can suffer comes more often, as there are fewer seeds with them.
+    return chosen + [fault for fault in chosen if not fault.single or fault.gateways] * 2
 
 
 def run_seed(seed: int, folder: Path, settings: Settings) -> SeedResult:
     """What goes wrong on the way is in the result as well as what does not add up."""
     began_s = time.monotonic()
     kind = kind_of(seed, settings)
-    result = SeedResult(seed=seed, kind=kind)
+    gateways = has_gateways(seed, settings)
+    result = SeedResult(seed=seed, kind=kind, front="gateways" if gateways else "balancers")
     struck: list[Struck] = []
     try:
         fsync: Fsync = "always" if kind == "always" else "no"
-        faults = faults_for(kind, settings.faults)
+        faults = faults_for(kind, settings.faults, gateways=gateways)
         clocks = any(fault.clock for fault in faults)
-        with Cluster(folder, fsync=fsync, sentinels=kind == "replicated", clocks=clocks) as cluster:
+        with Cluster(
+            folder, fsync=fsync, sentinels=kind == "replicated", clocks=clocks, gateways=gateways
+        ) as cluster:
             cluster.start({})
             try:
                 _work(seed, cluster, settings, faults, struck)
@@ -181,8 +197,9 @@ def _work(
             number=number,
             book=str(cluster.folder / f"book-{number}"),
             progress=str(cluster.folder / f"progress-{number}"),
-            jsonrpc=[balancer.jsonrpc for balancer in cluster.balancers],
-            http=[balancer.http for balancer in cluster.balancers],
+            jsonrpc=[front.jsonrpc for front in cluster.fronts],
+            http=[front.http for front in cluster.fronts],
+            routers=[balancer.router for balancer in cluster.balancers] if number == ZMQ_CLIENT else [],
             replay_share=REPLAY_SHARE,
         )
         for number in range(CLIENTS)

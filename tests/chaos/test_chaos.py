@@ -10,7 +10,7 @@ import pytest
 from tests.chaos import run
 from tests.chaos.faults import FAULTS
 from tests.chaos.nemesis import plan
-from tests.chaos.run import Settings, faults_for, left_out, run_seed
+from tests.chaos.run import Settings, faults_for, has_gateways, kind_of, left_out, run_seed
 from tests.chaos.workload import MICROS, SECOND_PRICE, THRESHOLD, applied, opening, stream
 
 QUICK = (
@@ -39,6 +39,42 @@ def test_no_cent_is_lost_or_doubled_whatever_is_struck(tmp_path: Path) -> None:
     assert result.refused
     assert result.replays
     assert {gap.fault for gap in result.gaps} == set(possible)
+
+
+@pytest.mark.timeout(600)
+def test_no_cent_is_lost_or_doubled_by_way_of_gateways(tmp_path: Path) -> None:
+    names = (
+        "gateway killed",
+        "gateway stopped",
+        "gateway drained",
+        "gateway cut off",
+        "balancer killed",
+        "balancer stopped",
+        "balancer drained",
+    )
+    settings = Settings(debits=2_000, steps=16, faults=names, every_group=0, every_gateways=1)
+    result = run_seed(2, tmp_path / "site", settings)
+    assert result.clean, result.problems
+    assert result.front == "gateways"
+    assert result.acknowledged >= settings.debits
+    assert result.replays
+    assert {gap.fault for gap in result.gaps} == set(names)
+
+
+def test_seeds_of_every_kind_have_gateways() -> None:
+    settings = Settings(debits=1)
+    seeds = [seed for seed in range(1, 21) if has_gateways(seed, settings)]
+    assert seeds == [2, 3, 8, 9, 14, 15, 20]
+    assert {kind_of(seed, settings) for seed in seeds} >= {"no", "always"}
+    assert {seed % 3 == 0 for seed in seeds} == {True, False}  # with two faults at a time, too
+    assert not any(has_gateways(seed, Settings(debits=1, every_gateways=0)) for seed in range(20))
+    assert all(has_gateways(seed, Settings(debits=1, every_gateways=1)) for seed in range(20))
+
+
+def test_faults_of_gateways_are_left_out_where_there_are_none() -> None:
+    theirs = {fault.name for fault in FAULTS if fault.gateways}
+    assert theirs.isdisjoint(fault.name for fault in faults_for("no", ()))
+    assert theirs <= {fault.name for fault in faults_for("no", (), gateways=True)}
 
 
 def test_a_seed_is_always_the_same_plan_and_the_same_requests() -> None:

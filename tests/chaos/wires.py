@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -64,13 +64,17 @@ def number(micros: int) -> str:
     return f"{'-' if micros < 0 else ''}{whole}" + (f".{part:06}".rstrip("0") if part else "")
 
 
-def _of_error(sent_us: int, error: _Error, marked: bool | None = None) -> Answer:
-    kind = BY_CODE.get(error.code)
+def of_error(sent_us: int, code: int, message: str, marked: bool | None = None) -> Answer:
+    kind = BY_CODE.get(code)
     if kind is not None and issubclass(kind, CallerError):
-        return Answer(sent_us, error.code, error.message, marked)
-    name = kind.name if kind else f"code {error.code}"
-    certain = name in CERTAIN or any(words in error.message for words in CERTAIN_WORDS)
-    return Answer(sent_us, OPEN, f"{name}: {error.message}", None, certain)
+        return Answer(sent_us, code, message, marked)
+    name = kind.name if kind else f"code {code}"
+    certain = name in CERTAIN or any(words in message for words in CERTAIN_WORDS)
+    return Answer(sent_us, OPEN, f"{name}: {message}", None, certain)
+
+
+def _of_error(sent_us: int, error: _Error, marked: bool | None = None) -> Answer:
+    return of_error(sent_us, error.code, error.message, marked)
 
 
 class Wire(asyncio.Protocol):
@@ -192,17 +196,33 @@ class HttpWire(Wire):
         return data
 
 
-class Lane:
-    """A way to one balancer: a connection that is made anew when it is gone."""
+class Lane(Protocol):
+    """A way to be asked."""
 
-    def __init__(self, kind: type[Wire], address: Address) -> None:
-        self.kind = kind
+    in_flight: int
+    """As many requests at a time, for each front."""
+
+    async def ask(self, ask: Ask, *, drop: bool = False) -> Answer | None:
+        """None when nothing could be sent."""
+
+    def reset(self) -> None:
+        """End the connection at once."""
+
+    def check(self) -> None:
+        """Give up what takes too long."""
+
+
+class WireLane:
+    """A way to one front: a connection that is made anew when it is gone."""
+
+    def __init__(self, kind: type[Wire], address: Address, in_flight: int) -> None:
+        self.in_flight = in_flight
+        self._kind = kind
         self._address = address
         self._wire: Wire | None = None
         self._dialling: asyncio.Task[Wire | None] | None = None
 
     async def ask(self, ask: Ask, *, drop: bool = False) -> Answer | None:
-        """None when nothing could be sent."""
         wire = self._wire
         if wire is None or not wire.usable:
             if self._dialling is None:
@@ -218,7 +238,7 @@ class Lane:
     async def _dial(self) -> Wire | None:
         try:
             _, self._wire = await asyncio.wait_for(
-                asyncio.get_running_loop().create_connection(self.kind, *self._address), CONNECT_TIMEOUT_S
+                asyncio.get_running_loop().create_connection(self._kind, *self._address), CONNECT_TIMEOUT_S
             )
         except (OSError, TimeoutError):
             self._wire = None

@@ -119,14 +119,16 @@ class Node:
         return self.log.exists() and text in self.log.read_text(errors="replace")
 
 
-class Balancer(Node):
-    def __init__(self, name: str, folder: Path, *options: str) -> None:
-        self.jsonrpc, self.http, self.router = (free_address() for _ in range(3))
-        addresses = ["--jsonrpc", self.jsonrpc, "--http", self.http, "--router", self.router]
-        super().__init__(name, [*RATEL, "balancer", *map(str, addresses), *options], folder / f"{name}.log")
+class Front(Node):
+    """A process that clients ask."""
+
+    def __init__(self, name: str, what: str, folder: Path, *options: str) -> None:
+        self.jsonrpc, self.http = free_address(), free_address()
+        words = [*RATEL, what, "--jsonrpc", str(self.jsonrpc), "--http", str(self.http), *options]
+        super().__init__(name, words, folder / f"{name}.log")
 
     def readiness(self) -> int:
-        """How many raters can be given work; 0 as well when it can't be asked."""
+        """How many raters, of a gateway balancers, can be given work; 0 as well when it can't be asked."""
         connection = http.client.HTTPConnection(self.http.host, self.http.port, timeout=2)
         try:
             connection.request("GET", "/readyz")
@@ -137,6 +139,20 @@ class Balancer(Node):
             return 0
         finally:
             connection.close()
+
+
+class Balancer(Front):
+    def __init__(self, name: str, folder: Path, *options: str) -> None:
+        self.router = free_address()
+        super().__init__(name, "balancer", folder, "--router", str(self.router), *options)
+
+
+class Gateway(Front):
+    """Asks the balancers at these router ports."""
+
+    def __init__(self, name: str, folder: Path, routers: Sequence[Address]) -> None:
+        words = [word for router in routers for word in ("--balancer", str(router))]
+        super().__init__(name, "gateway", folder, *words)
 
 
 class Points:

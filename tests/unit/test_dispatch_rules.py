@@ -25,6 +25,7 @@ from common.errors import (
     InternalError,
     Overloaded,
     Quarantined,
+    RatelError,
     ShuttingDown,
     StoreUnavailable,
     encode_error,
@@ -421,6 +422,29 @@ def test_nothing_was_done_is_not_passed_on_after_an_earlier_attempt() -> None:
     assert answer.code == DeadlineExceeded.code
     assert b"nothing was done" not in answer.body
     assert b"whether it was carried out is unknown" in answer.body
+
+
+@pytest.mark.parametrize("refusal", [Overloaded(detail="full"), ShuttingDown()])
+def test_a_refusal_is_not_passed_on_after_an_earlier_attempt(refusal: RatelError) -> None:
+    """A gateway's balancers say so, too; both errors promise that nothing was changed."""
+    dispatch = dispatch_with(A, B)
+    submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    dispatch.lost(first.rater_id, dead=True)
+    [second] = dispatch.flush(0)
+    rows = [[1, refusal.code, encode_error(refusal), False]]
+    [answer] = dispatch.replies(second.rater_id, rows, 0)
+    assert answer.code == DeadlineExceeded.code
+    assert b"whether it was carried out is unknown" in answer.body
+
+
+@pytest.mark.parametrize("refusal", [Overloaded(detail="full"), ShuttingDown()])
+def test_a_refusal_of_the_only_attempt_is_passed_on(refusal: RatelError) -> None:
+    dispatch = dispatch_with(A)
+    submit(dispatch, 1)
+    dispatch.flush(0)
+    [answer] = dispatch.replies(A, [[1, refusal.code, encode_error(refusal), False]], 0)
+    assert (answer.code, answer.body) == (refusal.code, encode_error(refusal))
 
 
 def test_nothing_was_done_is_passed_on_when_no_other_rater_ever_got_the_request() -> None:
