@@ -28,7 +28,9 @@ class Rater:
 
     __slots__ = (
         "alone",
+        "busy_us",
         "credit",
+        "done",
         "id",
         "in_flight",
         "leaving",
@@ -36,6 +38,7 @@ class Rater:
         "name",
         "seen_us",
         "silent",
+        "speed_per_s",
         "tariff_epoch",
         "turn",
     )
@@ -55,6 +58,18 @@ class Rater:
         """The last sequence number when it last got work: breaks ties, so that equals take turns."""
         self.alone: tuple[Rater, ...] = (self,)
         """The `holders` of every request that only this rater has: one tuple, compared by identity."""
+
+        self.done = self.busy_us = 0
+        """What it answered since its speed was last measured, and the time that it took, where it says so."""
+        self.speed_per_s = 0.0
+        """What it does in a second of work; 0 is not known."""
+
+    def measure_speed(self) -> float:
+        """From what it did since this was last asked, or as it was."""
+        if self.busy_us > 0:
+            self.speed_per_s = self.done * 1_000_000 / self.busy_us
+            self.done = self.busy_us = 0
+        return self.speed_per_s
 
     def update_limit(self) -> None:
         barred = self.leaving or self.silent or self.tariff_epoch <= 0

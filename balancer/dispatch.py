@@ -293,8 +293,10 @@ class Dispatch:
             rater.update_limit()
             self._waiting = deque(request for request in self._waiting if rater not in request.holders)
 
-    def replies(self, rater_id: bytes, rows: Iterable[Sequence[Any]], now_us: int) -> list[Answer]:
-        """A rater's replies: rows of sequence number, code, body, replayed.
+    def replies(
+        self, rater_id: bytes, rows: Iterable[Sequence[Any]], now_us: int, busy_us: int = 0
+    ) -> list[Answer]:
+        """A rater's replies: rows of sequence number, code, body, replayed; what they took it, if it says.
 
         A reply counts only if that rater has that request: late and repeated ones are dropped.
         """
@@ -330,6 +332,9 @@ class Dispatch:
             else:
                 answers.append(new_tuple(Answer, (request, code, body, replayed)))
         rater.in_flight -= freed
+        if busy_us > 0:
+            rater.done += freed
+            rater.busy_us += busy_us
         self._queued_bytes -= freed_bytes
         if answers:
             self._admission.replied(len(answers), now_us - newest_us + self._settings.deadline_us)
@@ -413,8 +418,10 @@ class Dispatch:
             if now_us - rater.seen_us >= SILENCE_US and not rater.silent:
                 self._pass_over(rater)
         self._copy_budget.earn(self._last_seq, gap_us)
-        takes_work = any(rater.limit for rater in self._raters.values())
-        self._admission.tick(now_us, len(self._requests), takes_work=takes_work)
+        if self._admission.is_due(now_us):
+            speeds = [rater.measure_speed() for rater in self._raters.values() if rater.limit]
+            speed_per_s = sum(speeds) if all(speeds) else 0.0
+            self._admission.look(now_us, len(self._requests), speed_per_s, takes_work=bool(speeds))
         return actions + self._copies(now_us)
 
     def _pass_over(self, rater: Rater) -> None:

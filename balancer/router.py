@@ -286,7 +286,7 @@ class Router:
         now_us = monotonic_us()
         if kind is Kind.DONE:
             if fields[0] == self.id:  # else they answer a predecessor of this process
-                self._answer(self._dispatch.replies(rater_id, fields[1], now_us))
+                self._answer(self._dispatch.replies(rater_id, fields[1], now_us, fields[2]))
         elif kind is Kind.STATE:
             self._take_state(rater_id, fields, now_us)
         elif kind is Kind.LEAVE:

@@ -10,7 +10,7 @@ A *client* is a gateway that runs as a process of its own, or any program that s
 | DRAINED | asks → does | id of who asks: nothing more will come, answer to LEAVE |
 | JOIN | client → balancer | protocol, id of the client: sent on joining and as heartbeat |
 | STATE | does → asks | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
-| DONE | does → asks | id of who asked, list of replies |
+| DONE | does → asks | id of who asked, list of replies, µs that the work took (0 is not known) |
 | LEAVE | does → asks | – : send no more work |
 | GOODBYE | does → asks | – : everything is answered, forget me |
 
@@ -118,16 +118,16 @@ def encode_state(name: str, credit: int, tariff_epoch: int) -> bytes:
     return bytes(_pack((int(Kind.STATE), PROTOCOL, name, credit, tariff_epoch)))
 
 
-def encode_done(balancer_id: str, replies: Sequence[ReplyRow]) -> bytes:
-    return _pack_rows((_DONE, balancer_id, replies))
+def encode_done(balancer_id: str, replies: Sequence[ReplyRow], busy_us: int = 0) -> bytes:
+    return _pack_rows((_DONE, balancer_id, replies, busy_us))
 
 
 DONE_BYTES: Final = 4 * 1024 * 1024
 """Replies in one message, about: with one more result it stays below `MAX_FRAME_BYTES`."""
 
 
-def done_frames(balancer_id: str, replies: Iterable[ReplyRow]) -> Iterator[bytes]:
-    """The replies as one message, or as several where they are large."""
+def done_frames(balancer_id: str, replies: Iterable[ReplyRow], busy_us: int = 0) -> Iterator[bytes]:
+    """The replies as one message, or as several where they are large; the last one tells of the work."""
     batch: list[ReplyRow] = []
     size = 0
     for reply in replies:
@@ -137,7 +137,7 @@ def done_frames(balancer_id: str, replies: Iterable[ReplyRow]) -> Iterator[bytes
             yield encode_done(balancer_id, batch)
             batch, size = [], 0
     if batch:
-        yield encode_done(balancer_id, batch)
+        yield encode_done(balancer_id, batch, busy_us)
 
 
 def encode_leave() -> bytes:
@@ -153,7 +153,7 @@ _SHAPES: Final[dict[Kind, tuple[type, ...]]] = {
     Kind.BEAT: (str, int),
     Kind.DRAINED: (str,),
     Kind.STATE: (int, str, int, int),
-    Kind.DONE: (str, list[tuple[int, int, bytes, bool]]),
+    Kind.DONE: (str, list[tuple[int, int, bytes, bool]], int),
     Kind.LEAVE: (),
     Kind.GOODBYE: (),
     Kind.JOIN: (int, str),

@@ -121,11 +121,11 @@ class Link:
             self._peer.clock_difference.see(sent_us, now_us)
         return self._peer
 
-    def flush(self) -> None:
-        """Send the replies of this turn as one message, or as several where they are large."""
+    def flush(self, busy_us: int = 0) -> None:
+        """Send the replies of this turn, which took so long: one message, or several where they are large."""
         if self._peer is None or not self._peer.replies:
             return
-        for frame in done_frames(self._peer.life, self._peer.replies):
+        for frame in done_frames(self._peer.life, self._peer.replies, busy_us):
             self._send(frame)
         self._peer.replies.clear()
 

@@ -131,12 +131,15 @@ class Worker:
                 self._backlog.extend(link.receive())
         if self._direct is not None:
             self._take_direct(self._direct.handle(ready, now_us))
+        busy_us = 0
         if self._backlog and now_us >= self._retry_at_us:
+            began_us = monotonic_us()
             self._work_one_batch()
+            busy_us = monotonic_us() - began_us
         if now_us >= self._next_beat_us:
             self._beat(now_us)
         for link in self._links:
-            link.flush()
+            link.flush(busy_us)
         if self._direct is not None:
             self._direct.flush(now_us)
 

@@ -61,9 +61,9 @@ class _State:
 _state = _State()
 
 
-def _after_replies(flush: Callable[[Link], None]) -> Callable[[Link], None]:
-    def wrapped(self: Link) -> None:
-        flush(self)
+def _after_replies(flush: Callable[..., None]) -> Callable[..., None]:
+    def wrapped(self: Link, *busy_us: int) -> None:
+        flush(self, *busy_us)
         if _state.wrote:
             _state.wrote = False
             _pass("after_reply")

@@ -34,6 +34,9 @@ def always(per_s: float) -> PerSecond:
 class Rater:
     """Works in order of arrival, at the speed that it has at the time."""
 
+    says = True
+    """How long it worked."""
+
     def __init__(self, rater_id: bytes, speed: PerSecond, credit: int = 1024) -> None:
         self.id = rater_id
         self.speed = speed
@@ -52,6 +55,12 @@ class Rater:
         if not self.backlog:
             self._part = 0.0  # the time is lost
         return done
+
+
+@pytest.fixture(params=[True, False], ids=["raters-say", "raters-do-not-say"], autouse=True)
+def _says(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether raters say how long they worked: those of a gateway do not."""
+    monkeypatch.setattr(Rater, "says", request.param)
 
 
 class World:
@@ -87,7 +96,8 @@ class World:
             for rater in self.raters.values():
                 rows = [[item.seq, 0, b"1", False] for item in rater.work(self.now_us)]
                 if rows:
-                    self.perform(self.dispatch.replies(rater.id, rows, self.now_us))
+                    busy_us = int(len(rows) * S / rater.speed(self.now_us)) if rater.says else 0
+                    self.perform(self.dispatch.replies(rater.id, rows, self.now_us, busy_us))
             self.perform(self.dispatch.flush(self.now_us))
 
     def beat(self) -> None:

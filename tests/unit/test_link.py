@@ -110,7 +110,7 @@ def test_a_restarted_balancer_has_a_clock_of_its_own_and_never_gets_its_predeces
     pair.link.flush()
     kind, fields = decode(pair.router.recv_multipart()[1])
     assert kind is Kind.DONE
-    assert fields == ["b2", [(1, 0, b"1", False)]]
+    assert fields == ["b2", [(1, 0, b"1", False)], 0]
     assert not pair.router.poll(50)
 
 

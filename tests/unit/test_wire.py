@@ -31,14 +31,14 @@ def test_messages_with_many_rows_are_the_same_msgpack_as_the_others(
     balancer_id: str, now_us: int, work: list[WorkItem], done: list[Reply]
 ) -> None:
     assert wire.encode_work(balancer_id, now_us, work) == msgpack.packb((1, balancer_id, now_us, work))
-    assert wire.encode_done(balancer_id, done) == msgpack.packb((5, balancer_id, done))
+    assert wire.encode_done(balancer_id, done) == msgpack.packb((5, balancer_id, done, 0))
 
 
 @given(st.text(), replies)
 def test_replies_arrive_as_they_were_sent(balancer_id: str, done: list[Reply]) -> None:
     kind, fields = decode(wire.encode_done(balancer_id, done))
     assert kind is Kind.DONE
-    assert fields == [balancer_id, [tuple(reply) for reply in done]]
+    assert fields == [balancer_id, [tuple(reply) for reply in done], 0]
 
 
 def test_the_small_messages_arrive_as_they_were_sent() -> None:
@@ -68,8 +68,8 @@ def test_the_small_messages_arrive_as_they_were_sent() -> None:
         [int(Kind.WORK), "b", 1, [[1, "m", "not bytes", "", 0]]],
         [int(Kind.WORK), "b", 1, [[1, "m", b"", ""]]],
         [int(Kind.WORK), "b", 1, [5]],
-        [int(Kind.DONE), "b", [[1, 0, b"", 1]]],
-        [int(Kind.DONE), [[1, 0, b"", True]]],
+        [int(Kind.DONE), "b", [[1, 0, b"", 1]], 0],
+        [int(Kind.DONE), [[1, 0, b"", True]], 0],
         [int(Kind.STATE), 1, "n", True, 0],
         [int(Kind.LEAVE), 1],
     ],
@@ -105,4 +105,4 @@ def test_the_bytes_are_those_that_msgpack_makes(rows: list[tuple[int, str, bytes
     items = [WorkItem(*row, now_us) for row in rows]
     assert encode_work("id", now_us, items) == msgpack.packb((1, "id", now_us, items))
     replies = [Reply(seq, -code, body, bool(code % 2)) for code, (seq, _, body, _) in enumerate(rows)]
-    assert encode_done("id", replies) == msgpack.packb((5, "id", replies))
+    assert encode_done("id", replies) == msgpack.packb((5, "id", replies, 0))
