@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -49,6 +50,9 @@ FULL: Final = {
     "accounts": 100_000,
     "requests": 100_000,
 }
+RATERS: Final = max(1, (os.cpu_count() or 2) - 1)
+"""More than there are cores for only make each other's batches smaller, and each request dearer."""
+
 T = TypeVar("T")
 
 
@@ -84,7 +88,7 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--accounts", type=int)
     parser.add_argument("--requests", type=int, help="different ones of each workload")
     parser.add_argument("--prefixes", type=int, default=1_000, help="of the tariff")
-    parser.add_argument("--raters", type=int, default=2)
+    parser.add_argument("--raters", type=int, default=RATERS, help="by default one for each core but one")
     parser.add_argument("--durability", choices=LEVELS, default="everysec")
     parser.add_argument("--keys", action="store_true", help="give each request an idempotency key of its own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rows and every single run here")
