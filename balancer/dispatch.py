@@ -91,6 +91,16 @@ MAX_QUEUED_BYTES: Final = 256 * 1024 * 1024
 """Parameters of all requests that are here. `max_queued` ordinary ones are a tenth of it; as many of
 the largest that the gateways admit would be 20 GB, and the end of this process."""
 
+THIS_ATTEMPT_ONLY: Final = frozenset({DeadlineExceeded.code, Overloaded.code, ShuttingDown.code})
+"""Errors that say that nothing was done: by that attempt, whatever became of an earlier one. A gateway's
+balancers refuse requests that another one may have carried out before it died."""
+
+_REFUSED_AT_LAST: Final = encode_error(
+    DeadlineExceeded(
+        detail="one attempt was not answered, a later one was refused; whether it was carried out is unknown"
+    )
+)
+
 MAX_RATERS: Final = 1_000
 """Each costs a heartbeat and a look at every batch; far more than one balancer can keep busy."""
 
@@ -189,6 +199,8 @@ class Dispatch:
         self._queued_bytes = queued_bytes
         self._last_seq = request.seq = self._last_seq + 1
         request.deadline_us = now_us + self._settings.deadline_us
+        if request.work_deadline_us > request.deadline_us:  # then it is answered before
+            request.work_deadline_us = 0
         self._requests[request.seq] = request
         self._waiting.append(request)
         return None
@@ -325,8 +337,10 @@ class Dispatch:
         return answers
 
     def _error_answer(self, rater: Rater, request: Request, code: int, body: bytes, replayed: bool) -> Answer:
-        if code == DeadlineExceeded.code and (request.attempts > 1 or request.deaths):
-            return answer(request, code, self._late_body(request))
+        if code in THIS_ATTEMPT_ONLY and (request.attempts > 1 or request.deaths):
+            if code == DeadlineExceeded.code:
+                return answer(request, code, self._late_body(request))
+            return answer(request, DeadlineExceeded.code, _REFUSED_AT_LAST)
         try:
             if decode_error(body).code == code:
                 return Answer(request, code, body, replayed)
