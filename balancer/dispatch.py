@@ -200,6 +200,8 @@ class Dispatch:
         self._queued_bytes = queued_bytes
         self._last_seq = request.seq = self._last_seq + 1
         request.deadline_us = now_us + self._settings.deadline_us
+        if request.work_deadline_us > request.deadline_us:  # then it is answered before
+            request.work_deadline_us = 0
         self._requests[request.seq] = request
         self._waiting.append(request)
         return None

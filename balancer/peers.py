@@ -156,9 +156,10 @@ class BalancerPeers:
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[bytes, zmq.Socket[bytes]] = {}
         self._next = 0
-        for address in addresses:
+        for place, address in enumerate(addresses):
             dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-            dealer.setsockopt(zmq.IDENTITY, f"client-{client_id}".encode())
+            # Two names of one balancer are two connections there, which must not take over from each other.
+            dealer.setsockopt(zmq.IDENTITY, f"client-{client_id}-{place}".encode())
             dealer.setsockopt(zmq.IMMEDIATE, 1)
             dealer.setsockopt(zmq.IPV6, ":" in address.host)
             dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)

@@ -28,7 +28,6 @@ import zmq
 from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained, Sink
 from balancer.dispatch import Dispatch, DispatchSettings, Readiness
 from balancer.peers import Peers
-from balancer.sharing import ITEM_BYTES, fitting
 from common.clock import monotonic_us
 from common.jsonrpc import Call
 from common.logs import Throttle
@@ -36,6 +35,7 @@ from common.methods import Method
 from common.wire import (
     CLIENT_KEY,
     HEARTBEAT_MS,
+    ITEM_BYTES,
     MAX_FRAME_BYTES,
     MISSED_BEATS,
     PROTOCOL,
@@ -47,6 +47,7 @@ from common.wire import (
     encode_drained,
     encode_join,
     encode_work,
+    fitting,
 )
 
 log = logging.getLogger(__name__)

@@ -5,10 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from balancer.actions import Rater
-from common.wire import WorkItem
-
-ITEM_BYTES: Final = 1024
-"""What a work item takes beside its parameters, at most: its key is the most of it."""
 
 COPY_PARTS: Final = 10
 """The budget counts in tenths of a copy, one for each request: at most 10 % more load."""
@@ -71,16 +67,3 @@ class CopyBudget:
 
     def spend(self) -> None:
         self._parts -= COPY_PARTS
-
-
-def fitting(items: list[WorkItem], max_bytes: int) -> int:
-    """How many of the items, from the first on, fit into one message: at least one."""
-    room_bytes = max_bytes - ITEM_BYTES * len(items)
-    if sum([len(item.params) for item in items]) <= room_bytes:
-        return len(items)
-    total_bytes = 0
-    for count, item in enumerate(items):
-        total_bytes += ITEM_BYTES + len(item.params)
-        if total_bytes > max_bytes:
-            return max(count, 1)
-    return len(items)

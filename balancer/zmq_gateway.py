@@ -5,7 +5,9 @@ DONE, on the same ROUTER and in the same messages (`common.wire`). So a client's
 request to a balancer, and to another one when that is gone; the key that goes with it makes it once.
 
 A client is known from its JOIN on, and forgotten when its connection is gone or it has been silent for
-MISSED_BEATS: what it asked for is then still done, and the answers are dropped.
+MISSED_BEATS: what it asked for is then still done, and the answers are dropped. One that is not known here,
+and does not know that (this process was restarted, its connection ended for a moment), is told GOODBYE: it
+asks again for what it has not been answered, once it has joined.
 """
 
 from __future__ import annotations
@@ -19,11 +21,15 @@ from typing import Any, Final
 from balancer.actions import Request
 from balancer.router import Router
 from common.clock import ClockDifference
-from common.errors import InvalidParams, encode_error
+from common.errors import InvalidParams, MessageTooLarge, MethodNotFound, RatelError, encode_error
 from common.methods import BY_NAME
 from common.wire import (
     CLIENT_KEY,
     HEARTBEAT_MS,
+    MAX_ID_CHARS,
+    MAX_KEY_CHARS,
+    MAX_METHOD_CHARS,
+    MAX_PARAMS_BYTES,
     MISSED_BEATS,
     PROTOCOL,
     TOKEN_KEY,
@@ -41,9 +47,6 @@ SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
 
 MAX_CLIENTS: Final = 10_000
 """Each costs a heartbeat; as many as there may be connections of the other gateways."""
-
-MAX_KEY_CHARS: Final = 512
-"""A client's key has 256 at most, a token some 40."""
 
 
 class Client:
@@ -80,6 +83,8 @@ class ZmqGateway:
             return
         if client is None or client.life != fields[0]:
             self._router.complain(client_id, f"a {kind.name} of a client that has not joined")
+            if kind is not Kind.DRAINED:
+                self._router.send_to_client(client_id, encode_goodbye())
             return
         client.seen_us = now_us
         if kind is Kind.DRAINED:
@@ -89,7 +94,11 @@ class ZmqGateway:
             client.clock = ClockDifference(fields[1], now_us)
         else:
             client.clock.see(fields[1], now_us)
-        if kind is Kind.WORK:
+        if kind is Kind.WORK and len(fields[2]) > self._credit:
+            self._router.complain(
+                client_id, f"{len(fields[2])} requests at once, its credit is {self._credit}"
+            )
+        elif kind is Kind.WORK:
             for item in fields[2]:
                 self._submit(client, client.clock.us, *item)
 
@@ -97,6 +106,9 @@ class ZmqGateway:
         protocol, life = fields
         if protocol != PROTOCOL:
             self._router.complain(client_id, f"protocol {protocol}, this process speaks {PROTOCOL}")
+            return
+        if not 0 < len(life) <= MAX_ID_CHARS:
+            self._router.complain(client_id, f"an id of {len(life)} characters, the limit is {MAX_ID_CHARS}")
             return
         if client is None or client.life != life:
             if client is None and len(self._clients) >= MAX_CLIENTS:
@@ -118,15 +130,21 @@ class ZmqGateway:
         key: str,
         deadline_us: int,
     ) -> None:
-        on_answer = partial(self._answer, client, seq)
-        if len(key) > MAX_KEY_CHARS or (key and not key.startswith((CLIENT_KEY, TOKEN_KEY))):
+        error: RatelError | None = None
+        if len(method_name) > MAX_METHOD_CHARS:
+            error = MethodNotFound(method=method_name[:MAX_METHOD_CHARS])
+        elif len(params) > MAX_PARAMS_BYTES:
+            error = MessageTooLarge(limit_bytes=MAX_PARAMS_BYTES)
+        elif len(key) > MAX_KEY_CHARS or (key and not key.startswith((CLIENT_KEY, TOKEN_KEY))):
             error = InvalidParams(field="key", detail=f"expected {CLIENT_KEY}… or {TOKEN_KEY}…, or none")
-            on_answer(error.code, encode_error(error), False)
+        if error is not None:
+            self._answer(client, seq, error.code, encode_error(error), False)
             return
         method = BY_NAME.get(method_name)
-        if not key and method is not None and method.mutates:
+        if not key and (method is None or method.mutates):  # a rater may know more methods than this process
             key = f"{TOKEN_KEY}{client.life}-{seq}"
         until_us = deadline_us + difference_us
+        on_answer = partial(self._answer, client, seq)
         self._router.submit_request(
             Request(method_name, params, key, on_answer, work_deadline_us=max(until_us, 1))
         )

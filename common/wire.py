@@ -53,6 +53,22 @@ make their deadline elsewhere, long enough for one long batch."""
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A frame holds at most one batch of requests, each bounded by the gateways; more is an attack."""
 
+MAX_PARAMS_BYTES: Final = 1024 * 1024
+"""Of one request: as for one message of JSON-RPC over TCP, so that it fits into a frame wherever it goes."""
+
+MAX_KEY_CHARS: Final = 512
+"""A client's key has 256 at most, a token is the id of who asks and a number."""
+
+MAX_ID_CHARS: Final = 64
+"""Of who asks: it becomes part of tokens."""
+
+MAX_METHOD_CHARS: Final = 64
+"""The longest that there is has 26; later versions may have longer ones."""
+
+ITEM_BYTES: Final = 2560
+"""What a work item takes beside its parameters, at most: a key and a method's name, up to 4 bytes for each
+character, and some numbers."""
+
 
 class Kind(IntEnum):
     WORK = 1
@@ -100,6 +116,19 @@ _pack_rows = msgspec.msgpack.Encoder().encode
 
 def encode_work(balancer_id: str, now_us: int, items: list[WorkItem]) -> bytes:
     return _pack_rows((_WORK, balancer_id, now_us, items))
+
+
+def fitting(items: list[WorkItem], max_bytes: int) -> int:
+    """How many of the items, from the first on, fit into one message: at least one."""
+    room_bytes = max_bytes - ITEM_BYTES * len(items)
+    if sum([len(item.params) for item in items]) <= room_bytes:
+        return len(items)
+    total_bytes = 0
+    for count, item in enumerate(items):
+        total_bytes += ITEM_BYTES + len(item.params)
+        if total_bytes > max_bytes:
+            return max(count, 1)
+    return len(items)
 
 
 def encode_beat(balancer_id: str, now_us: int) -> bytes:

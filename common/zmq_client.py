@@ -27,6 +27,7 @@ from common.clock import monotonic_us
 from common.errors import (
     DeadlineExceeded,
     InvalidParams,
+    MessageTooLarge,
     MethodNotFound,
     Overloaded,
     RatelError,
@@ -36,6 +37,8 @@ from common.errors import (
 from common.methods import BY_NAME, BY_RPC_NAME
 from common.wire import (
     HEARTBEAT_MS,
+    MAX_FRAME_BYTES,
+    MAX_PARAMS_BYTES,
     MISSED_BEATS,
     PROTOCOL,
     Kind,
@@ -46,15 +49,13 @@ from common.wire import (
     encode_drained,
     encode_join,
     encode_work,
+    fitting,
 )
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
 RECONNECT_MS: Final = 50
 LINGER_MS: Final = 200
-
-NOTHING_DONE: Final = (DeadlineExceeded.code, Overloaded.code, ShuttingDown.code)
-"""Errors that may say that nothing was done, which is a balancer's word about its own attempt only."""
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode_result = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -63,14 +64,14 @@ _decode_result = msgspec.json.Decoder(float_hook=Decimal).decode
 class _Balancer:
     """One connection, and what is known of who is at its end."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, life: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, identity: str) -> None:
         parsed = parse_address(address)
         self.credit = 0
         self.heard_us = 0
         self.held: dict[int, WorkItem] = {}
         """What it was given and has not answered."""
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.IDENTITY, f"client-{life}".encode())
+        self.socket.setsockopt(zmq.IDENTITY, identity.encode())
         self.socket.setsockopt(zmq.IMMEDIATE, 1)  # no queue for one that is away
         self.socket.setsockopt(zmq.IPV6, ":" in parsed.host)
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
@@ -88,12 +89,6 @@ class _Balancer:
             return False
         return True
 
-    def drop(self) -> list[WorkItem]:
-        """It is gone, or as good as: nothing more is sent there until it is heard. What it held."""
-        self.credit = 0
-        held, self.held = list(self.held.values()), {}
-        return held
-
 
 class ZmqClient:
     """`balancers` are HOST:PORT of router ports, or one text with commas between them. Times in seconds."""
@@ -105,15 +100,18 @@ class ZmqClient:
         self._timeout_s = timeout_s
         self._life = secrets.token_hex(8)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._balancers = [_Balancer(self._context, address.strip(), self._life) for address in addresses]
+        self._balancers = [  # one that has two names here must take them for two clients
+            _Balancer(self._context, address.strip(), f"client-{self._life}-{place}")
+            for place, address in enumerate(addresses)
+        ]
         self._poller = zmq.Poller()
         for balancer in self._balancers:
             self._poller.register(balancer.socket, zmq.POLLIN)
         self._last_seq = 0
         self._next_beat_us = 0
         self._answers: dict[int, Any | RatelError] = {}
-        self._doubtful: set[int] = set()
-        """Calls that a balancer had which then was gone: it may have carried them out."""
+        self._asked_again: set[int] = set()
+        """Open calls that a balancer was given which did not answer: it may have carried them out."""
 
     def __enter__(self) -> ZmqClient:
         return self
@@ -148,7 +146,6 @@ class ZmqClient:
             else:
                 waiting.append(item)
         self._carry_out(waiting, deadline_us)
-        self._doubtful.clear()
         return [self._answers.pop(seq) for seq in range(first, self._last_seq + 1)]
 
     def _item(self, method: str, descriptor: Mapping[str, Any], deadline_us: int) -> WorkItem | RatelError:
@@ -159,10 +156,13 @@ class ZmqClient:
             params = _encode(descriptor)
         except (TypeError, ValueError, RecursionError) as error:
             return InvalidParams(field="params", detail=f"can't be written as JSON: {error}")
+        if len(params) > MAX_PARAMS_BYTES:
+            return MessageTooLarge(limit_bytes=MAX_PARAMS_BYTES)
         return WorkItem(self._last_seq, known.name, params, "", deadline_us)
 
     def _carry_out(self, waiting: list[WorkItem], deadline_us: int) -> None:
         open_calls = {item.seq for item in waiting}
+        self._asked_again.clear()
         while open_calls:
             now_us = monotonic_us()
             if now_us >= deadline_us:
@@ -173,8 +173,7 @@ class ZmqClient:
             until_us = min(deadline_us, self._next_beat_us)
             for sock, _ in self._poller.poll(max(1, (until_us - monotonic_us()) // 1000)):
                 balancer = next(one for one in self._balancers if one.socket is sock)
-                self._receive(balancer, waiting)
-            open_calls -= self._answers.keys()
+                open_calls.difference_update(self._receive(balancer, waiting))
         for balancer in self._balancers:
             for seq in open_calls:
                 balancer.held.pop(seq, None)
@@ -188,12 +187,14 @@ class ZmqClient:
                 encode_beat(self._life, now_us)
             )
             if not reached or now_us - balancer.heard_us >= SILENCE_US:
-                waiting += self._drop(balancer)
+                self._drop(balancer, waiting)
 
-    def _drop(self, balancer: _Balancer) -> list[WorkItem]:
-        held = balancer.drop()
-        self._doubtful.update(item.seq for item in held)
-        return held
+    def _drop(self, balancer: _Balancer, waiting: list[WorkItem]) -> None:
+        """It is gone, or as good as: it gets nothing more until it is heard, and others what it held."""
+        balancer.credit = 0
+        self._asked_again |= balancer.held.keys()
+        waiting += balancer.held.values()
+        balancer.held = {}
 
     def _give(self, waiting: list[WorkItem], now_us: int) -> None:
         while waiting:
@@ -201,17 +202,20 @@ class ZmqClient:
             if balancer.room <= 0:
                 return
             items = waiting[: balancer.room]
+            items = items[: fitting(items, MAX_FRAME_BYTES)]
             if balancer.send(encode_work(self._life, now_us, items)):
                 balancer.held |= {item.seq: item for item in items}
                 del waiting[: len(items)]
             else:
-                waiting += self._drop(balancer)
+                self._drop(balancer, waiting)
 
-    def _receive(self, balancer: _Balancer, waiting: list[WorkItem]) -> None:
+    def _receive(self, balancer: _Balancer, waiting: list[WorkItem]) -> list[int]:
+        """Take a message; the numbers of the calls that it answers."""
+        answered: list[int] = []
         try:
             kind, fields = decode(balancer.socket.recv(zmq.NOBLOCK))
         except (zmq.Again, WireError):
-            return
+            return answered
         balancer.heard_us = monotonic_us()
         if kind is Kind.STATE:
             protocol, _, credit, _ = fields
@@ -219,16 +223,19 @@ class ZmqClient:
         elif kind is Kind.DONE and fields[0] == self._life:
             for seq, code, body, _ in fields[1]:
                 if balancer.held.pop(seq, None) is not None:
-                    self._answers[seq] = self._error(seq, code, body) if code else _decode_result(body)
+                    self._answers[seq] = self._error(seq, body) if code else _decode_result(body)
+                    answered.append(seq)
         elif kind is Kind.LEAVE:
             balancer.credit = 0
             balancer.send(encode_drained(self._life))
         elif kind is Kind.GOODBYE:
-            waiting += self._drop(balancer)
+            self._drop(balancer, waiting)
+        return answered
 
-    def _error(self, seq: int, code: int, body: bytes) -> RatelError:
+    def _error(self, seq: int, body: bytes) -> RatelError:
+        """Who refuses a call can't know what a balancer did that had it before."""
         error = decode_error(body)
-        if code in NOTHING_DONE and seq in self._doubtful:
-            detail = f"an earlier attempt was not answered, a later one was refused ({error.name})"
-            return DeadlineExceeded(detail=f"{detail}; whether it was carried out is unknown")
+        if seq in self._asked_again and isinstance(error, DeadlineExceeded | Overloaded | ShuttingDown):
+            detail = f"asked again, the answer is {error.name}; whether it was carried out is unknown"
+            return DeadlineExceeded(detail=detail)
         return error

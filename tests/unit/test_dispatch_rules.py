@@ -19,7 +19,7 @@ from balancer.dispatch import (
     DispatchSettings,
     Readiness,
 )
-from balancer.sharing import COPIES_PER_S, fitting
+from balancer.sharing import COPIES_PER_S
 from common.errors import (
     DeadlineExceeded,
     InternalError,
@@ -30,7 +30,16 @@ from common.errors import (
     StoreUnavailable,
     encode_error,
 )
-from common.wire import HEARTBEAT_MS, MAX_FRAME_BYTES, WorkItem, encode_work
+from common.wire import (
+    HEARTBEAT_MS,
+    ITEM_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_KEY_CHARS,
+    MAX_METHOD_CHARS,
+    WorkItem,
+    encode_work,
+    fitting,
+)
 
 MS = 1000
 SETTINGS = DispatchSettings(deadline_us=5000 * MS, attempt_timeout_us=1500 * MS, max_queued=100)
@@ -457,6 +466,29 @@ def test_nothing_was_done_is_passed_on_when_no_other_rater_ever_got_the_request(
     assert answer.body == NOTHING_DONE
 
 
+@pytest.mark.parametrize("error", [Overloaded(detail="as many requests are here"), ShuttingDown()])
+def test_a_refusal_after_an_earlier_attempt_leaves_the_outcome_open(error: RatelError) -> None:
+    dispatch = dispatch_with(A, B)
+    submit(dispatch, 1)
+    [first] = dispatch.flush(0)
+    dispatch.lost(first.rater_id, dead=True)
+    [second] = dispatch.flush(0)
+    [answer] = dispatch.replies(second.rater_id, [[1, error.code, encode_error(error), False]], 0)
+    assert answer.code == DeadlineExceeded.code
+    assert b"whether it was carried out is unknown" in answer.body
+
+
+def test_work_may_be_done_no_later_than_it_is_answered() -> None:
+    dispatch = dispatch_with(A)
+    for until_us in (1, 4999 * MS, 5001 * MS, 2**70):
+        each = request()
+        each.work_deadline_us = until_us
+        assert dispatch.submit(each, 0) is None
+    [send] = dispatch.flush(0)
+    assert [item.deadline_us for item in send.items] == [1, 4999 * MS, 5000 * MS, 5000 * MS]
+    assert encode_work("id", 0, send.items)
+
+
 def test_beyond_the_bytes_that_may_be_queued_the_answer_is_overloaded() -> None:
     dispatch = dispatch_with(A, credit=1)
     large = b"x" * (MAX_QUEUED_BYTES // 4)
@@ -476,14 +508,17 @@ def test_beyond_the_bytes_that_may_be_queued_the_answer_is_overloaded() -> None:
 
 def test_a_batch_is_cut_where_a_message_would_become_too_large() -> None:
     def items(*lengths: int) -> list[WorkItem]:
-        return [WorkItem(2**40, "m" * 30, b"x" * length, "k" * 255, 2**60) for length in lengths]
+        method, key = "\U0001f600" * MAX_METHOD_CHARS, "\U0001f600" * MAX_KEY_CHARS
+        return [WorkItem(2**63, method, b"x" * length, key, 2**63) for length in lengths]
 
     assert fitting(items(1, 2, 3), MAX_FRAME_BYTES) == 3
     assert fitting(items(*[900_000] * 40), MAX_FRAME_BYTES) == 18
     assert len(encode_work("id" * 8, 2**60, items(*[900_000] * 18))) <= MAX_FRAME_BYTES
+    most = items(*[0] * 20_000)[: MAX_FRAME_BYTES // ITEM_BYTES]
+    assert len(encode_work("id" * 8, 2**60, most)) <= MAX_FRAME_BYTES
     assert fitting(items(2 * MAX_FRAME_BYTES, 1), MAX_FRAME_BYTES) == 1
     assert fitting(items(1, 2 * MAX_FRAME_BYTES), MAX_FRAME_BYTES) == 1
-    assert fitting(items(*[0] * 20_000), MAX_FRAME_BYTES) == MAX_FRAME_BYTES // 1024
+    assert fitting(items(*[0] * 20_000), MAX_FRAME_BYTES) == MAX_FRAME_BYTES // ITEM_BYTES
 
 
 def test_a_rater_that_announces_no_credit_keeps_what_it_has_and_gets_nothing_new() -> None:
