@@ -305,7 +305,11 @@ class Router:
         protocol, name, credit, tariff_epoch = fields
         if protocol != PROTOCOL:
             self.complain(rater_id, f"protocol {protocol}, this process speaks {PROTOCOL}")
-        elif self._dispatch.state(rater_id, name, credit, tariff_epoch, now_us):
+            return
+        if self._dispatch.rater_name(rater_id) not in (None, "", name):
+            # Another life at the same address: a balancer that was started again, before its end was noticed.
+            self._perform(self._dispatch.lost(rater_id, dead=True))
+        if self._dispatch.state(rater_id, name, credit, tariff_epoch, now_us):
             log.info("rater=%s joins credit=%s tariff_epoch=%s", name, credit, tariff_epoch)
             self._send(rater_id, encode_beat(self.id, now_us))
 

@@ -66,6 +66,8 @@ class _Balancer:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, identity: str) -> None:
         parsed = parse_address(address)
+        self.name = ""
+        """As it says itself, another one in each of its lives."""
         self.credit = 0
         self.heard_us = 0
         self.held: dict[int, WorkItem] = {}
@@ -218,7 +220,10 @@ class ZmqClient:
             return answered
         balancer.heard_us = monotonic_us()
         if kind is Kind.STATE:
-            protocol, _, credit, _ = fields
+            protocol, name, credit, _ = fields
+            if balancer.name not in ("", name):  # started again, before its end was noticed
+                self._drop(balancer, waiting)
+            balancer.name = name
             balancer.credit = credit if protocol == PROTOCOL else 0
         elif kind is Kind.DONE and fields[0] == self._life:
             for seq, code, body, _ in fields[1]:
