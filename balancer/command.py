@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+from typing import Any
 
 import click
 
@@ -29,14 +30,8 @@ from common.logs import setup
 @front.options
 def balancer(
     router: Address,
-    jsonrpc: Address | None,
-    http_: Address | None,
-    reuse_port: bool,
-    deadline_ms: int,
-    max_queued: int,
-    max_wait_ms: int,
-    stuck_s: int,
     log_level: str,
+    **options: Any,
 ) -> None:
     """Run a balancer: JSON-RPC over TCP and HTTP in front, raters behind.
 
@@ -49,7 +44,7 @@ def balancer(
       ratel balancer --jsonrpc none --http none      # only for gateways, see `ratel gateway`
     """
     setup(log_level)
-    settings = front.settings_of(jsonrpc, http_, reuse_port, deadline_ms, max_queued, max_wait_ms, stuck_s)
+    settings = front.settings_of(**options)
     front.run("balancer", lambda: serve(settings, router))
 
 

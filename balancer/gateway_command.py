@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from typing import Any
 
 import click
 
@@ -33,14 +34,8 @@ from common.logs import setup
 @front.options
 def gateway(
     balancers: tuple[Address, ...],
-    jsonrpc: Address | None,
-    http_: Address | None,
-    reuse_port: bool,
-    deadline_ms: int,
-    max_queued: int,
-    max_wait_ms: int,
-    stuck_s: int,
     log_level: str,
+    **options: Any,
 ) -> None:
     """Run a gateway: JSON-RPC over TCP and HTTP in front, balancers behind.
 
@@ -54,7 +49,7 @@ def gateway(
       ratel gateway --balancer 10.0.0.1:2000 --balancer 10.0.0.2:2000 --http 0.0.0.0:8000
     """
     setup(log_level)
-    settings = front.settings_of(jsonrpc, http_, reuse_port, deadline_ms, max_queued, max_wait_ms, stuck_s)
+    settings = front.settings_of(**options)
     front.run("gateway", lambda: serve(settings, balancers))
 
 
