@@ -6,6 +6,10 @@ from typing import Final
 
 from balancer.actions import Rater
 
+MIN_SHARE: Final = 16
+"""Requests that are worth a message of their own: a rater's turn costs it as much as some ten requests, so
+where fewer wait for each, fewer raters get them, and a request costs hardly more with many raters."""
+
 COPY_PARTS: Final = 10
 """The budget counts in tenths of a copy, one for each request: at most 10 % more load."""
 COPIES_PER_S: Final = 10
@@ -17,7 +21,8 @@ MAX_COPIES: Final = 500
 def share_out(count: int, raters: list[Rater]) -> list[tuple[Rater, int]]:
     """How many of `count` requests each rater gets, raising its `in_flight` by that.
 
-    Like water into vessels: the emptiest fill first, until all stand at one level or are full.
+    Like water into vessels: the emptiest fill first, until all stand at one level or are full. So many
+    vessels are open that there is a MIN_SHARE for each, about.
     Raters of equal load take turns. What is left over when all are full is not assigned.
     """
     free = [rater for rater in raters if rater.in_flight < rater.limit]
@@ -31,7 +36,7 @@ def share_out(count: int, raters: list[Rater]) -> list[tuple[Rater, int]]:
     before = {rater: rater.in_flight for rater in free}
     while count and free:
         free.sort(key=load)
-        filling = list(free)
+        filling = free[: max(1, count // MIN_SHARE)]
         total = count + sum(rater.in_flight for rater in filling)
         while filling[-1].in_flight * len(filling) > total:  # stands above the level: gets nothing
             total -= filling.pop().in_flight

@@ -25,7 +25,7 @@ from common.limits import raise_file_limit
 from loadtests.bench import report
 from loadtests.bench.cluster import Site, disagreement
 from loadtests.bench.figures import Sample, servers_us, summarise
-from loadtests.bench.plan import Plan, parse_shape
+from loadtests.bench.plan import Parts, Plan, parse_shape
 from loadtests.bench.requests import WORKLOADS
 from loadtests.bench.run import Bench
 from loadtests.bench.tariff import World
@@ -89,6 +89,8 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--requests", type=int, help="different ones of each workload")
     parser.add_argument("--prefixes", type=int, default=1_000, help="of the tariff")
     parser.add_argument("--raters", type=int, default=RATERS, help="by default one for each core but one")
+    parser.add_argument("--gateways", type=int, default=0, help="as processes; 0: in the balancers")
+    parser.add_argument("--balancers", type=int, default=1)
     parser.add_argument("--durability", choices=LEVELS, default="everysec")
     parser.add_argument("--keys", action="store_true", help="give each request an idempotency key of its own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rows and every single run here")
@@ -96,8 +98,9 @@ def parse_options(words: list[str]) -> argparse.Namespace:
     quick = parser.parse_known_args(words)[0].quick
     parser.set_defaults(**(QUICK if quick else FULL))
     options = parser.parse_args(words)
-    if min(options.rounds, options.accounts, options.prefixes, options.raters) < 1 or options.seconds <= 0:
-        parser.error("rounds, accounts, prefixes and raters are at least 1, seconds above 0")
+    counts = (options.rounds, options.accounts, options.prefixes, options.raters, options.balancers)
+    if min(counts) < 1 or options.gateways < 0 or options.seconds <= 0:
+        parser.error("rounds, accounts, prefixes, raters and balancers are at least 1, seconds above 0")
     if any(shape.in_flight > 1 for shape in options.http):
         parser.error("over HTTP a connection has one request in flight")
     if any(2 * shape.connections * shape.in_flight > options.requests for shape in options.shapes):
@@ -133,7 +136,8 @@ def main(words: list[str]) -> int:
         )
 
     with ExitStack() as stack:
-        site = Site(stack, world, options.raters, options.durability)
+        parts = Parts(options.raters, options.gateways, options.balancers)
+        site = Site(stack, world, parts, options.durability)
         bench = Bench(plan, site, tell)
         bench.run()
         wrong = disagreement(site.taken(), bench.done, bench.uncertain)

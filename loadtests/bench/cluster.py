@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,25 +12,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from common.child import die_with_parent
 from common.store import Command, StoreConnection
 from loadtests.bench.figures import CLIENT
+from loadtests.bench.parts import Address, start
+from loadtests.bench.plan import Parts
 from loadtests.bench.requests import BALANCE, DEBITS, subject
-from loadtests.bench.tariff import TENANT, World, tariff
+from loadtests.bench.tariff import TENANT, World
 from rater.accounts import open_command, parse_account, parse_open_reply, read_command
 from rater.keys import account_keys
 from rater.model import Account, Bucket
 from rater.scripts import execute
-from tests.e2e.cluster import Cluster
 from tests.integration.balancer_process import BalancerProcess
 
 _BATCH: Final = 1000
 _UNIT: Final = 1_000_000
 _STORE_TIMEOUT_MS: Final = 60_000
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +42,15 @@ class Target:
 class Site:
     """Everything that is measured. `stack` ends it."""
 
-    def __init__(self, stack: ExitStack, world: World, raters: int, durability: str) -> None:
+    def __init__(self, stack: ExitStack, world: World, parts: Parts, durability: str) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ratel-bench-")))
         self._world = world
-        self.cluster, self.target = _start_cluster(stack, folder, world, raters, durability)
+        started = start(stack, folder, world, parts, durability)
+        self.target = Target(started.addresses, started.pids | {CLIENT: os.getpid()})
         self.store_alone = Target({}, {name: self.target.pids[name] for name in ("store", CLIENT)})
         self.echo = _start_echo(stack)
-        self.store = stack.enter_context(
-            StoreConnection(self.cluster.store_url, timeout_ms=_STORE_TIMEOUT_MS)
-        )
-        self._open_accounts()
-
-    def _open_accounts(self) -> None:
-        for numbers in _batches(self._world.accounts):
-            replies = execute(self.store, [_opening(subject(number)) for number in numbers])
-            for reply in replies:
-                parse_open_reply(reply)
+        self.store = stack.enter_context(StoreConnection(started.store_url, timeout_ms=_STORE_TIMEOUT_MS))
+        open_accounts(self.store, world)
 
     def taken(self) -> Counter[str]:
         """What all accounts have less than in the beginning, by the method that takes it."""
@@ -79,6 +69,12 @@ class Site:
         return taken
 
 
+def open_accounts(store: StoreConnection, world: World) -> None:
+    for numbers in _batches(world.accounts):
+        for reply in execute(store, [_opening(subject(number)) for number in numbers]):
+            parse_open_reply(reply)
+
+
 def _batches(count: int) -> Iterator[range]:
     for begin in range(0, count, _BATCH):
         yield range(begin, min(begin + _BATCH, count))
@@ -89,27 +85,6 @@ def _opening(name: str) -> Command:
     bucket = Bucket("on-net", micros, 10, 0)
     account = Account(name, micros, micros, 0, 0, 0, 0, "", False, None, (bucket,))
     return open_command(account_keys(TENANT, name), account)
-
-
-def _start_cluster(
-    stack: ExitStack, folder: Path, world: World, raters: int, durability: str
-) -> tuple[Cluster, Target]:
-    words = ["--raters", str(raters), "--durability", durability]
-    for name, objects in tariff(world).items():
-        (folder / name).write_text(json.dumps(objects))
-        words += ["--load", str(folder / name)]
-    cluster = Cluster(folder / "data", *words)
-    stack.callback(cluster.kill_everything)
-    cluster.wait_ready()
-    http = urlsplit(cluster.http)
-    assert http.hostname, cluster.http
-    assert http.port, cluster.http
-    [store] = cluster.processes("-server")
-    [balancer] = cluster.processes("common.cli balancer")
-    pids = {"store": store, "balancer": balancer}
-    pids |= {f"rater {place}": pid for place, pid in enumerate(sorted(cluster.rater_pids()), 1)}
-    pids |= {"up": cluster.up.process.pid, CLIENT: os.getpid()}
-    return cluster, Target({"rpc": cluster.jsonrpc, "http": (http.hostname, http.port)}, pids)
 
 
 def _start_echo(stack: ExitStack) -> Target:

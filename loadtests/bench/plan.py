@@ -31,6 +31,15 @@ def parse_shape(text: str) -> Shape:
     return shape
 
 
+class Parts(NamedTuple):
+    """Processes of a cluster."""
+
+    raters: int = 2
+    gateways: int = 0
+    """0: in the balancers."""
+    balancers: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     workloads: tuple[str, ...]

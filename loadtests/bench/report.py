@@ -22,7 +22,8 @@ HEADER: Final = (
     "CPU µs",
     "min–max",
     "store",
-    "balancer",
+    "balancers",
+    "gateways",
     "raters",
     "up",
     "client",
@@ -45,7 +46,6 @@ def _range(spread: Spread) -> str:
 
 def _cells(row: Row, rows: dict[tuple[str, str, str], Row]) -> list[str]:
     cpu = {name: number(spread.median) for name, spread in row.cpu_us.items()}
-    raters = " + ".join(text for name, text in cpu.items() if name.startswith("rater"))
     found = ratios(row, rows)
     return [
         row.workload,
@@ -57,17 +57,20 @@ def _cells(row: Row, rows: dict[tuple[str, str, str], Row]) -> list[str]:
         str(row.errors + row.unanswered),
         number(row.servers_us.median),
         _range(row.servers_us),
-        *(cpu.get(name, "–") for name in ("store", "balancer")),
-        raters or "–",
+        *(_each(cpu, kind) for kind in ("store", "balancer", "gateway", "rater")),
         cpu.get("up", "–"),
         cpu[CLIENT],
         *(number(found[name]) if name in found else "–" for name in RATIOS),
     ]
 
 
+def _each(cpu: dict[str, str], kind: str) -> str:
+    return " + ".join(text for name, text in cpu.items() if name.split()[0] == kind) or "–"
+
+
 def table(rows: Sequence[Row]) -> str:
     by_key = {row.key: row for row in rows}
-    return _markdown(HEADER, [_cells(row, by_key) for row in rows], _TEXTS)
+    return markdown(HEADER, [_cells(row, by_key) for row in rows], _TEXTS)
 
 
 def memory_table(rows: Sequence[Row]) -> str:
@@ -83,10 +86,10 @@ def memory_table(rows: Sequence[Row]) -> str:
         [workload, *(number(seen[name]) if name in seen else "–" for name in names)]
         for workload, seen in most.items()
     ]
-    return _markdown(("memory, MiB", *names), cells, {0})
+    return markdown(("memory, MiB", *names), cells, {0})
 
 
-def _markdown(header: Sequence[str], cells: Sequence[Sequence[str]], left: set[int]) -> str:
+def markdown(header: Sequence[str], cells: Sequence[Sequence[str]], left: set[int]) -> str:
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
 
     def line(texts: Sequence[str]) -> str:

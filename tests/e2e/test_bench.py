@@ -15,7 +15,9 @@ import pytest
 
 from loadtests.bench.client import Load, RpcConnection, WrongReply
 from loadtests.bench.figures import BARE, RATE, SCRIPTS, TRIPS
+from loadtests.bench.plan import Parts, Shape
 from loadtests.bench.requests import Pool, Request, encode_rpc, place_of
+from loadtests.scaling.measure import Case, measure
 from tests.e2e.cluster import ROOT
 
 SMALL = (
@@ -49,6 +51,20 @@ def test_a_whole_benchmark(tmp_path: Path) -> None:
             assert f"| {workload}" in done.stdout
     assert sum(row["checked"] for row in rows.values()) > 0
     assert {BARE, SCRIPTS, TRIPS, RATE} <= set(rows["DebitBalance hot", "rpc", "1x1"]["ratios"])
+
+
+@pytest.mark.parametrize(("gateways", "balancers"), [(2, 1), (0, 2), (2, 2)])
+def test_clusters_of_other_parts(gateways: int, balancers: int) -> None:
+    parts = Parts(1, gateways, balancers)
+    busy, idle = (Case(parts, "DebitBalance spread", Shape(8, 4), count) for count in (0, 20))
+    runs = measure([busy, idle], rounds=1, seconds=0.1, tell=lambda _: None)
+    for case in (busy, idle):
+        cpu_us = runs[case].cpu_us
+        kinds = {"store", "balancer", "rater", "client"}
+        kinds |= ({"gateway"} if gateways else set()) | ({"up"} if balancers == 1 else set())
+        assert set(cpu_us) == kinds
+        assert min(cpu_us[kind] for kind in kinds - {"up"}) > 0
+        assert runs[case].per_s > 0
 
 
 @contextmanager

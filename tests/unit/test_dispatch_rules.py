@@ -19,7 +19,7 @@ from balancer.dispatch import (
     DispatchSettings,
     Readiness,
 )
-from balancer.sharing import COPIES_PER_S
+from balancer.sharing import COPIES_PER_S, MIN_SHARE
 from common.errors import (
     DeadlineExceeded,
     InternalError,
@@ -99,21 +99,46 @@ def sends(actions: list[Action]) -> list[Send]:
 
 
 def test_what_was_submitted_in_one_turn_leaves_as_one_message_per_rater_split_evenly() -> None:
-    dispatch = dispatch_with(A, B, C)
-    submit(dispatch, 8)
+    dispatch = dispatch_with(A, B, C, credit=100)
+    submit(dispatch, 80)
     counts = sizes(dispatch.flush(0))
-    assert sorted(counts.values()) == [2, 3, 3]
+    assert sorted(counts.values()) == [26, 27, 27]
 
 
 def test_the_least_loaded_rater_is_filled_first() -> None:
-    dispatch = dispatch_with(A)
-    submit(dispatch, 4)
+    dispatch = dispatch_with(A, credit=100)
+    submit(dispatch, 40)
     dispatch.flush(0)
-    dispatch.state(B, "b", 10, 1, 0)
-    submit(dispatch, 2)
-    assert sizes(dispatch.flush(0)) == {B: 2}
-    submit(dispatch, 4)
-    assert sizes(dispatch.flush(0)) == {A: 1, B: 3}
+    dispatch.state(B, "b", 100, 1, 0)
+    submit(dispatch, 20)
+    assert sizes(dispatch.flush(0)) == {B: 20}
+    submit(dispatch, 40)
+    assert sizes(dispatch.flush(0)) == {A: 10, B: 30}
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, [1]),
+        (MIN_SHARE, [MIN_SHARE]),
+        (2 * MIN_SHARE - 1, [2 * MIN_SHARE - 1]),
+        (2 * MIN_SHARE, [MIN_SHARE, MIN_SHARE]),
+        (4 * MIN_SHARE, [22, 21, 21]),
+    ],
+)
+def test_no_more_raters_get_a_message_than_there_is_a_share_for(count: int, expected: list[int]) -> None:
+    dispatch = dispatch_with(A, B, C, credit=100)
+    submit(dispatch, count)
+    assert sorted(sizes(dispatch.flush(0)).values(), reverse=True) == expected
+
+
+def test_those_that_got_none_are_next() -> None:
+    dispatch = dispatch_with(A, B, C, credit=100)
+    asked = set()
+    for _ in range(3):
+        submit(dispatch, MIN_SHARE)
+        asked |= sizes(dispatch.flush(0)).keys()
+    assert asked == {A, B, C}
 
 
 def test_raters_of_equal_load_take_turns() -> None:

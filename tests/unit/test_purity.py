@@ -49,6 +49,8 @@ PURE = (
     "common/jsonrpc.py",
     "common/methods.py",
     "common/wire.py",
+    "loadtests/scaling/costs.py",
+    "loadtests/scaling/model.py",
     "rater/descriptor.py",
     "rater/loader/check.py",
     "rater/loader/diff.py",
