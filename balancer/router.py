@@ -71,6 +71,9 @@ class Clients(Protocol):
 
     def receive(self, client: bytes, kind: Kind, fields: list[Any], now_us: int) -> None: ...
 
+    def write(self) -> None:
+        """Called when a turn is over: send the answers that it brought."""
+
     def beat(self, now_us: int) -> None:
         """Called with each heartbeat."""
 
@@ -243,6 +246,8 @@ class Router:
 
     def _look_again(self) -> None:
         """After a send: what arrived meanwhile may not make the file descriptor readable again."""
+        if self.clients is not None:
+            self.clients.write()
         if self._unsure and not self._draining:
             self._unsure = False
             if self._peers.has_input():

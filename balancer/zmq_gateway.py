@@ -72,7 +72,6 @@ class ZmqGateway:
         """Requests that each client may have in flight here: the real bound is what the router admits."""
         self._clients: dict[bytes, Client] = {}
         self._to_write: list[Client] = []
-        self._loop = asyncio.get_running_loop()
         self._leaving = False
         router.clients = self
 
@@ -117,7 +116,7 @@ class ZmqGateway:
             log.info("client=%s joins", life)
             client = self._clients[client_id] = Client(client_id, now_us)
             client.life = life
-            self._tell_state(client)
+            self._tell(client, self._state())
         client.seen_us = now_us
 
     def _submit(
@@ -150,13 +149,13 @@ class ZmqGateway:
         )
 
     def _answer(self, client: Client, seq: int, code: int, body: bytes, replayed: bool) -> None:
-        if not self._to_write:
-            self._loop.call_soon(self._write_all)
         if not client.replies:
             self._to_write.append(client)
         client.replies.append((seq, code, body, replayed))
 
-    def _write_all(self) -> None:
+    def write(self) -> None:
+        if not self._to_write:
+            return
         clients, self._to_write = self._to_write, []
         for client in clients:
             replies, client.replies = client.replies, []
@@ -168,11 +167,12 @@ class ZmqGateway:
     # --- heartbeats, and the end -------------------------------------------------------------
 
     def beat(self, now_us: int) -> None:
+        state = self._state()
         for client in list(self._clients.values()):
             if now_us - client.seen_us >= SILENCE_US:
                 self._forget(client, "silent")
             else:
-                self._tell_state(client)
+                self._tell(client, state)
 
     def leave(self) -> None:
         """Ask all clients to send nothing more."""
@@ -188,10 +188,12 @@ class ZmqGateway:
         for client in list(self._clients.values()):
             self._router.send_to_client(client.id, encode_goodbye())
 
-    def _tell_state(self, client: Client) -> None:
+    def _state(self) -> bytes:
         raters, tariff_epoch = self._router.readiness
-        credit = self._credit if raters and not self._leaving else 0
-        if not self._router.send_to_client(client.id, encode_state(self._name, credit, tariff_epoch)):
+        return encode_state(self._name, self._credit if raters and not self._leaving else 0, tariff_epoch)
+
+    def _tell(self, client: Client, state: bytes) -> None:
+        if not self._router.send_to_client(client.id, state):
             self._forget(client, "gone")
 
     def _forget(self, client: Client, why: str) -> None:

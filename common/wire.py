@@ -12,7 +12,7 @@ A *client* is a gateway that runs as a process of its own, or any program that s
 | STATE | does → asks | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
 | DONE | does → asks | id of who asked, list of replies, µs that the work took (0 is not known) |
 | LEAVE | does → asks | – : send no more work |
-| GOODBYE | does → asks | – : everything is answered, forget me |
+| GOODBYE | does → asks | – : everything is answered, or nobody knows of who asks: forget me |
 
 A rater *does* what a balancer *asks*; a balancer does what a client asks.
 

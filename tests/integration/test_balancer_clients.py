@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -41,8 +42,10 @@ from common.wire import (
     encode_work,
 )
 from common.zmq_client import ZmqClient
-from tests.integration.balancer_process import PATIENCE_S, BalancerProcess
-from tests.integration.fake_rater import FakeRater, echo
+from tests.faults.nodes import RATEL, free_address
+from tests.faults.proxy import Proxy
+from tests.integration.balancer_process import PATIENCE_S, BalancerProcess, RpcConnection, message
+from tests.integration.fake_rater import FakeRater, echo, hold
 
 CREDIT = 100
 SECOND_US = 1_000_000
@@ -204,6 +207,44 @@ def test_more_requests_at_once_than_the_credit_are_not_looked_at(
     client.ask(*[item(seq) for seq in range(CREDIT)])
     assert client.answers(CREDIT).keys() == set(range(CREDIT))
     assert len(rater.received) == CREDIT
+
+
+def test_a_gateway_whose_connection_breaks_asks_again(balancer: BalancerProcess, rater: FakeRater) -> None:
+    """The answer is lost with the connection, and the gateway has had nothing to send meanwhile."""
+    with Proxy(Address("127.0.0.1", balancer.router_port)) as proxy:
+        jsonrpc = free_address()
+        gateway = subprocess.Popen(
+            [
+                *RATEL,
+                "gateway",
+                "--balancer",
+                str(proxy.address),
+                "--jsonrpc",
+                str(jsonrpc),
+                "--http",
+                "none",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert gateway.stderr is not None
+            assert any("joins" in line for line in gateway.stderr)
+            with RpcConnection(jsonrpc.port) as connection:
+                for number in range(1, 4):
+                    rater.respond = hold
+                    known = len(rater.received)
+                    connection.send([message(number, "DebitBalance")])
+                    first = rater.wait_for_items(known + 1)[-1]
+                    proxy.break_connections()
+                    rater.release()
+                    [reply] = connection.replies(1)
+                    assert (reply["id"], reply["error"]) == (number, None)
+                    again = rater.received[known:]
+                    assert {(each.key, each.params) for each in again} == {(first.key, first.params)}
+        finally:
+            gateway.kill()
+            gateway.communicate()
 
 
 def test_two_names_of_one_balancer_are_two_connections() -> None:
