@@ -45,7 +45,7 @@ from common.errors import (
 from common.logs import Throttle
 from common.methods import BY_NAME, Method
 from common.money import format_micros
-from common.store import Reply, StoreConnection
+from common.store import Command, Reply, StoreConnection
 from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.accounts import (
     Mutation,
@@ -157,7 +157,14 @@ class Service:
             if not work or self._clock_of != self._store.number:
                 return outcomes
             try:
-                replies, shortfall = self._execute(work)
+                commands = work.commands()
+            except Exception as error:  # nothing was sent
+                outcome = _failed(error)
+                for index in work.places():
+                    outcomes[index] = outcome
+                return outcomes
+            try:
+                replies, shortfall = self._execute(commands, changes=bool(work.lists))
             except StoreUnavailable as error:
                 self._complain(len(work.places()), error)
                 return outcomes
@@ -172,11 +179,10 @@ class Service:
 
     # --- a round trip ---------------------------------------------------------------------------
 
-    def _execute(self, work: Round) -> tuple[list[Reply], NotDurable | None]:
+    def _execute(self, commands: list[Command], *, changes: bool) -> tuple[list[Reply], NotDurable | None]:
         """The replies to the commands. The error is for all changes, when too few copies confirmed them."""
-        commands = work.commands()
         waits = self._durability.waits
-        if not (waits and work.lists):
+        if not (waits and changes):
             return execute(self._store, commands), None
         replies = execute(self._store, commands, waits)
         return replies[: len(commands)], self._shortfall(replies[-1])

@@ -240,6 +240,18 @@ def test_a_result_too_large_to_be_sent_is_an_error(service: Service, monkeypatch
     assert results(service.process([cost()])) == ["result_too_large"]
 
 
+def test_a_command_that_cannot_be_made_is_an_error_of_its_batch_and_of_nothing_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr("rater.rounds.batch_command", break_down)
+    assert results(service.process([cost(), job("DebitBalance", Amount=1)])) == ["internal_error"] * 2
+    monkeypatch.undo()
+    assert results(service.process([job("DebitBalance", Amount=1)])) == [99]
+
+
 def test_a_store_that_is_loading_leaves_requests_undecided(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
