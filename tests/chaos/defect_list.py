@@ -35,11 +35,12 @@ DEBIT: Final = "rater/lua/debit_balance.lua"
 _KILLS: Final = ("rater killed after_write", "rater killed before_write", "clients dropped", "rater killed")
 
 _CHANGE: Final = """        else:
+            keys = account_keys(descriptor.tenant, descriptor.subject)
             work.changes.append(self._change(index, job, method, descriptor, keys))
 """
 _READ_FIRST: Final = "        elif method.name in PLAN_METHODS:\n"
 _AFTER_THE_READ: Final = """                if tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, keys, account))
+                    further.changes.append(self._planned_change(index, job, descriptor, account))
 """
 _SILENT_STORE: Final = """                self._complain(len(work.places()), error)
                 return outcomes
@@ -72,8 +73,9 @@ DEFECTS: Final = (
                 SERVICE,
                 _CHANGE,
                 """        elif method.name == "DebitBalance":
+            keys = account_keys(descriptor.tenant, descriptor.subject)
             self.later.append(self._change(index, job, method, descriptor, keys))
-            work.read(index, keys, descriptor, None)
+            work.read(index, keys.account, descriptor, None)
 """
                 + _CHANGE,
             ),
@@ -84,7 +86,7 @@ DEFECTS: Final = (
                     left = (account.credit_micros if account else 0) - descriptor.amount_micros
                     outcomes[index] = Outcome(0, format_micros(left).encode())
                 elif tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, keys, account))
+                    further.changes.append(self._planned_change(index, job, descriptor, account))
 """,
             ),
             Edit(
@@ -150,7 +152,7 @@ DEFECTS: Final = (
                 SERVICE,
                 _AFTER_THE_READ,
                 """                if tariff is None:
-                    change = self._planned_change(index, job, descriptor, keys, account)
+                    change = self._planned_change(index, job, descriptor, account)
                     if change.mutation.method == "DebitBalance":
                         read = replace(change.mutation, plan_id=str(account.credit_micros))
                         change = change._replace(mutation=read)
@@ -321,8 +323,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "balancer/zmq_gateway.py",
-                "        if not key and method is not None",
-                "        if method is not None",
+                "        if not key and (method is None",
+                "        if (method is None",
             ),
         ),
         _KILLS,
