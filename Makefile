@@ -4,7 +4,7 @@
 #   make check   the same, for the habit's sake; continuous integration runs exactly this
 #   make bench   the benchmark, some 25 minutes; BENCH=--quick is a minute
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
-#   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 each
+#   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
@@ -54,7 +54,8 @@ micro: $(READY)
 		--benchmark-columns=min,median,rounds --benchmark-sort=name $(MICRO)
 
 chaos: $(READY)
-	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000)
+	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000) \
+		--steps $(or $(STEPS),8)
 
 chaos-defects: $(READY)
 	$(BIN)/python -m tests.chaos.defects

@@ -326,8 +326,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "balancer/zmq_gateway.py",
-                "        if not key and (method is None or method.mutates):",
-                "        if method is None or method.mutates:",
+                "        if not key and (method is None",
+                "        if (method is None",
             ),
         ),
         _KILLS,

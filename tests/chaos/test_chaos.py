@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import run
+from tests.chaos.cluster import BALANCERS
 from tests.chaos.faults import FAULTS
 from tests.chaos.nemesis import plan
 from tests.chaos.run import Settings, faults_for, has_gateways, kind_of, left_out, run_seed
@@ -39,6 +41,9 @@ def test_no_cent_is_lost_or_doubled_whatever_is_struck(tmp_path: Path) -> None:
     assert result.refused
     assert result.replays
     assert {gap.fault for gap in result.gaps} == set(possible)
+    joined = re.compile(r"client=\w+ joins")  # one client speaks ZeroMQ to both
+    logs = [tmp_path / "site" / f"balancer-{number}.log" for number in range(BALANCERS)]
+    assert all(joined.search(log.read_text()) for log in logs)
 
 
 @pytest.mark.timeout(600)
