@@ -9,6 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from balancer.actions import Request
 from balancer.dispatch import Dispatch, DispatchSettings
 from common.jsonrpc import Session
+from common.methods import BY_NAME, Method
 from common.wire import Reply, WorkItem, decode, encode_done, encode_work
 from loadtests.micro.samples import ROUND, for_each, params, requests, rpc_messages
 
@@ -63,6 +64,29 @@ def test_dispatch_submit_flush_and_replies(benchmark: BenchmarkFixture) -> None:
             dispatch.replies(send.rater_id, [(item.seq, 0, BODY, False) for item in send.items], 3)
 
     benchmark(for_each(serve, batches))
+
+
+class _Sink:
+    def answer(self, slot: int, code: int, body: bytes) -> None:
+        pass
+
+
+def test_dispatch_submit_all_flush_and_replies(benchmark: BenchmarkFixture) -> None:
+    """As the TCP gateway does it: what one read of a connection held."""
+    dispatch = Dispatch(SETTINGS)
+    dispatch.tick(0)
+    for rater in RATERS:
+        dispatch.state(rater, rater.decode(), 1000, 1, 0)
+    method, sink = BY_NAME["GetCost"], _Sink()
+    calls = [(slot, method, params(each)) for slot, each in enumerate(requests("GetCost"))]
+    reads = [calls[at : at + 16] for at in range(0, ROUND, 16)]
+
+    def serve(read: list[tuple[int, Method, bytes]]) -> None:
+        dispatch.submit_all(read, sink, 1)
+        for send in dispatch.flush(2):
+            dispatch.replies(send.rater_id, [(item.seq, 0, BODY, False) for item in send.items], 3)
+
+    benchmark(for_each(serve, reads))
 
 
 def test_work_encoded_and_decoded(benchmark: BenchmarkFixture) -> None:
