@@ -56,7 +56,26 @@ TARIFF: Final = {
                     ],
                 }
             ],
-        }
+        },
+        {
+            "CstmId": TENANT,
+            "Subject": "*any",
+            "DestinationPrefix": "1",
+            "ActivationPeriods": [
+                {
+                    "ActivationTime": "2012-01-01T00:00:00Z",
+                    "Intervals": [
+                        {
+                            "StartTime": f"{hour:02}:00:00",
+                            "EndTime": f"{hour + 3:02}:00:00" if hour < 21 else "",
+                            "Price": 0.1 + hour / 100,
+                            "BillingUnit": 1,
+                        }
+                        for hour in range(0, 24, 3)
+                    ],
+                }
+            ],
+        },
     ],
     "user_budgets.json": [{"Id": "caller", "Credit": 1_000_000_000}],
 }
@@ -64,7 +83,10 @@ _DESCRIPTOR: Final = {"CstmId": TENANT, "Subject": "caller", "DestinationPrefix"
 _CALL: Final = {"TimeStart": "2024-02-05T06:00:00Z", "TimeEnd": "2024-03-06T06:00:00Z"}
 """Thirty days, sixty timespans: several times the work of a debit for a rater."""
 
-_QUERY: Final = f"cstmid={TENANT}&subj=caller&dest=0257"
+_QUERY: Final = f"cstmid={TENANT}&subj=caller&dest=1257"
+"""240 timespans: so much work for a rater that three times what it can do is not too much for a client and a
+balancer that share a core."""
+
 WORKLOADS: Final = {
     "debit": Request("DebitBalance", json.dumps(_DESCRIPTOR | {"Amount": 1})),
     "cost": Request("GetCost", json.dumps(_DESCRIPTOR | _CALL)),
