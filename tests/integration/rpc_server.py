@@ -58,6 +58,8 @@ class RpcServer:
         """Stops listening, and cuts every connection."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        accepting, *_ = self._threads
+        accepting.join()  # what it has accepted by then is there to be cut, and nothing comes after it
         self.cut()
         for thread in self._threads:
             thread.join()
