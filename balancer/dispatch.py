@@ -73,10 +73,7 @@ from common.errors import (
     encode_error,
 )
 from common.methods import Method
-from common.wire import HEARTBEAT_MS, MISSED_BEATS, WorkItem
-
-SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
-"""A rater that was not heard for this long gets no more work, until it is heard again."""
+from common.wire import HEARTBEAT_MS, SILENCE_US, WorkItem
 
 MAX_TICK_GAP_US: Final = HEARTBEAT_MS * 1000
 """Ticks further apart mean that this process was held up, and heard nobody: no rater's silence."""

@@ -132,12 +132,8 @@ class Router:
             self._flush_soon()
         self._answer(self._dispatch.submit_all(calls, sink, self._turn_us))
 
-    def refuse(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
-        """As `submit`, but it is not carried out: the answer is Overloaded."""
-        self._answer([self._dispatch.refuse(Request(method.name, params, "", callback))])
-
     def refuse_all(self, calls: Sequence[Call], sink: Sink) -> None:
-        """As `refuse` for each call."""
+        """As `submit_all`, but nothing is carried out: the answers are Overloaded."""
         for slot, method, params in calls:
             request = Request(method.name, params, "", None, sink, slot)
             self._answer([self._dispatch.refuse(request)])

@@ -25,13 +25,12 @@ from common.errors import InvalidParams, MessageTooLarge, MethodNotFound, RatelE
 from common.methods import BY_NAME
 from common.wire import (
     CLIENT_KEY,
-    HEARTBEAT_MS,
     MAX_ID_CHARS,
     MAX_KEY_CHARS,
     MAX_METHOD_CHARS,
     MAX_PARAMS_BYTES,
-    MISSED_BEATS,
     PROTOCOL,
+    SILENCE_US,
     TOKEN_KEY,
     Kind,
     ReplyRow,
@@ -42,8 +41,6 @@ from common.wire import (
 )
 
 log = logging.getLogger(__name__)
-
-SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
 
 MAX_CLIENTS: Final = 10_000
 """Each costs a heartbeat; as many as there may be connections of the other gateways."""
@@ -59,7 +56,6 @@ class Client:
         self.clock: ClockDifference | None = None
         self.seen_us = now_us
         self.replies: list[ReplyRow] = []
-        self.drained = False
 
 
 class ZmqGateway:
@@ -87,7 +83,6 @@ class ZmqGateway:
             return
         client.seen_us = now_us
         if kind is Kind.DRAINED:
-            client.drained = True
             return
         if client.clock is None:
             client.clock = ClockDifference(fields[1], now_us)

@@ -50,6 +50,9 @@ MISSED_BEATS: Final = 3
 """A rater that was silent for this many heartbeats gets no more work: short enough that its requests still
 make their deadline elsewhere, long enough for one long batch."""
 
+SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
+"""Whoever was not heard for this long gets no more work, until heard again."""
+
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A frame holds at most one batch of requests, each bounded by the gateways; more is an attack."""
 

@@ -39,8 +39,8 @@ from common.wire import (
     HEARTBEAT_MS,
     MAX_FRAME_BYTES,
     MAX_PARAMS_BYTES,
-    MISSED_BEATS,
     PROTOCOL,
+    SILENCE_US,
     Kind,
     WireError,
     WorkItem,
@@ -53,7 +53,6 @@ from common.wire import (
 )
 
 DEFAULT_TIMEOUT_S: Final = 10.0
-SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
 RECONNECT_MS: Final = 50
 LINGER_MS: Final = 200
 
