@@ -12,7 +12,6 @@ shared ones that it uses. `ratel up` does so for the parts that it starts, `rate
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ import click
 
 from common.config_file import DEFAULT_FILE, ConfigError, ConfigFile, Names, read_file
 from common.options import SECTIONS, Shared, flag, is_setting
-from common.store_login import mask_url
 
 FILE_VARIABLE: Final = "RATEL_CONFIG"
 _NAMED: Final = "ratel.config.named"
@@ -326,6 +324,8 @@ def _name(value: Any) -> str:
 
 
 def hint(wrong: str, known: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
     close = difflib.get_close_matches(wrong, sorted(set(known)), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -349,5 +349,7 @@ def to_toml(value: Any) -> str:
         return f"[{', '.join(map(to_toml, value))}]"
     if isinstance(value, dict):
         return "{…}"
+    from common.store_login import mask_url  # noqa: PLC0415 - only where something is shown
+
     text = mask_url(str(value)).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text) + '"'

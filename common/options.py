@@ -21,7 +21,6 @@ from common.addresses import AddressType
 from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Level
 from common.durability import LEVELS as DURABILITY_LEVELS
 from common.logs import LEVELS
-from common.store_login import LoginError, read_secret, with_login
 
 if TYPE_CHECKING:
     _TextType = click.ParamType[str]
@@ -174,6 +173,10 @@ def store_option(command: Command) -> Command:
 
 def store_with_login(url: str, password_file: Path | None, sentinel_password_file: Path | None) -> str:
     """Raises BadParameter, which names the option whose file or combination is wrong."""
+    if password_file is None and sentinel_password_file is None:
+        return url
+    from common.store_login import LoginError, read_secret, with_login  # noqa: PLC0415
+
     for name, file, option in (
         ("password", password_file, "--store-password-file"),
         ("sentinel_password", sentinel_password_file, "--sentinel-password-file"),
