@@ -88,6 +88,7 @@ OF_METHOD: Final[dict[str, Errors]] = {
     "ResetVolumeDiscountSeconds": (),
     "AddRecievedCallSeconds": (TooManyBuckets, OutOfRange),
     "ResetUserBudget": (NoTariffPlan,),
+    "Explain": (CallTooLong, ResultTooLarge),
 }
 """Beyond what all methods, or all mutations, can answer."""
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from common.addresses import Address
 from common.client import DEFAULT_TIMEOUT_S, JSONClient
 from common.client_link import parse_servers
+from common.explain_view import show_explanation
 from common.errors import CallerError, RatelError
 from common.methods import BY_HTTP_NAME, BY_RPC_NAME, METHODS, Method
 from common.money import NotExact, parse_decimal
@@ -168,6 +169,9 @@ def call(
 
 def show(console: Console, method: Method, result: Any) -> None:
     """The result for people."""
+    if method.name == "Explain":
+        show_explanation(console, result)
+        return
     if isinstance(result, dict):
         _show_call_cost(console, result)
         return
