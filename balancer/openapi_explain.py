@@ -31,7 +31,7 @@ def explanation(interval: Schema) -> Schema:
     """The schema of the result; `interval` is that of a price interval."""
     return _record(
         {
-            "Verdict": {"enum": ["ok", "no_rate", "not_active", "no_credit"]},
+            "Verdict": {"enum": ["ok", "no_rate", "not_active", "no_credit", "blocked"]},
             "Message": {"type": "string", "description": "The verdict, in words."},
             "CstmId": _TEXT,
             "Subject": _TEXT,
@@ -76,6 +76,7 @@ _RATE: Final = _record(
 _ACCOUNT: Final = _record(
     {
         "Type": {"enum": ["prepaid", "postpaid"]},
+        "Blocked": _FLAG,
         "Credit": _NUMBER,
         "MinCredit": _or_null(_NUMBER),
         "Spendable": _or_null({"type": "number", "description": "Cents; null is without limit."}),

@@ -67,7 +67,10 @@ def _show_account(console: Console, account: Tree, discount: Tree) -> None:
     _heading(console, "Account")
     spendable = "without limit" if account["Spendable"] is None else f"{account['Spendable']} cents"
     floor = "no floor" if account["MinCredit"] is None else f"floor {account['MinCredit']}"
-    console.print(f"  {account['Type']}, credit {account['Credit']} cents, {floor}: can spend {spendable}")
+    state = "[red]blocked[/red], " if account["Blocked"] else ""
+    console.print(
+        f"  {state}{account['Type']}, credit {account['Credit']} cents, {floor}: can spend {spendable}"
+    )
     console.print(
         f"  volume discount {discount['Percent']} %: {escape(discount['Text'])} "
         f"({discount['VolumeDiscountSeconds']} s counted)"

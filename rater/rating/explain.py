@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from common.errors import NoRate, NotActive, RatelError
+from common.errors import Blocked, NoRate, NotActive, RatelError
 from common.money import format_micros, format_nanos, price_of
 from common.times import SECOND_US, format_rfc3339
 from rater.descriptor import Descriptor
@@ -106,6 +106,8 @@ def price(nanos: int) -> msgspec.Raw:
 def _verdict(
     cost: CallCost | None, problem: RatelError | None, account: Account | None, spendable: int | None
 ) -> tuple[str, str]:
+    if account is not None and account.blocked:
+        return Blocked.name, "the account is blocked: it can't be debited, and may not talk"
     if cost is None:
         assert problem is not None
         return problem.name, problem.message
@@ -188,6 +190,7 @@ def _account(account: Account, spendable: int | None) -> Tree:
     floor = account.min_credit_micros
     return {
         "Type": "postpaid" if account.postpaid else "prepaid",
+        "Blocked": account.blocked,
         "Credit": number(account.credit_micros),
         "MinCredit": None if floor is None else number(floor),
         "Spendable": None if spendable is None else number(spendable),
@@ -367,7 +370,7 @@ def _session(tariff: CompiledTariff, call: Call, account: Account | None, asked_
     answer: Tree = {"Asked": number(asked_us), "Granted": None, "Text": "", "Candidates": []}
     try:
         granted_us = max_session_us(tariff, call, call.start_us, asked_us, account)
-    except (NoRate, NotActive) as error:
+    except (Blocked, NoRate, NotActive) as error:
         return answer | {"Text": error.message}
     answer["Granted"] = number(granted_us)
     spendable = None if account is None else spendable_micros(account)
