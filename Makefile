@@ -8,6 +8,7 @@
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
+#   make settings   deploy/ratel.toml anew, from the options of the commands
 #   make lock    choose the newest releases anew and write requirements.lock
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell \
@@ -19,7 +20,7 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench micro chaos chaos-defects simulate fuzz setup lock clean
+.PHONY: run test check bench micro chaos chaos-defects simulate fuzz settings setup lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -66,6 +67,9 @@ simulate: $(READY)
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python -m tests.fuzz $(or $(TARGET),all) --seconds $(or $(SECONDS_EACH),300)
+
+settings: $(READY)
+	$(BIN)/ratel config example > deploy/ratel.toml
 
 setup: $(READY)
 

@@ -26,6 +26,7 @@ from common.explain_view import show_explanation
 from common.errors import CallerError, RatelError
 from common.methods import BY_HTTP_NAME, BY_RPC_NAME, METHODS, Method
 from common.money import NotExact, parse_decimal
+from common.options import json_option
 from common.times import parse_rfc3339
 
 EXIT_REFUSED: Final = 1
@@ -133,9 +134,11 @@ def _parse_value(field: str, text: str) -> str | int | Decimal:
     type=click.FloatRange(min=0, max=3600, min_open=True),
     default=DEFAULT_TIMEOUT_S,
     show_default=True,
+    envvar="RATEL_CALL_TIMEOUT",
+    show_envvar=True,
     help="Seconds to wait for the answer.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the default in a pipe.")
+@json_option("Print the result as JSON; the default in a pipe.")
 def call(
     method: Method,
     descriptor: dict[str, Any],
