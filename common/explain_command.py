@@ -12,17 +12,10 @@ from typing import Any
 import click
 from rich.console import Console
 
-from common.addresses import Address
-from common.call_command import (
-    EXIT_REFUSED,
-    addresses_option,
-    call_once,
-    encode_result,
-    json_option,
-    read_fields,
-    timeout_option,
-)
+from common.call_command import encode_result, read_fields
+from common.client_options import EXIT_REFUSED, Connect, call_errors, client_options
 from common.explain_view import show_explanation
+from common.options import json_option
 
 
 @click.command(no_args_is_help=True)
@@ -34,9 +27,8 @@ from common.explain_view import show_explanation
 @click.option(
     "--seconds", metavar="N", help="How long they would like to talk.  [default: as long as the call lasts]"
 )
-@addresses_option
-@timeout_option
-@json_option
+@client_options
+@json_option("The answer as JSON; the default in a pipe.")
 def explain(
     tenant: str,
     subject: str,
@@ -44,8 +36,7 @@ def explain(
     start: str | None,
     end: str | None,
     seconds: str | None,
-    addresses: list[Address],
-    timeout_s: float,
+    connect: Connect,
     as_json: bool,
 ) -> None:
     """Explain the price of a call, and how long SUBJECT of TENANT may talk to NUMBER.
@@ -55,8 +46,8 @@ def explain(
       ratel explain vdf rif 0256308200 --start 2012-02-02T17:30:00Z --end 2012-02-02T18:30:00Z
       ratel explain vdf anna 0723045326 --seconds 3600
 
-    It says which prefixes were tried, which rate and period hold, which interval wins at each time and why the others
-    lose, what each minute bucket gives, the discount, and what each length of talk would cost.
+    It says which prefixes were tried, which rate and period hold, which interval wins at each time and why
+    the others lose, what each minute bucket gives, the discount, and what each length of talk would cost.
     """
     if (start is None) != (end is None):
         raise click.UsageError("--start and --end go together")
@@ -65,7 +56,8 @@ def explain(
     question: dict[str, Any] = read_fields(
         [f"{name}={text}" for name, text in (fields | optional).items() if text is not None]
     )
-    result = call_once("Explain", question, addresses, timeout_s)
+    with call_errors(), connect() as client:
+        result = client.call("Explain", question)
     if as_json or not sys.stdout.isatty():
         click.echo(encode_result(result))
     else:

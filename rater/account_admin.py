@@ -1,4 +1,4 @@
-"""What operators do with one account, straight at the store: look, open, credit, decide terms, read the journal.
+"""What operators do with one account, at the store: look, open, credit, decide terms, read its journal.
 
 Whatever changes an account is one script under a token or with an absolute outcome, as for requests: raters
 may work on the same account at the same time.
@@ -57,7 +57,7 @@ def read(store: StoreConnection, tenant: str, subject: str) -> Found:
 
 
 def create(store: StoreConnection, tenant: str, account: Account) -> bool:
-    """Whether it was created; one that exists is kept as it is. Raises ValueError for figures out of range."""
+    """Whether it was created; one that exists is kept. Raises ValueError for figures out of range."""
     [reply] = execute(store, [open_command(account_keys(tenant, account.subject), account)])
     return parse_open_reply(reply) is Opening.CREATED
 

@@ -246,7 +246,7 @@ def set_(
 @click.argument("subject")
 @store_option
 def block(tenant: str, subject: str, store_url: str) -> None:
-    """Refuse debits and talk time from now on (`blocked`). What gives back still works, and loading keeps it."""
+    """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it."""
     _decide(store_url, tenant, subject, Terms(blocked=True), "blocked", "it was blocked already")
 
 
@@ -312,7 +312,8 @@ def _decide(store_url: str, tenant: str, subject: str, terms: Terms, done: str, 
     click.echo(done if changed else same)
 
 
-_encode: Final = lambda value: msgspec.json.encode(value).decode()  # noqa: E731
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _number(micros: int) -> msgspec.Raw:

@@ -48,14 +48,14 @@ _encode = msgspec.json.Encoder().encode
 def answer(tariff: CompiledTariff, question: Descriptor, account: Account | None, now_us: int) -> bytes:
     """The answer of Explain, as JSON.
 
-    A call without times begins at `now_us` and lasts for the amount, in seconds, or a minute; a session is
+    A call without times begins in the second of `now_us` and lasts for the amount, in seconds, or a minute; a session is
     asked for as long as the amount, or as the call lasts.
     """
     amount_us = question.amount_micros
     start_us, end_us = question.start_us, question.end_us
     if not (start_us or end_us):
-        start_us = now_us
-        end_us = now_us + (amount_us if amount_us > 0 else DEFAULT_CALL_US)
+        start_us = now_us // SECOND_US * SECOND_US
+        end_us = start_us + (amount_us if amount_us > 0 else DEFAULT_CALL_US)
     call = Call(question.tor, question.tenant, question.subject, question.destination, start_us, end_us)
     return _encode(explain(tariff, call, account, amount_us or end_us - start_us))
 
