@@ -21,6 +21,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
     "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
     "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
+    "account": ("rater.account_commands:account", "Look at one account, open, credit, set or block it."),
+    "explain": ("common.explain_command:explain", "Say why a call costs what it costs."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
