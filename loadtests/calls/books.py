@@ -1,8 +1,8 @@
-"""What was charged, by subscriber: acknowledged, or begun and not answered yet. Pure but for the calls that it is given.
+"""What was charged, by subscriber: acknowledged, or begun and not answered yet.
 
-A debit is written down before it is sent, with its request id. One that is still open when the test ends, because its
-user was stopped or the service could not answer, is settled: sent again under the same id, which tells what became of
-it. So in the end every cent is known, and the balances must say the same.
+A debit is written down before it is sent, with its request id. One that is still open when the test ends,
+because its user was stopped or the service could not answer, is settled: sent again under the same id, which
+tells what became of it. So in the end every cent is known, and the balances must say the same.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from common.errors import CallerError, RatelError
+
+EXIT_MONEY: Final = 3
+"""The exit code of a run whose balances do not agree with what was acknowledged."""
 
 
 class Debit(NamedTuple):

@@ -1,4 +1,4 @@
-"""Around a test: locust's options, the opening balances, and at the end whether every cent is where it belongs.
+"""Around a test: locust's options, the opening balances, and whether all money is there in the end.
 
 With locust's own workers each one settles its books and sends them to the master, which reckons.
 """
@@ -19,7 +19,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from common.client import JSONClient
 from common.errors import RatelError
-from loadtests.calls.books import Books, Debit, disagreements
+from loadtests.calls.books import EXIT_MONEY, Books, Debit, disagreements
 from loadtests.calls.plan import TENANT, Call, subject
 from loadtests.calls.users import BOOKS, call_authorized, call_ended, call_refused
 
@@ -29,9 +29,6 @@ MESSAGE: Final = "ratel_books"
 WORKERS_WITHIN_S: Final = 30.0
 """For the books of all workers to arrive, after the test."""
 MAX_SHOWN: Final = 10
-
-EXIT_MONEY: Final = 3
-"""The exit code when the balances do not agree with what was acknowledged."""
 
 _STATE: Final[dict[str, Any]] = {"opening": {}, "arrived": 0, "books": Books(), "reckoned": False}
 CALLS: Final[Counter[str]] = Counter()
@@ -121,9 +118,8 @@ def reckon(environment: Environment, **_: Any) -> None:
     if found:
         complain(environment, found)
     else:
-        print(
-            f"money: {cents:f} cents were charged, and the balances of {len(_STATE['opening'])} accounts agree"
-        )
+        accounts = len(_STATE["opening"])
+        print(f"money: {cents:f} cents were charged, and the balances of {accounts} accounts agree")
 
 
 def complain(environment: Environment, texts: list[str]) -> None:

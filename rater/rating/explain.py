@@ -48,8 +48,8 @@ _encode = msgspec.json.Encoder().encode
 def answer(tariff: CompiledTariff, question: Descriptor, account: Account | None, now_us: int) -> bytes:
     """The answer of Explain, as JSON.
 
-    A call without times begins in the second of `now_us` and lasts for the amount, in seconds, or a minute; a session is
-    asked for as long as the amount, or as the call lasts.
+    A call without times begins in the second of `now_us` and lasts for the amount, in seconds, or a minute;
+    a session is asked for as long as the amount, or as the call lasts.
     """
     amount_us = question.amount_micros
     start_us, end_us = question.start_us, question.end_us
