@@ -47,6 +47,7 @@ SECTIONS: Final = {
         "What balancers and gateways do for clients.",
         ("jsonrpc", "http", "router", "reuse-port", "deadline", "max-queued", "max-wait", "stuck"),
     ),
+    "client": Section("Whom the commands that call the API ask.", ("address", "timeout")),
     "log": Section("What is written to stderr.", ("level",)),
 }
 """The shared tables of the configuration file. They are listed, so that a command knows which names are right

@@ -30,6 +30,25 @@ ONE_RUN = {
     "--dry-run",  # what one run does
     "--reset-balances",
     "--example",
+    "--start",  # what one question is about
+    "--end",
+    "--seconds",
+    "--last",
+    "--request-id",
+    "--output",  # which files one run reads and writes
+    "--rejects",
+    "--tariff",
+    "--restart",
+    "--credit",  # what becomes of one account
+    "--sms",
+    "--cents",
+    "--traffic",
+    "--type",
+    "--floor",
+    "--no-floor",
+    "--plan",
+    "--reset-day",
+    "--bucket",
     "--subject",  # which accounts one run looks at
     "--tenant",
 }
