@@ -86,7 +86,9 @@ def _comment(text: str) -> list[str]:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    """Groups of commands by the group's name."""
+    """Several commands of a group by the group's name."""
+    if len(names) == 1:
+        return names[0]
     return ", ".join(dict.fromkeys(name.partition(" ")[0] for name in names))
 
 

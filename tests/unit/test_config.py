@@ -317,6 +317,22 @@ def test_no_password_is_shown(write: Write) -> None:
         assert "hush" not in result.output
 
 
+def test_a_password_that_fits_no_store_is_found(write: Write, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hush")
+    for url, complaint in (
+        ("redis://:hush@h", "the store's URL has a password in it already"),
+        ("", "the embedded store has no password: say which store by --store"),
+    ):
+        file = write(f'[store]\nurl = "{url}"\npassword-file = "{secret}"\n')
+        for words in (("config", "check"), ("audit",)):
+            result = ratel(*words, RATEL_CONFIG=str(file))
+            assert result.exit_code == 2
+            [said] = result.stderr.splitlines()
+            assert "--store-password-file" in said
+            assert said.endswith(complaint)
+
+
 # --- every option ---------------------------------------------------------------------------------
 
 
