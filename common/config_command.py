@@ -13,6 +13,7 @@ from common import config as settings
 from common.config_example import example_file, settings_table
 from common.config_file import DEFAULT_FILE, ConfigError, ConfigFile, Names
 from common.config_show import as_objects, as_text, grouped, resolve
+from common.config_values import hint
 from common.options import json_option, store_with_login
 from common.store import default_store_url
 
@@ -104,7 +105,7 @@ def unknown_variables(commands: Commands) -> list[str]:
     known = {settings.variable(option) for _, command in commands for option in settings.options_of(command)}
     known |= {settings.FILE_VARIABLE}
     return [
-        f"{name}: no setting has this environment variable{settings.hint(name, known)}"
+        f"{name}: no setting has this environment variable{hint(name, known)}"
         for name in sorted(os.environ)
         if name.startswith(PREFIX) and name not in known
     ]
@@ -150,7 +151,7 @@ def named_command(commands: Commands, words: tuple[str, ...]) -> tuple[Commands,
     if group and len(words) == 1:
         return group, ()
     names = [" ".join(path) for path, _ in commands]
-    raise click.UsageError(f"there is no command {' '.join(words)!r}{settings.hint(' '.join(words), names)}")
+    raise click.UsageError(f"there is no command {' '.join(words)!r}{hint(' '.join(words), names)}")
 
 
 @config.command()

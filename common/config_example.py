@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from common.config import options_of, to_toml, variable
+from common.config import options_of, variable
 from common.config_file import Names
 from common.config_show import default_of
+from common.config_values import to_toml
 from common.options import SECTIONS, Shared, flag
 
 WIDTH: Final = 100
