@@ -50,13 +50,21 @@ class HttpGateway:
         self._server = await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
         self._sweep()
 
-    def stop_accepting(self) -> None:
-        """Connections end once their request is answered."""
+    def make_responses_last(self) -> None:
+        """Connections end once their request is answered; new ones are still accepted."""
         self.closing = self._app.closing = True
-        if self._server is not None:
-            self._server.close()
         for connection in list(self._connections):
             connection.wind_up()
+
+    @property
+    def awaits_first(self) -> bool:
+        """Somebody has connected, and not sent a request yet."""
+        return any(connection.awaits_first for connection in self._connections)
+
+    def stop_accepting(self) -> None:
+        self.make_responses_last()
+        if self._server is not None:
+            self._server.close()
 
     async def drain(self) -> None:
         """Let every connection end once it has its responses; cut what is left after `drain_s`."""

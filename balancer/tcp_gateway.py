@@ -69,6 +69,11 @@ class TcpGateway:
         )
         self._sweep()
 
+    @property
+    def awaits_first(self) -> bool:
+        """Somebody has connected, and not sent a call yet."""
+        return any(connection.awaits_first for connection in self._connections)
+
     def stop_accepting(self) -> None:
         if self._server is not None:
             self._server.close()
@@ -227,6 +232,10 @@ class Connection(asyncio.Protocol):
         self._gateway.forget(self)
 
     # --- called by the router and the gateway ------------------------------------------------
+
+    @property
+    def awaits_first(self) -> bool:
+        return not self._session.found and not self._eof
 
     def go_on(self) -> None:
         """With what was read before, if that is still wanted; `_update_reading` asks again."""

@@ -8,7 +8,6 @@ import http.client
 import logging
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -21,11 +20,13 @@ import click
 from common.addresses import NOWHERE, Address, AddressType
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
+from common.doors import CannotOpen, Doors, open_several
 from common.durability import DEFAULT_REPLICAS
 from common.durability import LEVELS as DURABILITY_LEVELS
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.logs import LEVELS, setup
 from common.paths import data_dir
+from common.roll import roll
 from common.store import describe_store_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
 
@@ -122,7 +123,9 @@ def up(
 ) -> None:
     """Run a whole cluster on this machine: a store, a balancer and raters.
 
-    Prints a line that begins with "ready" once it answers. Ctrl-C or SIGTERM stops everything.
+    Prints a line that begins with "ready" once it answers. Ctrl-C or SIGTERM stops everything. SIGHUP
+    replaces raters, balancer and gateways one after the other by new processes, of the version that is
+    installed by then, while clients are served; the store goes on.
 
     \b
     Examples:
@@ -147,7 +150,9 @@ def up(
 
     # Every wait is a `look`, and whatever was started by then is stopped in `finally`.
     try:
-        jsonrpc, http_, router = _claim(jsonrpc, http_, router)
+        entrance, backdoor = _open_doors(gateways, jsonrpc, http_, router)
+        jsonrpc, http_ = entrance[0].addresses["jsonrpc"], entrance[0].addresses["http"]
+        router = backdoor.addresses["router"]
         began_s = time.monotonic()
         if store_url is None:
             store = _start_store(supervisor, look, (data or data_dir()).absolute(), durability)
@@ -160,7 +165,8 @@ def up(
             shown_url = describe_store_url(store_url)
         promise = ["--durability", durability, "--replicas", str(replicas)]
         supervisor.add(*_raters(raters, store_url, promise, router, log_level))
-        for group in _front(gateways, jsonrpc, http_, router, log_level):
+        front = _front(gateways, entrance, backdoor, log_level)
+        for group in front:
             supervisor.add(*group)
         click.echo(f"  store     {shown_url}")
         click.echo(f"  json-rpc  {jsonrpc}")
@@ -169,13 +175,12 @@ def up(
         click.echo(f"  router    {router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
         if paths:
             _load(look, store_url, paths, tenant)
-        _wait_until_ready(look, http_, store_url)
+        _wait_until_ready(look, front, http_, store_url)
         click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
         for example in examples:
             click.echo(f"$ ratel call {example}")
             _run(look, ratel("call", "--address", str(jsonrpc), *shlex.split(example)))
-        while True:
-            look()
+        _keep_running(stop, supervisor, look)
     except Stopped:
         click.echo("stopping")
     finally:
@@ -186,27 +191,20 @@ def up(
     click.echo("stopped")
 
 
-def _claim(*addresses: Address) -> list[Address]:
-    """The addresses, with free ports in place of 0: a restarted part must come back where it was.
-
-    A port that was free is not kept: until the part listens there, the system may give it to an
-    outgoing connection of anyone, and the part is then started again until it is free.
-    Raises ClickException when something else listens there, which no restart would mend.
-    """
-    claimed = []
-    with contextlib.ExitStack() as probes:  # all held until the end: no port is chosen twice
-        for address in addresses:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            try:
-                probe = probes.enter_context(
-                    socket.create_server((address.host, address.port), family=family)
-                )
-            except OSError as error:
-                raise click.ClickException(
-                    f"can't listen on {address}: {os.strerror(error.errno or 0)}"
-                ) from None
-            claimed.append(address._replace(port=int(probe.getsockname()[1])))
-    return claimed
+def _open_doors(
+    gateways: int, jsonrpc: Address, http_: Address, router: Address
+) -> tuple[list[Doors], Doors]:
+    """What the front listens on, for each gateway where there are several, and where raters join."""
+    entrance = {"jsonrpc": jsonrpc, "http": http_}
+    try:
+        backdoor = Doors({"router": router})
+        with contextlib.ExitStack() as undo:
+            undo.callback(backdoor.close)
+            doors = open_several(gateways, entrance) if gateways > 1 else [Doors(entrance)]
+            undo.pop_all()
+        return doors, backdoor
+    except CannotOpen as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str) -> EmbeddedStore:
@@ -221,7 +219,7 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str
         raise click.ClickException(f"another `ratel up` uses the data folder {data}") from None
     store = EmbeddedStore(data, appendfsync="always" if durability == "always" else "no")
     try:
-        supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S))
+        supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S, can_be_replaced=False))
     except EmbeddedStoreError as error:
         raise click.ClickException(str(error)) from None
     deadline_s = time.monotonic() + STORE_READY_WITHIN_S
@@ -239,22 +237,26 @@ def _raters(raters: int, store_url: str, promise: list[str], router: Address, lo
     return [Child(f"rater-{n}", _fixed(command), stop_within_s=STOP_WITHIN_S) for n in range(1, raters + 1)]
 
 
-def _front(
-    gateways: int, jsonrpc: Address, http_: Address, router: Address, log_level: str
-) -> list[list[Child]]:
+def _front(gateways: int, entrance: list[Doors], backdoor: Doors, log_level: str) -> list[list[Child]]:
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
-    listen = ["--jsonrpc", str(jsonrpc), "--http", str(http_)]
+    listen = [word for name, address in entrance[0].addresses.items() for word in (f"--{name}", str(address))]
+    router = str(backdoor.addresses["router"])
     common = ["--log-level", log_level]
     if not gateways:
-        balancer = ratel("balancer", *listen, "--router", str(router), *common)
-        return [[Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)]]
+        [doors] = entrance
+        doors.join(backdoor)
+        balancer = ratel("balancer", *listen, "--router", router, *common)
+        return [[Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S, doors=doors)]]
     nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
-    balancer = ratel("balancer", *nowhere, "--router", str(router), *common)
-    gateway = ratel("gateway", *listen, "--reuse-port", "--balancer", str(router), *common)
+    balancer = ratel("balancer", *nowhere, "--router", router, *common)
+    gateway = ratel("gateway", *listen, "--balancer", router, *common)
     return [
-        [Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)],
-        [Child(f"gateway-{n}", _fixed(gateway), stop_within_s=STOP_WITHIN_S) for n in range(1, gateways + 1)],
+        [Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S, doors=backdoor)],
+        [
+            Child(f"gateway-{n}", _fixed(gateway), stop_within_s=STOP_WITHIN_S, doors=doors)
+            for n, doors in enumerate(entrance, 1)
+        ],
     ]
 
 
@@ -280,13 +282,35 @@ def _run(look: Look, command: list[str]) -> int:
     return process.returncode
 
 
-def _wait_until_ready(look: Look, http_: Address, store_url: str) -> None:
+def _wait_until_ready(look: Look, front: list[list[Child]], http_: Address, store_url: str) -> None:
+    while not all(child.ready for group in front for child in group):  # till then nobody answers the door
+        look()
     hint_at_s = time.monotonic() + 5.0
     while not _is_ready(http_):
         if time.monotonic() > hint_at_s:
             hint_at_s = float("inf")
             click.echo(f"waiting for a tariff: ratel load --store {shlex.quote(store_url)} PATH")
         look()
+
+
+def _keep_running(stop: StopSignals, supervisor: Supervisor, look: Look) -> None:
+    """Until Stopped is raised. A SIGHUP is a request to replace what runs, or the end of the terminal."""
+    in_terminal = _is_in_terminal()
+    while True:
+        look()
+        if not stop.take_hangup():
+            continue
+        if in_terminal and not _is_in_terminal():
+            raise Stopped
+        roll(supervisor, look)
+
+
+def _is_in_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _is_ready(http_: Address) -> bool:

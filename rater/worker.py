@@ -26,6 +26,7 @@ import zmq
 
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
+from common.notify import READY, notify
 from common.wire import HEARTBEAT_MS
 from rater.direct import DirectServer
 from rater.jobs import Job, Undecided, failed
@@ -83,6 +84,7 @@ class Worker:
         self._retry_at_us = 0
         self._batch_jobs = BATCH_JOBS
         self._stop_asked = False
+        self._told_ready = False
         self._leave_until_us: int | None = None
 
     def stop(self) -> None:
@@ -129,6 +131,8 @@ class Worker:
         for link in self._links:
             if link.socket in ready:
                 self._backlog.extend(link.receive())
+                if link.is_new:
+                    self._next_beat_us = 0  # it can give work as soon as it knows of us
         if self._direct is not None:
             self._take_direct(self._direct.handle(ready, now_us))
         busy_us = 0
@@ -211,8 +215,17 @@ class Worker:
                 self._service.look_at_store()
             except StoreUnavailable as error:
                 log.warning("store unavailable: %s", error)
+        takes_work = not self._retry_at_us
         for link in self._links:
-            link.beat(self._name, self._service.snapshot.epoch, takes_work=not self._retry_at_us)
+            link.beat(self._name, self._service.snapshot.epoch, takes_work=takes_work)
+        if not self._told_ready and takes_work and self._service.snapshot.epoch and self._is_asked:
+            self._told_ready = True
+            notify(READY)
+
+    @property
+    def _is_asked(self) -> bool:
+        """Somebody knows of this rater."""
+        return self._direct is not None or any(link.joined for link in self._links)
 
     def _begin_to_leave(self, now_us: int) -> None:
         log.info("draining")
