@@ -24,6 +24,7 @@ import uvloop
 
 from balancer.dispatch import DispatchSettings
 from balancer.http_gateway import HttpGateway
+from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.zmq_gateway import ZmqGateway
@@ -199,7 +200,9 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
             where,
         )
         gc.freeze()
+        pulse = listeners.enter_context(Pulse(router, "raters" if clients is not None else "balancers"))
         await stop.wait()
+        pulse.stopping()
         log.info("draining unanswered=%s", router.unanswered)
         tcp.stop_accepting()
         http.stop_accepting()

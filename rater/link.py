@@ -86,6 +86,11 @@ class Link:
         self.socket.setsockopt(zmq.IPV6, "[" in endpoint)
         self.socket.connect(endpoint)
 
+    @property
+    def joined(self) -> bool:
+        """Whether the balancer was ever heard."""
+        return self._peer is not None
+
     def receive(self) -> list[Job]:
         """The jobs that have arrived, a bounded number of frames of them."""
         jobs: list[Job] = []
