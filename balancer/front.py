@@ -28,6 +28,7 @@ import uvloop
 
 from balancer.dispatch import DispatchSettings
 from balancer.http_gateway import HttpGateway
+from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.zmq_gateway import ZmqGateway
@@ -35,7 +36,6 @@ from common import listen_fds
 from common.addresses import Address, AddressType
 from common.limits import raise_file_limit
 from common.logs import LEVELS
-from common.notify import READY, notify
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,9 @@ GRACE_S: Final = 0.2
 FIRST_REQUEST_S: Final = 1.0
 """Beyond the grace, for clients that have connected and not asked yet: they are about to, and can't know of
 the signal. One that waits longer than this after it has connected may find itself cut off."""
+
+LAST_CALLS_S: Final = 0.01
+"""A few turns of the event loop."""
 
 CLOSE_S: Final = 2.0
 """For the last answers to reach their clients, beyond the deadline of the requests."""
@@ -236,10 +239,10 @@ async def serve(
             where,
         )
         gc.freeze()
-        notify(READY)
+        pulse = listeners.enter_context(Pulse(router, "raters" if clients is not None else "balancers"))
         await stop.wait()
+        pulse.stopping()
         log.info("draining unanswered=%s", router.unanswered)
-        notify("STOPPING=1")
         http.make_responses_last()
         await asyncio.sleep(settings.lame_duck_s)
         tcp.stop_accepting()
@@ -250,10 +253,13 @@ async def serve(
         give_up_s = loop.time() + FIRST_REQUEST_S
         while (tcp.awaits_first or http.awaits_first) and loop.time() < give_up_s:
             await asyncio.sleep(0.01)
-        router.refuse_new()
         async with asyncio.TaskGroup() as draining:
             draining.create_task(tcp.drain(deadline_s + CLOSE_S))
             draining.create_task(http.drain())
+            # What arrives until the ends of idle connections are written is answered; what comes on busy ones
+            # later is refused, so that these come to an end, too.
+            await asyncio.sleep(LAST_CALLS_S)
+            router.refuse_new()
             draining.create_task(_leave_raters(router, clients, deadline_s + CLOSE_S))
         log.info("stopped")
 

@@ -17,7 +17,7 @@ import click
 
 RATERS: Final = "ratel-rater@*.service"
 BALANCER: Final = "ratel-balancer.service"
-SOCKET: Final = "ratel-balancer.socket"
+SOCKETS: Final = tuple(f"ratel-balancer-{name}.socket" for name in ("jsonrpc", "http", "router"))
 
 LOOK_EVERY_S: Final = 0.05
 ANSWER_WITHIN_S: Final = 5.0
@@ -91,10 +91,9 @@ def _restart(unit: str, urls: tuple[str, ...], within_s: int) -> None:
                 )
             time.sleep(LOOK_EVERY_S)
             now = _raters_at(url)
+    ready_s = time.monotonic() - began_s
     counts = ", ".join(f"{expected} at {url}" for url, expected in before.items())
-    click.echo(
-        f"{unit:28} restarted in {restarted_s:.1f} s, raters after {time.monotonic() - began_s:.1f} s: {counts}"
-    )
+    click.echo(f"{unit:24} restarted in {restarted_s:.1f} s, raters after {ready_s:.1f} s: {counts}")
 
 
 def _raters_at(url: str) -> int | None:
@@ -105,7 +104,9 @@ def _raters_at(url: str) -> int | None:
     except (URLError, OSError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise click.ClickException(f"{url} is no balancer: its /readyz says something else ({error})") from None
+        raise click.ClickException(
+            f"{url} is no balancer: its /readyz says something else ({error})"
+        ) from None
 
 
 def _active(pattern: str) -> list[str]:
@@ -114,10 +115,11 @@ def _active(pattern: str) -> list[str]:
 
 
 def _check_socket(force: bool) -> None:
-    if not force and _systemctl("is-active", "--quiet", SOCKET).returncode:
+    idle = [unit for unit in SOCKETS if _systemctl("is-active", "--quiet", unit).returncode]
+    if idle and not force:
         raise click.ClickException(
-            f"{SOCKET} is not active, so clients would be refused while the balancer restarts: "
-            f"systemctl enable --now {SOCKET}, or --force"
+            f"not active: {', '.join(idle)}; connections would be refused while the balancer restarts. "
+            "Stop the balancer, start these units and the balancer, or say --force"
         )
 
 

@@ -5,7 +5,7 @@ once it has run for 10 s: a crash costs one rater's share of the work for a mome
 that can't start does not burn the machine.
 
 A child can be replaced while it works: its successor is started beside it, and when that has said that it is
-ready (`common.notify`), the old one is told to end. A successor that fails changes nothing.
+ready (`common.readiness`), the old one is told to end. A successor that fails changes nothing.
 
 A signal that asks for the end is only noted when it comes. It becomes `Stopped` where the caller
 waits, and nowhere else: raised in the middle of other code it could leave a child that nobody knows,
@@ -26,7 +26,7 @@ from typing import Final
 from common.child import die_with_parent
 from common.doors import Doors
 from common.listen_fds import environment_of
-from common.notify import Listener
+from common.readiness import Listener
 
 log = logging.getLogger(__name__)
 

@@ -91,7 +91,7 @@ class Link:
 
     @property
     def joined(self) -> bool:
-        """A balancer there has been heard."""
+        """Whether the balancer was ever heard."""
         return self._peer is not None
 
     def receive(self) -> list[Job]:

@@ -1,8 +1,8 @@
-"""Clients of every kind that ask without a pause, while the cluster under them is replaced, and what they saw.
+"""Clients of every kind that ask without a pause while the cluster is replaced under them, and what they saw.
 
-Every debit has a key of its own. A client that is *cut* (its connection ends before the answer) or told that the
-server shuts down does what the documentation says: it repeats the request with the same key. The library clients
-do so by themselves. What fails for good is a failure, of whatever kind.
+Every debit has a key of its own. A client that is *cut* (its connection ends before the answer) or told that
+the server shuts down does what the documentation says: it repeats the request with the same key. The library
+clients do so by themselves. Any other error is a failure.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 from common.addresses import Address
 from common.client import JSONClient
 from common.zmq_client import ZmqClient
 from tests.faults.ledger import Ledger
-from tests.faults.nodes import PATIENCE_S, TENANT, wait_until
+from tests.faults.nodes import PATIENCE_S, RATEL, ROOT, TENANT, Balancer, Node, wait_until
 
 Debit = Callable[[str, str, int], Any]
 """Makes one debit: key, subject, amount; the credit left. Raises Cut when it may be repeated."""
@@ -40,7 +45,7 @@ def fields_of(key: str, subject: str, amount: int) -> dict[str, Any]:
 
 
 class Http:
-    """An ordinary HTTP client; `keep_alive` or a connection for each request. It asks the addresses in turn."""
+    """An ordinary HTTP client, with `keep_alive` or a connection for each request. Addresses take turns."""
 
     def __init__(self, addresses: Sequence[Address], *, keep_alive: bool) -> None:
         self._addresses = itertools.cycle(addresses)
@@ -243,7 +248,7 @@ class Traffic:
             took_ms = sorted(took * 1000 for _, took in self.times_s[name])
             p50, p99, most = (took_ms[int((len(took_ms) - 1) * share)] for share in (0.5, 0.99, 1))
             lines.append(
-                f"{name:28} {self.done[name]:6} done, 0 failed, cut {self.cut[name]}, refused {self.refused[name]}; "
+                f"{name:28} {self.done[name]:6} done, cut {self.cut[name]}, refused {self.refused[name]}; "
                 f"p50 {p50:.1f}, p99 {p99:.1f}, most {most:.0f} ms"
             )
         return "\n".join(lines)
@@ -253,3 +258,118 @@ class Traffic:
         reckoning = self.ledger.reckon(store)
         assert reckoning.clean, reckoning
         assert not reckoning.unresolved, reckoning
+
+
+HAND_OVER = """
+import os, sys
+fds = [os.dup2(int(fd), 100 + place) for place, fd in enumerate(sys.argv[1].split(","))]
+for place, fd in enumerate(fds):
+    os.dup2(fd, 3 + place)
+    os.close(fd)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": sys.argv[2]}
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class SocketActivated(Balancer):
+    """A balancer whose sockets somebody else holds and hands over at each start, as systemd does."""
+
+    def __init__(self, name: str, folder: Path, *options: str) -> None:
+        super().__init__(name, folder, *options)
+        doors = {"jsonrpc": self.jsonrpc, "http": self.http, "router": self.router}
+        self._listeners = {
+            door: socket.create_server(address, backlog=1024) for door, address in doors.items()
+        }
+        fds = ",".join(str(listener.fileno()) for listener in self._listeners.values())
+        self.command = [sys.executable, "-c", HAND_OVER, fds, ":".join(doors), *self.command]
+
+    def start(self) -> None:
+        assert not self.alive
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[listener.fileno() for listener in self._listeners.values()],
+            )
+
+    def close(self) -> None:
+        for listener in self._listeners.values():
+            listener.close()
+
+
+FAKE_SYSTEMCTL = """#!{python}
+import socket, sys
+with socket.socket(socket.AF_UNIX) as manager:
+    manager.connect({path!r})
+    manager.sendall("\\n".join(sys.argv[1:]).encode())
+    manager.shutdown(socket.SHUT_WR)
+    code, _, output = manager.makefile().read().partition("\\n")
+print(output, end="")
+sys.exit(int(code))
+"""
+
+
+class ServiceManager:
+    """Stands in for systemd: a `systemctl` whose units are nodes. It waits until what it restarts is ready."""
+
+    def __init__(self, folder: Path, units: dict[str, Node], ready: Callable[[str], bool]) -> None:
+        self.folder = folder / "bin"
+        self.folder.mkdir()
+        self.units = units
+        self.restarted: list[str] = []
+        self.broken = ""
+        """The unit that does not start again."""
+        self._ready = ready
+        path = folder / "manager"
+        script = self.folder / "systemctl"
+        script.write_text(FAKE_SYSTEMCTL.format(python=sys.executable, path=str(path)))
+        script.chmod(0o755)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                code, output = self._obey(connection.makefile().read().split("\n"))
+                connection.sendall(f"{code}\n{output}".encode())
+
+    def _obey(self, words: list[str]) -> tuple[int, str]:
+        if words[0] == "list-units":
+            units = [name for name in self.units if fnmatch(name, words[-1])]
+            return 0, "".join(f"{name} loaded active running it\n" for name in units)
+        if words[0] == "is-active":
+            return int(words[-1] not in self.units), ""
+        name = words[-1]
+        node = self.units[name]
+        node.terminate()
+        self.restarted.append(name)
+        if name == self.broken:
+            return 1, ""
+        node.start()
+        wait_until(lambda: self._ready(name), f"{name} is ready")
+        return 0, ""
+
+    def roll(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*RATEL, "roll", *words],
+            env=os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()

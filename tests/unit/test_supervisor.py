@@ -132,8 +132,8 @@ def test_a_child_that_does_not_stop_is_killed() -> None:
 # --- replacing ------------------------------------------------------------------------------------
 
 SAYS_READY = (
-    "import signal, time; from common.notify import READY, notify\n"
-    "signal.signal(signal.SIGTERM, lambda *_: exit(0)); notify(READY); time.sleep(600)"
+    "import signal, time; from common.notify import Notifier\n"
+    "signal.signal(signal.SIGTERM, lambda *_: exit(0)); Notifier().ready(); time.sleep(600)"
 )
 
 
