@@ -314,7 +314,7 @@ sys.exit(int(code))
 
 
 class ServiceManager:
-    """Stands in for systemd: a `systemctl` whose units are nodes. It waits until what it restarts is ready."""
+    """Stands in for systemd: a `systemctl` whose units are nodes. It waits till what it restarts is ready."""
 
     def __init__(self, folder: Path, units: dict[str, Node], ready: Callable[[str], bool]) -> None:
         self.folder = folder / "bin"
