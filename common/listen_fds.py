@@ -11,6 +11,7 @@ know a child's process id beforehand, and says RATEL_LISTEN_FDS=name=number:name
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
@@ -39,13 +40,14 @@ def take(
     finally:
         for variable in (*_SYSTEMD, OURS):
             environment.pop(variable, None)
-    taken: dict[str, socket.socket] = {}
-    for name, fd in announced:
+    for place, (name, fd) in enumerate(announced):
         if name not in names:
             raise ListenFdsError(f"descriptor {fd} is named {name!r}; expected one of {', '.join(names)}")
-        if name in taken:
+        if name in [other for other, _ in announced[:place]]:
             raise ListenFdsError(f"two descriptors are named {name!r}; expected one")
-        taken[name] = _adopt(name, fd)
+    with contextlib.ExitStack() as undo:
+        taken = {name: undo.enter_context(_adopt(name, fd)) for name, fd in announced}
+        undo.pop_all()
     return taken
 
 
