@@ -245,8 +245,8 @@ async def serve(
         log.info("draining unanswered=%s", router.unanswered)
         http.make_responses_last()
         await asyncio.sleep(settings.lame_duck_s)
-        tcp.stop_accepting()
-        http.stop_accepting()
+        await tcp.stop_accepting()
+        await http.stop_accepting()
         if clients is not None:
             clients.leave()
         await asyncio.sleep(GRACE_S)

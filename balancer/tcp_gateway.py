@@ -21,6 +21,7 @@ import time
 from collections import deque
 from typing import Final, cast
 
+from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from common.addresses import Address
 from common.jsonrpc import Session
@@ -60,13 +61,13 @@ class TcpGateway:
         self._to_write: list[Connection] = []
         self._to_go_on: deque[Connection] = deque()
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
 
     async def open(self, listener: socket.socket) -> None:
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=BACKLOG
-        )
+        self._listener = listener
+        self._server = await self._loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
     @property
@@ -74,9 +75,13 @@ class TcpGateway:
         """Somebody has connected, and not sent a call yet."""
         return any(connection.awaits_first for connection in self._connections)
 
-    def stop_accepting(self) -> None:
-        if self._server is not None:
+    async def stop_accepting(self) -> None:
+        if self._server is not None and self._listener is not None:
+            await accept_the_rest(self._listener, self._arrive)
             self._server.close()
+
+    def _arrive(self) -> Connection:
+        return Connection(self)
 
     async def drain(self, timeout_s: float) -> None:
         """Let every connection end once it has its answers; cut what is left after `timeout_s`."""

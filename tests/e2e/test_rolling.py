@@ -1,4 +1,4 @@
-"""Processes are replaced while clients of all kinds ask without a pause: none fails, nothing is done twice."""
+"""Processes are replaced while clients of all kinds ask on and on: none fails, nothing is done twice."""
 
 from __future__ import annotations
 
