@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,15 @@ class Traffic:
                 f"p50 {p50:.1f}, p99 {p99:.1f}, most {most:.0f} ms"
             )
         return "\n".join(lines)
+
+    def rate_per_s(self, from_s: float, until_s: float) -> float:
+        ended = [at for times in self.times_s.values() for at, _ in times if from_s <= at < until_s]
+        return len(ended) / (until_s - from_s)
+
+    def longest_pause_ms(self, from_s: float, until_s: float) -> float:
+        """The longest time in which no client of any kind had an answer."""
+        ended = sorted(at for times in self.times_s.values() for at, _ in times if from_s <= at < until_s)
+        return max(later - earlier for earlier, later in pairwise([from_s, *ended, until_s])) * 1000
 
     def check(self, store: Any) -> None:
         """What was acknowledged is in the journal once, and nothing else is."""
