@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Final
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -16,8 +17,11 @@ from urllib.request import urlopen
 import click
 
 RATERS: Final = "ratel-rater@*.service"
+GATEWAYS: Final = "ratel-gateway@*.service"
 BALANCER: Final = "ratel-balancer.service"
 SOCKETS: Final = tuple(f"ratel-balancer-{name}.socket" for name in ("jsonrpc", "http", "router"))
+ROUTER_SOCKET: Final = SOCKETS[-1]
+"""All that a balancer listens on that has gateways in front."""
 
 LOOK_EVERY_S: Final = 0.05
 ANSWER_WITHIN_S: Final = 5.0
@@ -25,7 +29,7 @@ ANSWER_WITHIN_S: Final = 5.0
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["raters", "balancer", "all"]))
+@click.argument("what", type=click.Choice(["raters", "balancer", "gateways", "all"]))
 @click.option(
     "--ask",
     "urls",
@@ -46,7 +50,7 @@ ANSWER_WITHIN_S: Final = 5.0
 )
 @click.option("--force", is_flag=True, help="Restart a balancer whose sockets systemd does not hold, too.")
 def roll(what: str, urls: tuple[str, ...], within_s: int, force: bool) -> None:
-    """Restart this host's raters, its balancer, or all of them, without a failed request.
+    """Restart this host's raters, its balancer, its gateways, or all of them in this order, under load.
 
     Do it on one host after the other, after an upgrade or a change of settings. Where anything does not come
     back it stops, with exit code 1: what was not restarted goes on as before.
@@ -57,16 +61,10 @@ def roll(what: str, urls: tuple[str, ...], within_s: int, force: bool) -> None:
       ratel roll raters --ask http://10.0.0.1:8000 --ask http://10.0.0.2:8000   # on a host of raters
       ratel roll all
     """
-    raters = _active(RATERS) if what != "balancer" else []
-    if what == "raters" and not raters:
-        raise click.ClickException(f"no unit {RATERS} is active on this host")
-    if what != "raters":
-        _check_socket(force)
+    units = _units(what, force)
     began_s = time.monotonic()
-    for unit in raters:
+    for unit in units:
         _restart(unit, urls, within_s)
-    if what != "raters":
-        _restart(BALANCER, urls, within_s)
     click.echo(f"done after {time.monotonic() - began_s:.1f} s")
 
 
@@ -114,9 +112,23 @@ def _active(pattern: str) -> list[str]:
     return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
 
 
-def _check_socket(force: bool) -> None:
-    idle = [unit for unit in SOCKETS if _systemctl("is-active", "--quiet", unit).returncode]
-    if idle and not force:
+def _units(what: str, force: bool) -> list[str]:
+    """What to restart, in this order: raters may be asked for what only a newer front knows."""
+    patterns = {"raters": RATERS, "balancer": BALANCER, "gateways": GATEWAYS}
+    active = {name: _active(pattern) for name, pattern in patterns.items()}
+    chosen = list(patterns) if what == "all" else [what]
+    units = [unit for name in chosen for unit in active[name]]
+    if not units:
+        wanted = ", ".join(patterns[name] for name in chosen)
+        raise click.ClickException(f"no such unit is active on this host: {wanted}")
+    if BALANCER in units and not force:
+        _check_sockets((ROUTER_SOCKET,) if active["gateways"] else SOCKETS)
+    return units
+
+
+def _check_sockets(needed: Sequence[str]) -> None:
+    idle = [unit for unit in needed if _systemctl("is-active", "--quiet", unit).returncode]
+    if idle:
         raise click.ClickException(
             f"not active: {', '.join(idle)}; connections would be refused while the balancer restarts. "
             "Stop the balancer, start these units and the balancer, or say --force"
