@@ -46,6 +46,8 @@ ANSWER_WITHIN_S: Final = 5.0
     type=click.IntRange(1, 3600),
     default=60,
     show_default=True,
+    envvar="RATEL_ROLL_WITHIN",
+    show_envvar=True,
     help="Seconds after which what was restarted must be back; else it stops there.",
 )
 @click.option("--force", is_flag=True, help="Restart a balancer whose sockets systemd does not hold, too.")

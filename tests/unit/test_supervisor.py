@@ -27,7 +27,7 @@ from common.supervisor import (
     StopSignals,
     Supervisor,
 )
-from common.up_command import _open_doors
+from common.up_command import Wanted, _open_doors
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -373,10 +373,11 @@ def test_free_ports_are_all_different() -> None:
 def test_a_port_that_something_listens_on_stops_the_start() -> None:
     doors = Doors({"router": ANYWHERE})
     address = doors.addresses["router"]
+    wanted = Wanted(2, 0, "everysec", 1, ANYWHERE, ANYWHERE, ANYWHERE, "warning")
     with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
-        _open_doors(0, ANYWHERE, ANYWHERE, address)
+        _open_doors(wanted._replace(router=address))
     with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
-        _open_doors(2, address, ANYWHERE, ANYWHERE)
+        _open_doors(wanted._replace(gateways=2, jsonrpc=address))
     doors.close()
 
 
