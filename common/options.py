@@ -46,7 +46,17 @@ SECTIONS: Final = {
     "cluster": Section("What the parts have to agree on.", ("balancers", "key-ttl", "wait")),
     "front": Section(
         "What balancers and gateways do for clients.",
-        ("jsonrpc", "http", "router", "reuse-port", "deadline", "max-queued", "max-wait", "stuck"),
+        (
+            "jsonrpc",
+            "http",
+            "router",
+            "reuse-port",
+            "deadline",
+            "max-queued",
+            "max-wait",
+            "stuck",
+            "lame-duck",
+        ),
     ),
     "client": Section("Whom the commands that call the API ask.", ("address", "timeout")),
     "log": Section("What is written to stderr.", ("level",)),

@@ -53,6 +53,7 @@ ONE_RUN = {
     "--bucket",
     "--subject",  # which accounts one run looks at
     "--tenant",
+    "--force",  # restart what would refuse connections meanwhile
 }
 """Options that are no settings: in a file, each would change what every later run does."""
 
