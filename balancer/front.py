@@ -17,17 +17,25 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import click
 import uvloop
 
+from balancer.client_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, ClientLimits
 from balancer.dispatch import DispatchSettings
 from balancer.http_gateway import HttpGateway
+from balancer.http_patience import KEEP_ALIVE_S, READ_TIMEOUT_S
+from balancer.http_reader import MAX_BODY_BYTES
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.zmq_gateway import ZmqGateway
 from common.addresses import Address, AddressType
+from common.api_keys import BadKeyFile
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import LOOK_EVERY_S, WatchedKeyring
+from common.keyring import Keyring
 from common.limits import raise_file_limit
 from common.logs import LEVELS
 
@@ -52,6 +60,11 @@ class FrontSettings:
     """Other processes listen on the same ports; the kernel shares the connections out."""
     dispatch: DispatchSettings
     stuck_s: float
+    clients: ClientLimits
+    api_keys: Path | None
+    """The file of keys; None: everybody may do everything."""
+    allow_insecure: bool
+    """Even where others than this host can connect."""
 
 
 class CannotListen(Exception):
@@ -133,6 +146,69 @@ _OPTIONS: Final = (
         help="Seconds after which a client is let go that does not read its answers.",
     ),
     click.option(
+        "--max-connections",
+        type=click.IntRange(1, 1_000_000),
+        default=MAX_CONNECTIONS,
+        show_default=True,
+        envvar="RATEL_MAX_CONNECTIONS",
+        show_envvar=True,
+        help="Connections of JSON-RPC, and as many of HTTP; one more is refused.",
+    ),
+    click.option(
+        "--max-in-flight",
+        type=click.IntRange(1, 1_000_000),
+        default=MAX_IN_FLIGHT,
+        show_default=True,
+        envvar="RATEL_MAX_IN_FLIGHT",
+        show_envvar=True,
+        help="Unanswered calls of one JSON-RPC connection; beyond it, it is not read.",
+    ),
+    click.option(
+        "--max-message",
+        "max_message_bytes",
+        type=click.IntRange(1024, MAX_BODY_BYTES),
+        default=MAX_BODY_BYTES,
+        show_default=True,
+        envvar="RATEL_MAX_MESSAGE",
+        show_envvar=True,
+        help="Bytes of a JSON-RPC message and of an HTTP body.",
+    ),
+    click.option(
+        "--read-timeout",
+        "read_timeout_s",
+        type=click.IntRange(1, 3600),
+        default=int(READ_TIMEOUT_S),
+        show_default=True,
+        envvar="RATEL_READ_TIMEOUT",
+        show_envvar=True,
+        help="Seconds for the head of an HTTP request to arrive, and as many for its body.",
+    ),
+    click.option(
+        "--keep-alive",
+        "keep_alive_s",
+        type=click.IntRange(1, 86_400),
+        default=int(KEEP_ALIVE_S),
+        show_default=True,
+        envvar="RATEL_KEEP_ALIVE",
+        show_envvar=True,
+        help="Seconds that an HTTP connection is kept open for its next request.",
+    ),
+    click.option(
+        "--api-keys",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="RATEL_API_KEYS",
+        show_envvar=True,
+        help="Let in only who has one of the API keys in this file, see `ratel apikey --help`. It is "
+        "read again whenever it has changed.",
+    ),
+    click.option(
+        "--allow-insecure",
+        is_flag=True,
+        envvar="RATEL_ALLOW_INSECURE",
+        show_envvar=True,
+        help="Listen on other addresses than this host's own although anybody there may do everything.",
+    ),
+    click.option(
         "--log-level",
         type=click.Choice(LEVELS),
         default="info",
@@ -151,11 +227,19 @@ def settings_of(
     max_queued: int,
     max_wait_ms: int,
     stuck_s: int,
+    max_connections: int,
+    max_in_flight: int,
+    max_message_bytes: int,
+    read_timeout_s: int,
+    keep_alive_s: int,
+    api_keys: Path | None,
+    allow_insecure: bool,
 ) -> FrontSettings:
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
-    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s)
+    clients = ClientLimits(max_connections, max_in_flight, max_message_bytes, read_timeout_s, keep_alive_s)
+    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s, clients, api_keys, allow_insecure)
 
 
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -181,12 +265,13 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
         loop.add_signal_handler(number, stop.set)
     deadline_s = settings.dispatch.deadline_us / 1_000_000
     with contextlib.ExitStack() as listeners:
+        keyring = _watch_keys(listeners, settings.api_keys)
         tcp, http = (
-            TcpGateway(router, settings.stuck_s),
-            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s),
+            TcpGateway(router, settings.stuck_s, keyring, settings.clients),
+            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s, keyring, settings.clients),
         )
-        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings.reuse_port)
-        http_listener = _listen(listeners, "http", settings.http, settings.reuse_port)
+        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings)
+        http_listener = _listen(listeners, "http", settings.http, settings)
         router.open()
         if tcp_listener is not None:
             await tcp.open(tcp_listener)
@@ -215,16 +300,37 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
         log.info("stopped")
 
 
+def _watch_keys(stack: contextlib.ExitStack, path: Path | None) -> Keyring | None:
+    """The keys in the file, which are those of now for as long as the stack is open."""
+    if path is None:
+        return None
+    try:
+        watched = WatchedKeyring(path)
+    except BadKeyFile as error:
+        raise CannotListen(f"--api-keys: {error}") from None
+    following = asyncio.get_running_loop().create_task(_follow(watched))
+    stack.callback(following.cancel)
+    return watched.keyring
+
+
+async def _follow(watched: WatchedKeyring) -> None:
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        watched.look()
+
+
 def _listen(
-    listeners: contextlib.ExitStack, name: str, address: Address | None, reuse_port: bool
+    listeners: contextlib.ExitStack, name: str, address: Address | None, settings: FrontSettings
 ) -> socket.socket | None:
     if address is None:
         return None
     try:
+        if settings.api_keys is None and not settings.allow_insecure and is_exposed(address):
+            raise CannotListen(refusal(f"--{name}", address, API_KEYS_REMEDY))
         family, _, _, _, resolved = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.create_server(resolved[:2], family=family, reuse_port=reuse_port)
+        listener = socket.create_server(resolved[:2], family=family, reuse_port=settings.reuse_port)
     except OSError as error:
         raise CannotListen(why(name, address, error)) from None
     return listeners.enter_context(listener)

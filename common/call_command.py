@@ -134,12 +134,20 @@ def _parse_value(field: str, text: str) -> str | int | Decimal:
     show_default=True,
     help="Seconds to wait for the answer.",
 )
+@click.option(
+    "--api-key-file",
+    type=click.Path(dir_okay=False),
+    envvar="RATEL_API_KEY_FILE",
+    show_envvar=True,
+    help="The file that the API key stands in, where the balancer asks for one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the default in a pipe.")
 def call(
     method: Method,
     descriptor: dict[str, Any],
     addresses: list[Address],
     timeout_s: float,
+    api_key_file: str | None,
     as_json: bool,
 ) -> None:
     """Make one call of the API and show the answer.
@@ -155,7 +163,12 @@ def call(
     """
     connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
     try:
-        with JSONClient(addresses, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s) as client:
+        with JSONClient(
+            addresses,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            api_key_file=api_key_file,
+        ) as client:
             result = client.call(method.name, descriptor)
     except RatelError as error:
         click.echo(f"Error: {error.message}", err=True)

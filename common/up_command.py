@@ -19,11 +19,14 @@ from typing import Final
 import click
 
 from common.addresses import NOWHERE, Address, AddressType
+from common.api_keys import BadKeyFile
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
 from common.durability import DEFAULT_REPLICAS
 from common.durability import LEVELS as DURABILITY_LEVELS
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import read_keys
 from common.logs import LEVELS, setup
 from common.paths import data_dir
 from common.store import describe_store_url
@@ -96,6 +99,20 @@ def ratel(*args: str) -> list[str]:
     "--router", type=AddressType(), default="127.0.0.1:2000", show_default=True, help="Where raters join."
 )
 @click.option(
+    "--api-keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="RATEL_API_KEYS",
+    show_envvar=True,
+    help="Let in only who has one of the API keys in this file, see `ratel apikey --help`.",
+)
+@click.option(
+    "--allow-insecure",
+    is_flag=True,
+    envvar="RATEL_ALLOW_INSECURE",
+    show_envvar=True,
+    help="Listen on other addresses than this host's own although anybody there may do everything.",
+)
+@click.option(
     "--load",
     "paths",
     type=click.Path(exists=True),
@@ -115,6 +132,8 @@ def up(
     jsonrpc: Address,
     http_: Address,
     router: Address,
+    api_keys: Path | None,
+    allow_insecure: bool,
     paths: tuple[str, ...],
     tenant: str | None,
     examples: tuple[str, ...],
@@ -127,7 +146,7 @@ def up(
     \b
     Examples:
       ratel up --load deploy/sample-tariff
-      ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000
+      ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000 --api-keys /etc/ratel/api-keys.json
       ratel up --raters 8 --gateways 2
       ratel up --store redis://127.0.0.1:6379/0
     """
@@ -137,6 +156,7 @@ def up(
             f"--durability {durability} needs --store: the embedded store has no replicas, "
             f"it offers {' and '.join(EMBEDDED_LEVELS)}"
         )
+    guard = _guard(api_keys, allow_insecure, {"--jsonrpc": jsonrpc, "--http": http_})
     stop, supervisor = StopSignals(), Supervisor()
     disk_sync: DiskSync | None = None
 
@@ -160,7 +180,7 @@ def up(
             shown_url = describe_store_url(store_url)
         promise = ["--durability", durability, "--replicas", str(replicas)]
         supervisor.add(*_raters(raters, store_url, promise, router, log_level))
-        for group in _front(gateways, jsonrpc, http_, router, log_level):
+        for group in _front(gateways, jsonrpc, http_, router, guard, log_level):
             supervisor.add(*group)
         click.echo(f"  store     {shown_url}")
         click.echo(f"  json-rpc  {jsonrpc}")
@@ -239,12 +259,29 @@ def _raters(raters: int, store_url: str, promise: list[str], router: Address, lo
     return [Child(f"rater-{n}", _fixed(command), stop_within_s=STOP_WITHIN_S) for n in range(1, raters + 1)]
 
 
+def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> list[str]:
+    """What the front is to be told of it. Raises ClickException for what it would not start with."""
+    if api_keys is not None:
+        try:
+            read_keys(api_keys)
+        except BadKeyFile as error:
+            raise click.ClickException(f"--api-keys: {error}") from None
+        return ["--api-keys", str(api_keys.absolute())]
+    if allow_insecure:
+        return ["--allow-insecure"]
+    for option, address in listeners.items():
+        with contextlib.suppress(OSError):  # it is said when the address is claimed
+            if is_exposed(address):
+                raise click.ClickException(refusal(option, address, API_KEYS_REMEDY))
+    return []
+
+
 def _front(
-    gateways: int, jsonrpc: Address, http_: Address, router: Address, log_level: str
+    gateways: int, jsonrpc: Address, http_: Address, router: Address, guard: list[str], log_level: str
 ) -> list[list[Child]]:
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
-    listen = ["--jsonrpc", str(jsonrpc), "--http", str(http_)]
+    listen = ["--jsonrpc", str(jsonrpc), "--http", str(http_), *guard]
     common = ["--log-level", log_level]
     if not gateways:
         balancer = ratel("balancer", *listen, "--router", str(router), *common)

@@ -7,14 +7,18 @@ import os
 import secrets
 import socket
 import zoneinfo
+from pathlib import Path
 from typing import Final
 
 import click
 import zmq
 
 from common.addresses import Address, AddressType
+from common.api_keys import BadKeyFile
 from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Durability, Level
 from common.durability import LEVELS as DURABILITY_LEVELS
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import WatchedKeyring
 from common.logs import LEVELS, setup
 from common.store import StoreConnection, StoreUrlError, default_store_url, describe_store_url
 from rater.accounts import JOURNAL_LINES
@@ -85,6 +89,21 @@ DAY_S: Final = 86_400
     type=AddressType(),
     help="Answer JSON-RPC here too, without a balancer; port 0 is any free one.",
 )
+@click.option(
+    "--api-keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="RATEL_API_KEYS",
+    show_envvar=True,
+    help="With --jsonrpc: let in only who has one of the API keys in this file, as `ratel balancer` does.",
+)
+@click.option(
+    "--allow-insecure",
+    is_flag=True,
+    envvar="RATEL_ALLOW_INSECURE",
+    show_envvar=True,
+    help="With --jsonrpc: listen on other addresses than this host's own although anybody there may do "
+    "everything.",
+)
 @click.option("--name", help="Name in logs and tables.  [default: host-pid-random]")
 @click.option(
     "--credit",
@@ -132,6 +151,8 @@ def rater(
     replicas: int,
     durability_timeout_ms: int,
     jsonrpc: Address | None,
+    api_keys: Path | None,
+    allow_insecure: bool,
     name: str | None,
     credit: int,
     deadline_ms: int,
@@ -170,7 +191,12 @@ def rater(
     direct = None
     if jsonrpc is not None:
         try:
-            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms)
+            if api_keys is None and not allow_insecure and is_exposed(jsonrpc):
+                raise click.ClickException(refusal("--jsonrpc", jsonrpc, API_KEYS_REMEDY))
+            keys = WatchedKeyring(api_keys) if api_keys else None
+            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keys)
+        except BadKeyFile as error:
+            raise click.ClickException(f"--api-keys: {error}") from None
         except OSError as error:
             raise click.ClickException(f"can't listen for JSON-RPC on {jsonrpc}: {error.strerror}") from None
         click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")
