@@ -261,6 +261,7 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_report_defect)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     deadline_s = settings.dispatch.deadline_us / 1_000_000
@@ -298,6 +299,12 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
             if clients is not None:
                 draining.create_task(clients.drain(deadline_s + CLOSE_S))
         log.info("stopped")
+
+
+def _report_defect(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop itself would say shows arguments of calls, and those hold what clients sent."""
+    error = context.get("exception")
+    log.error("a defect in the event loop", exc_info=error if isinstance(error, BaseException) else None)
 
 
 def _watch_keys(stack: contextlib.ExitStack, path: Path | None) -> Keyring | None:

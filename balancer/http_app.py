@@ -39,6 +39,9 @@ _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
 """Where the error does not say: raters join and stores fail over within a second or a few."""
 
+MAX_SHOWN_PATH: Final = 40
+"""Of a path in a log: longer than all that there are. A query is not shown at all."""
+
 log = logging.getLogger(__name__)
 
 
@@ -171,7 +174,7 @@ def _fail(request: Request, code: int, error: bytes, more: bytes = b"") -> None:
 
 
 def _report_defect(request: Request) -> None:
-    log.exception("a defect: target=%r", request.target[:200])
+    log.exception("a defect: path=%r", request.target.partition(b"?")[0][:MAX_SHOWN_PATH])
     defect = InternalError(detail="a defect of the balancer; its log says more")
     _fail(request, defect.code, encode_error(defect))
 

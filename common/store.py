@@ -16,13 +16,14 @@ connection is given up after that batch.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import ssl
 import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import hiredis
 import redis
@@ -55,6 +56,9 @@ _READ_BYTES: Final = 65_536
 
 _EMBEDDED: Final = "embedded:"
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
+_OPTIONS_BEGIN: Final = re.compile(r"[?#]")
+_HOSTS: Final = re.compile(r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d+)?,?)*")
+_UNCLEAR: Final = "…"
 _MORE: Final = object()
 _pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
 
@@ -84,14 +88,21 @@ def default_store_url() -> str:
 
 
 def describe_store_url(url: str) -> str:
-    """The URL without user, password and options, fit for logs and messages."""
+    """The URL without user, password and options, fit for logs and messages.
+
+    A password that is not encoded as it should be makes other parts of what belongs to it; where it can't be
+    told what is what, nothing is shown.
+    """
     if not url.startswith(_SCHEMES):
         return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{url.partition(':')[0]}:…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
+    scheme, _, rest = url.partition("://")
+    shown, *options = _OPTIONS_BEGIN.split(rest, maxsplit=1)
+    if not (scheme == "unix" and shown.startswith("/")):
+        shown = shown.rpartition("@")[2]
+    hosts, slash, path = shown.partition("/")
+    if "@" in "".join(options) or not _HOSTS.fullmatch(hosts):
+        return f"{scheme}://{_UNCLEAR}"
+    return f"{scheme}://{hosts}{slash}{unquote(path)}"
 
 
 class StoreConnection:
@@ -223,7 +234,12 @@ class StoreConnection:
                 socket_timeout=self._timeout_s,
             )
         except (ValueError, TypeError) as error:
-            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {error}") from None
+            shown, reason = describe_store_url(url), str(error)
+            if not reason.startswith("Invalid value for"):  # it may quote a piece of a password
+                reason = (
+                    "its parts can't be told apart; in user and password, / ? # @ and : are percent-encoded"
+                )
+            raise StoreUrlError(f"not a store's URL: {shown}: {reason}") from None
 
     def _connect(self) -> None:
         if self._sentinels is None:
