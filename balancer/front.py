@@ -181,7 +181,8 @@ _OPTIONS: Final = (
         show_default=True,
         envvar="RATEL_READ_TIMEOUT",
         show_envvar=True,
-        help="Seconds for the head of an HTTP request to arrive, and as many for its body.",
+        help="Seconds for the head of an HTTP request to arrive, as many for its body, and as many for a "
+        "JSON-RPC client to say its API key.",
     ),
     click.option(
         "--keep-alive",

@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
         self._router = gateway.router
         self._most_in_flight = gateway.limits.max_in_flight
         self._session = Session(gateway.session_limits)
-        self._visitor = None if gateway.keyring is None else Visitor(self._session, gateway.keyring)
+        self._visitor = self._new_visitor() if gateway.keyring is not None else None
         self._reading = True
         self._eof = False
         self._ending = False
@@ -303,8 +303,11 @@ class Connection(asyncio.Protocol):
     def _admitted(self, calls: list[Call]) -> list[Call]:
         """The calls that are for the router; the others are answered."""
         if self._visitor is None:
-            self._visitor = Visitor(self._session, self._gateway.keyring)
+            self._visitor = self._new_visitor()
         return self._visitor.admit(calls)
+
+    def _new_visitor(self) -> Visitor:
+        return Visitor(self._session, self._gateway.keyring, self._gateway.limits.read_timeout_s)
 
     # --- states ------------------------------------------------------------------------------
 

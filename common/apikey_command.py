@@ -32,6 +32,7 @@ from common.api_keys import (
     Limits,
     check_limits,
     check_record,
+    check_tenants,
     hash_key,
     new_key,
 )
@@ -268,6 +269,10 @@ def limit(
     behind one address, a tenant gets up to three times as much.
     """
     limits = _limits(rate, burst, in_flight)
+    try:
+        check_tenants((tenant,))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     with _changing(path) as held:
         rest = {name: old for name, old in held[0].limits.items() if name != tenant}
         held[0] = msgspec.structs.replace(

@@ -27,8 +27,9 @@ from common.keyring import MISSING, Grant, Keyring
 from common.meters import Meter
 from common.methods import AUTHENTICATE, SERVICE
 
-LOGIN_S: Final = 10.0
-"""For a client to say who it is, where that is asked for, before its connection is of no use to anyone."""
+LOGIN_S: Final = 30.0
+"""For a client to say who it is, where that is asked for; then its connection is of no use to anyone. The
+default of a setting."""
 
 NEEDED: Final = encode_error(
     Unauthorized(detail=f"{MISSING.message}: call {SERVICE}.{AUTHENTICATE.name} first")
@@ -48,9 +49,10 @@ _decode = msgspec.json.Decoder(_Params).decode
 class Visitor:
     """Of one session. `keyring` is None where everybody may do everything."""
 
-    __slots__ = ("_counted", "_grant", "_keyring", "_session", "_stranger_since_s")
+    __slots__ = ("_counted", "_grant", "_keyring", "_login_s", "_session", "_stranger_since_s")
 
-    def __init__(self, session: Session, keyring: Keyring | None) -> None:
+    def __init__(self, session: Session, keyring: Keyring | None, login_s: float = LOGIN_S) -> None:
+        self._login_s = login_s
         self._session = session
         self._keyring = keyring
         self._grant: Grant | None = None
@@ -76,7 +78,7 @@ class Visitor:
             return False
         if self._stranger_since_s is None:
             self._stranger_since_s = now_s
-        return now_s - self._stranger_since_s >= LOGIN_S
+        return now_s - self._stranger_since_s >= self._login_s
 
     def _valid_grant(self) -> Grant | None:
         if self._grant is not None:
