@@ -292,7 +292,7 @@ class JSONClient:
                     del self._waiting[call_id]
                     pending._settle(outcome)
                 elif call_id == AUTHENTICATE_ID and isinstance(outcome, Unauthorized):
-                    self._fail_waiting_with(outcome)
+                    self._fail_waiting(outcome.message, outcome)
         except OSError as error:
             self._lose(link, str(error))
         except NotAReply as error:  # and it would be none the next time
@@ -353,7 +353,7 @@ class JSONClient:
             link = self._link = Link(connected, self._api_key.read())
         except Unauthorized as error:
             connected.close()
-            self._fail_waiting_with(error)
+            self._fail_waiting(error.message, error)
             return
         now = time.monotonic()
         for pending in list(self._waiting.values()):
@@ -381,15 +381,10 @@ class JSONClient:
                 pending._settle(self._connection_lost(detail, pending.request_id))
         self._changed.notify_all()
 
-    def _fail_waiting_with(self, error: RatelError) -> None:
+    def _fail_waiting(self, detail: str, error: RatelError | None = None) -> None:
+        """With that error, or with ConnectionLost for that reason."""
         for pending in self._waiting.values():
-            pending._settle(error)
-        self._waiting.clear()
-        self._changed.notify_all()
-
-    def _fail_waiting(self, detail: str) -> None:
-        for pending in self._waiting.values():
-            pending._settle(self._connection_lost(detail, pending.request_id))
+            pending._settle(error or self._connection_lost(detail, pending.request_id))
         self._waiting.clear()
         self._changed.notify_all()
 

@@ -142,7 +142,8 @@ class Session:
         self._eof = False
         self._output: list[bytes] = []
         self.asks_front = False
-        """There has been an Authenticate among the calls, which is for whoever owns the session."""
+        """Among the calls that `feed` returned is an Authenticate, which is for whoever owns the session. Who
+        has dealt with it sets this back."""
 
     @property
     def in_flight(self) -> int:

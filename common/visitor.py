@@ -63,6 +63,7 @@ class Visitor:
     def admit(self, calls: list[Call]) -> list[Call]:
         """Those that may be carried out; the others are answered."""
         if self._session.asks_front:
+            self._session.asks_front = False
             return self._admit_in_turn(calls)
         return self._admit(calls) if self._keyring is not None else calls
 
