@@ -59,6 +59,7 @@ _SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
 _OPTIONS_BEGIN: Final = re.compile(r"[?#]")
 _HOSTS: Final = re.compile(r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d+)?,?)*")
 _UNCLEAR: Final = "…"
+_ENCODE: Final = "its parts can't be told apart; in user and password, / ? # @ and : are percent-encoded"
 _MORE: Final = object()
 _pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
 
@@ -226,6 +227,11 @@ class StoreConnection:
             feed(buffer, 0, size)
 
     def _pool(self, url: str) -> redis.ConnectionPool:
+        head, *options = _OPTIONS_BEGIN.split(url, maxsplit=1)
+        if "@" in head and "@" in "".join(
+            options
+        ):  # both may be of a password, so that a piece of it is the host
+            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {_ENCODE}")
         try:
             return redis.ConnectionPool.from_url(
                 url,
@@ -234,12 +240,10 @@ class StoreConnection:
                 socket_timeout=self._timeout_s,
             )
         except (ValueError, TypeError) as error:
-            shown, reason = describe_store_url(url), str(error)
+            reason = str(error)
             if not reason.startswith("Invalid value for"):  # it may quote a piece of a password
-                reason = (
-                    "its parts can't be told apart; in user and password, / ? # @ and : are percent-encoded"
-                )
-            raise StoreUrlError(f"not a store's URL: {shown}: {reason}") from None
+                reason = _ENCODE
+            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {reason}") from None
 
     def _connect(self) -> None:
         if self._sentinels is None:
