@@ -31,13 +31,20 @@ from balancer.http_reader import MAX_BODY_BYTES
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.zmq_gateway import ZmqGateway
-from common.addresses import Address, AddressType
+from common.addresses import Address
 from common.api_keys import BadKeyFile
 from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.key_file import LOOK_EVERY_S, WatchedKeyring
 from common.keyring import Keyring
 from common.limits import raise_file_limit
-from common.logs import LEVELS
+from common.options import (
+    allow_insecure_option,
+    api_keys_option,
+    http_option,
+    jsonrpc_option,
+    log_level_option,
+    shared,
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,144 +86,100 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _OPTIONS: Final = (
-    click.option(
-        "--jsonrpc",
-        type=AddressType(or_none=True),
-        default="127.0.0.1:2001",
-        show_default=True,
-        envvar="RATEL_JSONRPC",
-        show_envvar=True,
-        help="Listen for JSON-RPC over TCP here; port 0 takes a free one, `none` is not to listen.",
+    jsonrpc_option(
+        "Listen for JSON-RPC over TCP here; port 0 takes a free one, `none` is not to listen.", or_none=True
     ),
-    click.option(
-        "--http",
-        "http_",
-        type=AddressType(or_none=True),
-        default="127.0.0.1:8000",
-        show_default=True,
-        envvar="RATEL_HTTP",
-        show_envvar=True,
-        help="Listen for HTTP here, or `none`.",
-    ),
-    click.option(
+    http_option("Listen for HTTP here, or `none`.", or_none=True),
+    shared(
+        "front",
         "--reuse-port",
         is_flag=True,
         envvar="RATEL_REUSE_PORT",
-        show_envvar=True,
         help="Share these two ports with other processes that say so too (SO_REUSEPORT).",
     ),
-    click.option(
+    shared(
+        "front",
         "--deadline",
         "deadline_ms",
         type=click.IntRange(100, 60_000),
         default=5000,
-        show_default=True,
         envvar="RATEL_DEADLINE",
-        show_envvar=True,
         help="Milliseconds from a request's arrival to its answer, whatever happens.",
     ),
-    click.option(
+    shared(
+        "front",
         "--max-queued",
         type=click.IntRange(1, 1_000_000),
         default=20_000,
-        show_default=True,
         envvar="RATEL_MAX_QUEUED",
-        show_envvar=True,
         help="Requests waiting and in flight; beyond it the answer is the error overloaded.",
     ),
-    click.option(
+    shared(
+        "front",
         "--max-wait",
         "max_wait_ms",
         type=click.IntRange(10, 60_000),
         default=500,
-        show_default=True,
         envvar="RATEL_MAX_WAIT",
-        show_envvar=True,
         help="Milliseconds until an answer that are too long while raters work: beyond what they do in it, "
         "the answer is the error overloaded at once. At most half of the deadline.",
     ),
-    click.option(
+    shared(
+        "front",
         "--stuck",
         "stuck_s",
         type=click.IntRange(1, 3600),
         default=30,
-        show_default=True,
         envvar="RATEL_STUCK",
-        show_envvar=True,
         help="Seconds after which a client is let go that does not read its answers.",
     ),
-    click.option(
+    shared(
+        "front",
         "--max-connections",
         type=click.IntRange(1, 1_000_000),
         default=MAX_CONNECTIONS,
-        show_default=True,
         envvar="RATEL_MAX_CONNECTIONS",
-        show_envvar=True,
         help="Connections of JSON-RPC, and as many of HTTP; one more is refused.",
     ),
-    click.option(
+    shared(
+        "front",
         "--max-in-flight",
         type=click.IntRange(1, 1_000_000),
         default=MAX_IN_FLIGHT,
-        show_default=True,
         envvar="RATEL_MAX_IN_FLIGHT",
-        show_envvar=True,
         help="Unanswered calls of one JSON-RPC connection; beyond it, it is not read.",
     ),
-    click.option(
+    shared(
+        "front",
         "--max-message",
         "max_message_bytes",
         type=click.IntRange(1024, MAX_BODY_BYTES),
         default=MAX_BODY_BYTES,
-        show_default=True,
         envvar="RATEL_MAX_MESSAGE",
-        show_envvar=True,
         help="Bytes of a JSON-RPC message and of an HTTP body.",
     ),
-    click.option(
+    shared(
+        "front",
         "--read-timeout",
         "read_timeout_s",
         type=click.IntRange(1, 3600),
         default=int(READ_TIMEOUT_S),
-        show_default=True,
         envvar="RATEL_READ_TIMEOUT",
-        show_envvar=True,
         help="Seconds for the head of an HTTP request to arrive, as many for its body, and as many for a "
         "JSON-RPC client to say its API key.",
     ),
-    click.option(
+    shared(
+        "front",
         "--keep-alive",
         "keep_alive_s",
         type=click.IntRange(1, 86_400),
         default=int(KEEP_ALIVE_S),
-        show_default=True,
         envvar="RATEL_KEEP_ALIVE",
-        show_envvar=True,
         help="Seconds that an HTTP connection is kept open for its next request.",
     ),
-    click.option(
-        "--api-keys",
-        type=click.Path(dir_okay=False, path_type=Path),
-        envvar="RATEL_API_KEYS",
-        show_envvar=True,
-        help="Let in only who has one of the API keys in this file, see `ratel apikey --help`. It is "
-        "read again whenever it has changed.",
-    ),
-    click.option(
-        "--allow-insecure",
-        is_flag=True,
-        envvar="RATEL_ALLOW_INSECURE",
-        show_envvar=True,
-        help="Listen on other addresses than this host's own although anybody there may do everything.",
-    ),
-    click.option(
-        "--log-level",
-        type=click.Choice(LEVELS),
-        default="info",
-        show_default=True,
-        envvar="RATEL_LOG_LEVEL",
-        show_envvar=True,
-    ),
+    api_keys_option(),
+    allow_insecure_option,
+    log_level_option(),
 )
 
 

@@ -9,6 +9,7 @@ Exit codes: 0 done; 1 it can't be done, and nothing was changed; 2 the command l
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import time
@@ -37,6 +38,7 @@ from common.api_keys import (
     new_key,
 )
 from common.key_file import change_keys, read_keys
+from common.options import Command, api_keys_option, json_option
 from common.times import SECOND_US, format_rfc3339, parse_rfc3339
 
 DEFAULT_PATH: Final = "/etc/ratel/api-keys.json"
@@ -44,17 +46,20 @@ DEFAULT_PATH: Final = "/etc/ratel/api-keys.json"
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
-_FILE = click.option(
-    "--api-keys",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=DEFAULT_PATH,
-    show_default=True,
-    envvar="RATEL_API_KEYS",
-    show_envvar=True,
-    help="The file of API keys.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_api_keys = api_keys_option(f"The file of API keys.  [default: {DEFAULT_PATH}]")
+
+
+def _file_option(command: Command) -> Command:
+    """The file, as the argument `path`."""
+
+    @functools.wraps(command)
+    def with_path(*args: Any, api_keys: Path | None, **others: Any) -> None:
+        command(*args, path=api_keys or Path(DEFAULT_PATH), **others)
+
+    return _api_keys(with_path)
+
+
+_json_option = json_option("Print JSON.")
 
 
 @click.group()
@@ -107,7 +112,7 @@ def _limits(rate: float | None, burst: int | None, in_flight: int | None) -> Lim
 
 
 @apikey.command()
-@_FILE
+@_file_option
 @click.option("--name", required=True, help="Whose it is, for people: it stands in lists.")
 @click.option("--tenant", "tenants", multiple=True, help="It is for this tenant; repeat for each.")
 @click.option("--all-tenants", is_flag=True, help="It is for every tenant, also for those to come.")
@@ -123,7 +128,7 @@ def _limits(rate: float | None, burst: int | None, in_flight: int | None) -> Lim
     help="When it ends by itself: 90d, 12h, or a time such as 2030-01-31T00:00:00Z.  [default: never]",
 )
 @_limit_options
-@_JSON
+@_json_option
 def create(
     path: Path,
     name: str,
@@ -185,8 +190,8 @@ def create(
 
 
 @apikey.command("list")
-@_FILE
-@_JSON
+@_file_option
+@_json_option
 def list_(path: Path, as_json: bool) -> None:
     """Show the keys: what each is for, and whether it is valid. Never the keys themselves. JSON in a pipe."""
     try:
@@ -203,9 +208,9 @@ def list_(path: Path, as_json: bool) -> None:
 
 
 @apikey.command()
-@_FILE
+@_file_option
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@_JSON
+@_json_option
 def revoke(path: Path, ids: tuple[str, ...], as_json: bool) -> None:
     """Refuse these keys from now on, on open connections too, within a second.
 
@@ -234,8 +239,8 @@ def revoke(path: Path, ids: tuple[str, ...], as_json: bool) -> None:
 
 
 @apikey.command()
-@_FILE
-@_JSON
+@_file_option
+@_json_option
 def purge(path: Path, as_json: bool) -> None:
     """Take revoked and expired keys out of the file."""
     now_s = time.time()
@@ -251,10 +256,10 @@ def purge(path: Path, as_json: bool) -> None:
 
 
 @apikey.command()
-@_FILE
+@_file_option
 @click.argument("tenant")
 @_limit_options
-@_JSON
+@_json_option
 def limit(
     path: Path,
     tenant: str,

@@ -41,6 +41,8 @@ class Method(NamedTuple):
     """What comes back, with its unit."""
     group: Group = Group.OPERATOR
     """Where none is named, the one that fewest keys have."""
+    takes_times: bool = False
+    """The times may be given, and may be left out."""
 
 
 METHODS: Final[tuple[Method, ...]] = (
@@ -115,6 +117,17 @@ METHODS: Final[tuple[Method, ...]] = (
         False,
         "0",
         Group.OPERATOR,
+    ),
+    Method(
+        "Explain",
+        "Why a call costs what it costs, and how long the subscriber may talk",
+        False,
+        False,
+        True,
+        False,
+        "explanation",
+        Group.READ,
+        takes_times=True,
     ),
 )
 

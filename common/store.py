@@ -22,6 +22,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
@@ -83,9 +84,9 @@ def resolve_store_url(url: str) -> str:
     return url
 
 
-def default_store_url() -> str:
+def default_store_url(data: Path | None = None) -> str:
     """Where commands look that are given no store: the embedded store of `ratel up`."""
-    return f"{_EMBEDDED}{data_dir()}"
+    return f"{_EMBEDDED}{data or data_dir()}"
 
 
 def describe_store_url(url: str) -> str:
@@ -241,7 +242,9 @@ class StoreConnection:
             )
         except (ValueError, TypeError) as error:
             reason = str(error)
-            if not reason.startswith("Invalid value for"):  # it may quote a piece of a password
+            if reason.startswith("Port could not"):
+                reason = "the port is no number"
+            elif not reason.startswith("Invalid value for"):  # it may quote a piece of a password
                 reason = _ENCODE
             raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {reason}") from None
 

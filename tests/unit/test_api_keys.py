@@ -158,7 +158,7 @@ def test_two_keys_of_one_id_are_refused() -> None:
 
 
 def test_a_group_is_its_methods_and_every_method_is_in_one() -> None:
-    assert record(allow=("read",)).methods == ("GetCost", "GetMaxSessionTime")
+    assert record(allow=("read",)).methods == ("GetCost", "GetMaxSessionTime", "Explain")
     assert record(allow=("operator", "Get")).methods == (
         "GetCost",
         "ResetVolumeDiscountSeconds",

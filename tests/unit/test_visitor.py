@@ -60,7 +60,7 @@ def test_calls_behind_authenticate_need_not_wait_for_its_answer(door: Door) -> N
     assert answers[1]["result"] == {
         "Id": id_of(KEY),
         "Tenants": ["vdf"],
-        "Methods": ["GetCost", "GetMaxSessionTime"],
+        "Methods": ["GetCost", "GetMaxSessionTime", "Explain"],
     }
     assert answers[2]["error"] == "forbidden: the API key is not for the method DebitSMS"
 
