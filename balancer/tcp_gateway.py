@@ -249,8 +249,9 @@ class Connection(asyncio.Protocol):
 
     def answer(self, slot: int, code: int, body: bytes) -> None:
         """As a `Sink`, for the router."""
-        if self._visitor is not None:
-            self._visitor.answered(slot)
+        visitor = self._visitor
+        if visitor is not None and visitor.counted:
+            visitor.answered(slot)
         if code:
             self._session.fail(slot, body)
         else:

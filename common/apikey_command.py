@@ -147,7 +147,7 @@ def create(
     The key goes to stdout, all else to stderr:
       ratel apikey create --name switch-1 --tenant vdf --allow read --allow debit > switch-1.key
     What may be allowed:
-      read      GetCost, GetMaxSessionTime
+      read      GetCost, GetMaxSessionTime, Explain
       debit     DebitBalance, DebitSMS, DebitSeconds, AddVolumeDiscountSeconds, AddRecievedCallSeconds
       operator  ResetVolumeDiscountSeconds, ResetUserBudget
     """

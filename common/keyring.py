@@ -24,6 +24,9 @@ MISSING: Final = Unauthorized(detail="an API key is needed")
 EXPIRED: Final = Unauthorized(detail="the API key has expired")
 REVOKED: Final = Unauthorized(detail="the API key was revoked")
 
+_new_tuple = tuple.__new__
+"""Makes a `Call` in half the time."""
+
 Refused = tuple[int, bytes]
 """The slot of a call, and the error that it is answered with."""
 
@@ -68,15 +71,18 @@ class Grant:
 
     def sort_out(self, calls: Sequence[Call], mono_s: float) -> tuple[list[Call], list[Refused]]:
         """The calls that may be carried out, for the key's tenants, and those that may not."""
-        find = self._methods.get
-        found = [(slot, find(method[0]), params) for slot, method, params in calls]
-        allowed = [Call(slot, method, params) for slot, method, params in found if method is not None]
+        methods = self._methods
         refused: list[Refused] = []
-        if len(allowed) < len(calls):
+        try:  # method[0] is its name, and that takes longer
+            allowed = [_new_tuple(Call, (slot, methods[method[0]], params)) for slot, method, params in calls]
+        except KeyError:
+            allowed = [
+                Call(slot, methods[method.name], params)
+                for slot, method, params in calls
+                if method.name in methods
+            ]
             refused = [
-                (call.slot, self._forbid(call.method.name))
-                for call, (_, bound, _) in zip(calls, found, strict=True)
-                if bound is None
+                (slot, self._forbid(method.name)) for slot, method, _ in calls if method.name not in methods
             ]
         if self.meters and allowed:
             admitted, error = take(self.meters, len(allowed), mono_s)

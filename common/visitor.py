@@ -49,7 +49,7 @@ _decode = msgspec.json.Decoder(_Params).decode
 class Visitor:
     """Of one session. `keyring` is None where everybody may do everything."""
 
-    __slots__ = ("_counted", "_grant", "_keyring", "_login_s", "_session", "_stranger_since_s")
+    __slots__ = ("_grant", "_keyring", "_login_s", "_session", "_stranger_since_s", "counted")
 
     def __init__(self, session: Session, keyring: Keyring | None, login_s: float = LOGIN_S) -> None:
         self._login_s = login_s
@@ -57,8 +57,8 @@ class Visitor:
         self._keyring = keyring
         self._grant: Grant | None = None
         self._stranger_since_s: float | None = None
-        self._counted: dict[int, tuple[Meter, ...]] = {}
-        """Who has to be told of the answer to a call that is in flight."""
+        self.counted: dict[int, tuple[Meter, ...]] = {}
+        """Who has to be told of the answer to a call in flight: while this is empty, nobody has."""
 
     def admit(self, calls: list[Call]) -> list[Call]:
         """Those that may be carried out; the others are answered."""
@@ -69,7 +69,7 @@ class Visitor:
 
     def answered(self, slot: int) -> None:
         """The answer to a call that was admitted is there."""
-        for meter in self._counted.pop(slot, ()):
+        for meter in self.counted.pop(slot, ()):
             meter.give_back()
 
     def is_stranger(self, now_s: float) -> bool:
@@ -118,7 +118,7 @@ class Visitor:
         for slot, body in refused:
             self._session.fail(slot, body)
         if grant.meters:
-            self._counted |= {call.slot: grant.meters for call in admitted}
+            self.counted |= {call.slot: grant.meters for call in admitted}
         return admitted
 
     def _refuse(self, calls: Sequence[Call], body: bytes) -> None:

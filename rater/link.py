@@ -10,7 +10,7 @@ import zmq
 
 from common.clock import ClockDifference, monotonic_us
 from common.methods import BY_NAME
-from common.scopes import unbind
+from common.scopes import Bound, unbind
 from common.wire import (
     Kind,
     ReplyRow,
@@ -57,10 +57,9 @@ class Peer:
         self.replies.append((seq, outcome.code, outcome.body, outcome.replayed))
 
 
-def _bound_job(peer: Peer, seq: int, name: str, params: bytes, key: str, deadline_us: int) -> Job:
+def _bound_job(peer: Peer, seq: int, bound: Bound, params: bytes, key: str, deadline_us: int) -> Job:
     """For a name that is more than that of a method, or none."""
-    method, tenants = unbind(name)
-    return Job(peer, seq, method, params, key, deadline_us, tenants=tenants)
+    return Job(peer, seq, bound[0], params, key, deadline_us, False, bound[1])
 
 
 class Link:
@@ -112,7 +111,7 @@ class Link:
                 jobs += [
                     Job(peer, seq, known, params, key, deadline_us + difference_us)
                     if (known := BY_NAME.get(method))
-                    else _bound_job(peer, seq, method, params, key, deadline_us + difference_us)
+                    else _bound_job(peer, seq, unbind(method), params, key, deadline_us + difference_us)
                     for seq, method, params, key, deadline_us in fields[2]
                 ]
             elif kind is Kind.BEAT:

@@ -36,6 +36,7 @@ METHODS = (
     "DebitSeconds",
     "ResetUserBudget",
     "GetMaxSessionTime",
+    "Explain",
     "No",
 )
 

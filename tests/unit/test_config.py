@@ -58,7 +58,6 @@ ONE_RUN = {
     "--rate",
     "--burst",
     "--in-flight",
-    "--tenant",
 }
 """Options that are no settings: in a file, each would change what every later run does."""
 
