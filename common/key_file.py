@@ -125,7 +125,13 @@ class WatchedKeyring:
         self._say()
 
     def look(self) -> None:
-        """Take the file as it is now, if it has changed."""
+        """Take the file as it is now, if it has changed. Does not raise: whoever calls it has more to do."""
+        try:
+            self._take()
+        except Exception:  # a mistake in here must not end the looking, or nothing could be revoked any more
+            log.exception("a defect in taking the API keys file=%s", self._path)
+
+    def _take(self) -> None:
         try:
             if _stamp(os.stat(self._path)) == self._stamp and self._failed is None:
                 return

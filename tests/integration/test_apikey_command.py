@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from click.testing import CliRunner, Result
 from common import key_file
 from common.api_keys import BadKeyFile, KeyFile, Limits, decode_keys, hash_key
 from common.apikey_command import apikey
+from common.errors import Unauthorized
 from common.key_file import WatchedKeyring, change_keys, read_keys
 
 
@@ -217,3 +220,59 @@ def test_a_watched_file_is_taken_when_it_changes_and_trouble_is_said_once(
     assert len(said) == 4
     assert all(line.startswith("API keys not taken, the ones before stay valid: ") for line in said[2:])
     assert "No such file" in said[3]
+
+
+def test_a_defect_in_taking_a_file_does_not_end_the_looking(
+    command: Command, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = command.create()
+    watched = WatchedKeyring(command.path)
+    command("revoke", key[6:16])
+    with monkeypatch.context() as broken:
+        broken.setattr(watched.keyring, "replace", None)
+        watched.look()
+    assert "a defect in taking the API keys" in caplog.text
+    command("purge")
+    watched.look()
+    with pytest.raises(Unauthorized, match="not known"):
+        watched.keyring.verify(key, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("args", "option"),
+    [
+        (("rater", "--jsonrpc", "0.0.0.0:0"), "--jsonrpc"),
+        (("up", "--http", "0.0.0.0:0"), "--http"),
+        (("up", "--jsonrpc", "[::]:0"), "--jsonrpc"),
+        (("gateway", "--jsonrpc", "127.0.0.1:0", "--http", "0.0.0.0:0"), "--http"),
+    ],
+)
+def test_nothing_listens_for_everybody_without_keys(
+    args: tuple[str, ...], option: str, tmp_path: Path
+) -> None:
+    data = ("--data", str(tmp_path / "data")) if args[0] == "up" else ()
+    done = subprocess.run(
+        [sys.executable, "-m", "common.cli", *args, *data],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"({option}): others than this host reach it" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_key_file_that_cant_be_trusted_stops_every_front(command: Command) -> None:
+    command.create()
+    command.path.chmod(0o644)
+    for args in (("rater", "--jsonrpc", "127.0.0.1:0"), ("up",), ("gateway", "--http", "none")):
+        done = subprocess.run(
+            [sys.executable, "-m", "common.cli", *args, "--api-keys", str(command.path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 1
+        assert "others may read it, or its group write it (mode 0644)" in done.stderr.splitlines()[-1]
