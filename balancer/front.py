@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -26,10 +27,12 @@ from balancer.dispatch import DispatchSettings
 from balancer.http_gateway import HttpGateway
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
+from balancer.tls_entrance import Certificates
 from balancer.zmq_gateway import ZmqGateway
 from common.addresses import Address, AddressType
 from common.limits import raise_file_limit
 from common.logs import LEVELS
+from common.tls import ServerTls, TlsError
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class FrontSettings:
     """Other processes listen on the same ports; the kernel shares the connections out."""
     dispatch: DispatchSettings
     stuck_s: float
+    tls: ServerTls | None = None
+    """On both ports; None: plain text."""
 
 
 class CannotListen(Exception):
@@ -91,6 +96,37 @@ _OPTIONS: Final = (
         envvar="RATEL_REUSE_PORT",
         show_envvar=True,
         help="Share these two ports with other processes that say so too (SO_REUSEPORT).",
+    ),
+    click.option(
+        "--tls-cert",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="RATEL_TLS_CERT",
+        show_envvar=True,
+        help="Speak TLS on both ports, with the certificates in this PEM file, the server's own first. It is "
+        "read again when it changes on the disk.  [default: plain text]",
+    ),
+    click.option(
+        "--tls-key",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="RATEL_TLS_KEY",
+        show_envvar=True,
+        help="Its private key, a PEM file without a passphrase.",
+    ),
+    click.option(
+        "--tls-client-ca",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="RATEL_TLS_CLIENT_CA",
+        show_envvar=True,
+        help="Let in only clients with a certificate signed by a CA in this PEM file.  [default: any client]",
+    ),
+    click.option(
+        "--tls-client-cert",
+        type=click.Choice(["required", "optional"]),
+        default="required",
+        show_default=True,
+        envvar="RATEL_TLS_CLIENT_CERT",
+        show_envvar=True,
+        help="Whether --tls-client-ca keeps out clients without a certificate, too.",
     ),
     click.option(
         "--deadline",
@@ -151,11 +187,22 @@ def settings_of(
     max_queued: int,
     max_wait_ms: int,
     stuck_s: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tls_client_cert: str,
 ) -> FrontSettings:
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
-    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s)
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = ServerTls(tls_cert, tls_key, tls_client_ca, tls_client_cert == "required")
+    elif tls_cert is not None:
+        raise click.UsageError("--tls-cert needs --tls-key")
+    elif tls_key is not None or tls_client_ca is not None:
+        raise click.UsageError(f"{'--tls-key' if tls_key else '--tls-client-ca'} needs --tls-cert")
+    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s, tls)
 
 
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -181,9 +228,10 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
         loop.add_signal_handler(number, stop.set)
     deadline_s = settings.dispatch.deadline_us / 1_000_000
     with contextlib.ExitStack() as listeners:
+        certificates = _certificates(listeners, settings.tls)
         tcp, http = (
-            TcpGateway(router, settings.stuck_s),
-            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s),
+            TcpGateway(router, settings.stuck_s, certificates),
+            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s, certificates),
         )
         tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings.reuse_port)
         http_listener = _listen(listeners, "http", settings.http, settings.reuse_port)
@@ -193,10 +241,11 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
         if http_listener is not None:
             await http.open(http_listener)
         log.info(
-            "listening jsonrpc=%s http=%s %s",
+            "listening jsonrpc=%s http=%s %s%s",
             _bound(settings.jsonrpc, tcp_listener),
             _bound(settings.http, http_listener),
             where,
+            "" if settings.tls is None else f" tls={settings.tls.clients}",
         )
         gc.freeze()
         await stop.wait()
@@ -213,6 +262,18 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
             if clients is not None:
                 draining.create_task(clients.drain(deadline_s + CLOSE_S))
         log.info("stopped")
+
+
+def _certificates(listeners: contextlib.ExitStack, tls: ServerTls | None) -> Certificates | None:
+    if tls is None:
+        return None
+    try:
+        certificates = Certificates(tls)
+    except TlsError as error:
+        raise CannotListen(str(error)) from None
+    certificates.watch()
+    listeners.callback(certificates.stop)
+    return certificates
 
 
 def _listen(

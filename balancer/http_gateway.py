@@ -16,6 +16,7 @@ from balancer.http_connection import Connection
 from balancer.http_message import encode_date
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
+from balancer.tls_entrance import HTTP, Certificates, TlsEntrance
 from common.logs import Throttle
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,13 @@ WARN_EVERY_S: Final = 5.0
 class HttpGateway:
     """The `Service` of its connections."""
 
-    def __init__(self, router: Router, drain_s: float, stuck_s: float = STUCK_S) -> None:
+    def __init__(
+        self,
+        router: Router,
+        drain_s: float,
+        stuck_s: float = STUCK_S,
+        certificates: Certificates | None = None,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.stuck_s = stuck_s
         self.closing = False
@@ -45,9 +52,13 @@ class HttpGateway:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
+        self._entrance: TlsEntrance | None = None
+        if certificates is not None:
+            self._entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self))
 
     async def open(self, listener: socket.socket) -> None:
-        self._server = await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+        arrive = self._entrance or (lambda: Connection(self))
+        self._server = await self.loop.create_server(arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
     def stop_accepting(self) -> None:
@@ -61,6 +72,8 @@ class HttpGateway:
     async def drain(self) -> None:
         """Let every connection end once it has its responses; cut what is left after `drain_s`."""
         give_up_s = self.loop.time() + self._drain_s
+        if self._entrance is not None:
+            self._entrance.stop()
         for connection in list(self._connections):
             connection.end_if_idle()
         while self._connections and self.loop.time() < give_up_s:

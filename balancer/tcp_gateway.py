@@ -10,6 +10,9 @@ bounds on what one client and all of them may take, and orderly ends:
 * where this side ends it (framing lost, shutdown), the last answers are followed by EOF, and what
   still comes in is read and dropped for a moment: closing with unread input would send a reset,
   which can overtake the answers.
+
+With TLS (`balancer.tls_entrance`) the transport does the last of these. It knows no half-closed connections:
+a client's end is the end, and answers that it is owed by then are not sent.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from collections import deque
 from typing import Final, cast
 
 from balancer.router import Router
-from common.addresses import Address
+from balancer.tls_entrance import JSONRPC, Certificates, TlsEntrance, peer_of, warn_of_tls
 from common.jsonrpc import Session
 from common.logs import Throttle
+from common.tls import HANDSHAKE
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,9 @@ WARN_EVERY_S: Final = 5.0
 
 
 class TcpGateway:
-    def __init__(self, router: Router, stuck_s: float = STUCK_S) -> None:
+    def __init__(
+        self, router: Router, stuck_s: float = STUCK_S, certificates: Certificates | None = None
+    ) -> None:
         self.router = router
         self.stuck_s = stuck_s
         self.closing = False
@@ -62,11 +68,13 @@ class TcpGateway:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
+        self._entrance: TlsEntrance | None = None
+        if certificates is not None:
+            self._entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self))
 
     async def open(self, listener: socket.socket) -> None:
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=BACKLOG
-        )
+        arrive = self._entrance or (lambda: Connection(self))
+        self._server = await self._loop.create_server(arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
     def stop_accepting(self) -> None:
@@ -76,6 +84,8 @@ class TcpGateway:
     async def drain(self, timeout_s: float) -> None:
         """Let every connection end once it has its answers; cut what is left after `timeout_s`."""
         self.closing = True
+        if self._entrance is not None:
+            self._entrance.stop()
         for connection in self._connections:
             self.write_soon(connection)
         give_up_s = time.monotonic() + timeout_s
@@ -205,6 +215,8 @@ class Connection(asyncio.Protocol):
             self._update_reading()
         if not calls or session.has_output:  # errors to write, or an end that waited for what was read
             self._gateway.write_soon(self)
+            if data.startswith(HANDSHAKE):
+                warn_of_tls("jsonrpc", self._transport)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -212,7 +224,7 @@ class Connection(asyncio.Protocol):
             return False
         self._session.feed_eof()
         self._gateway.write_soon(self)
-        return True
+        return self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         self._write_paused_since_s = time.monotonic()
@@ -319,5 +331,4 @@ class Connection(asyncio.Protocol):
 
     @property
     def _peer(self) -> str:
-        name = self._transport.get_extra_info("peername")
-        return str(Address(name[0], name[1])) if name else "?"
+        return peer_of(self._transport)

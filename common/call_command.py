@@ -26,6 +26,7 @@ from common.errors import CallerError, RatelError
 from common.methods import BY_HTTP_NAME, BY_RPC_NAME, METHODS, Method
 from common.money import NotExact, parse_decimal
 from common.times import parse_rfc3339
+from common.tls import ClientTls, TlsError
 
 EXIT_REFUSED: Final = 1
 EXIT_UNAVAILABLE: Final = 3
@@ -134,12 +135,48 @@ def _parse_value(field: str, text: str) -> str | int | Decimal:
     show_default=True,
     help="Seconds to wait for the answer.",
 )
+@click.option("--tls", is_flag=True, envvar="RATEL_CALL_TLS", show_envvar=True, help="Speak TLS.")
+@click.option(
+    "--tls-ca",
+    metavar="FILE",
+    envvar="RATEL_CALL_TLS_CA",
+    show_envvar=True,
+    help="Speak TLS, and trust servers whose certificate was signed by a CA in this PEM file.  "
+    "[default: whom the system trusts]",
+)
+@click.option(
+    "--tls-cert",
+    metavar="FILE",
+    envvar="RATEL_CALL_TLS_CERT",
+    show_envvar=True,
+    help="Speak TLS, and show this client certificate (PEM).",
+)
+@click.option(
+    "--tls-key",
+    metavar="FILE",
+    envvar="RATEL_CALL_TLS_KEY",
+    show_envvar=True,
+    help="The key of --tls-cert (PEM).",
+)
+@click.option(
+    "--tls-server-name",
+    metavar="NAME",
+    default="",
+    envvar="RATEL_CALL_TLS_SERVER_NAME",
+    show_envvar=True,
+    help="The name in the server's certificate, where it is not the host of --address.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the default in a pipe.")
 def call(
     method: Method,
     descriptor: dict[str, Any],
     addresses: list[Address],
     timeout_s: float,
+    tls: bool,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_server_name: str,
     as_json: bool,
 ) -> None:
     """Make one call of the API and show the answer.
@@ -154,9 +191,15 @@ def call(
     made anew; give a RequestId to be safe across several runs of this command too.
     """
     connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
+    wants_tls = tls or tls_ca or tls_cert or tls_key or tls_server_name
+    client_tls = ClientTls(tls_ca, tls_cert, tls_key, tls_server_name) if wants_tls else None
     try:
-        with JSONClient(addresses, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s) as client:
+        with JSONClient(
+            addresses, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, tls=client_tls
+        ) as client:
             result = client.call(method.name, descriptor)
+    except TlsError as error:
+        raise click.UsageError(str(error)) from None
     except RatelError as error:
         click.echo(f"Error: {error.message}", err=True)
         sys.exit(EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE)

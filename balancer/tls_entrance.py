@@ -1,0 +1,215 @@
+"""TLS before a gateway: the handshakes, and certificates that are renewed without a restart.
+
+`Certificates` holds the contexts for new connections, made anew when a file on the disk has changed. What was
+made stays until the new files are whole: a pair that does not fit is logged, and the old one goes on.
+
+`TlsEntrance` stands where connections arrive. One that has not shaken hands in `HANDSHAKE_S` is cut, at most
+`MAX_HANDSHAKES` are under way at once, and only those that have are a connection of the gateway: who is
+silent takes no place there. What failed is logged with its reason, such as a client that speaks no TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, cast
+
+from common.addresses import Address
+from common.logs import Throttle
+from common.tls import ServerTls, TlsError, explain
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_S: Final = 5.0
+"""Two round trips and some milliseconds of work; as long as a request may take in all."""
+
+MAX_HANDSHAKES: Final = 1_000
+"""Some 40 KB each. After a restart all clients come at once, and each takes about 1 ms of the processor."""
+
+SHUTDOWN_S: Final = 1.0
+"""For the other side to confirm the end of a connection, or read the last answers: `tcp_gateway.LINGER_S`."""
+
+LOOK_EVERY_S: Final = 1.0
+WARN_EVERY_S: Final = 5.0
+
+JSONRPC: Final = ()
+HTTP: Final = ("http/1.1",)
+"""What ALPN offers."""
+
+_Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+class Certificates:
+    """The contexts of one process. Raises TlsError at the start only."""
+
+    def __init__(self, settings: ServerTls) -> None:
+        self._settings = settings
+        self._seen = self._tried = _signature(settings.files)
+        self._contexts = self._load()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def context(self, protocols: tuple[str, ...]) -> ssl.SSLContext:
+        return self._contexts[protocols]
+
+    def watch(self) -> None:
+        """Look for changes from now on, once a second."""
+        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self.watch)
+        self.look()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self) -> None:
+        """Take what has changed, once it has stayed the same from one look to the next: files are written one
+        after the other."""
+        seen, self._seen = self._seen, _signature(self._settings.files)
+        if self._seen != seen or self._seen == self._tried:
+            return
+        self._tried = self._seen
+        try:
+            self._contexts = self._load()
+        except TlsError as error:
+            log.error("certificate not taken, the one before stays: %s", error)
+        else:
+            log.info("certificate taken for new connections file=%s", self._settings.cert)
+
+    def _load(self) -> dict[tuple[str, ...], ssl.SSLContext]:
+        return {protocols: self._settings.context(*protocols) for protocols in (JSONRPC, HTTP)}
+
+
+def _signature(files: tuple[Path, ...]) -> _Signature:
+    return tuple(map(_state, files))
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class TlsEntrance:
+    """Makes a gateway's connections of those that have shaken hands; called for each that arrives."""
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        protocols: tuple[str, ...],
+        name: str,
+        make: Callable[[], asyncio.Protocol],
+    ) -> None:
+        self._certificates = certificates
+        self._protocols = protocols
+        self._name = name
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._failed = Throttle(WARN_EVERY_S)
+        self._full = Throttle(WARN_EVERY_S)
+
+    def __call__(self) -> asyncio.Protocol:
+        return _Arrival(self)
+
+    def stop(self) -> None:
+        """Cut whoever has not shaken hands yet."""
+        for task in self._arriving:
+            task.cancel()
+
+    def arrive(self, transport: asyncio.Transport) -> None:
+        if len(self._arriving) >= MAX_HANDSHAKES:
+            held = self._full.passes(time.monotonic())
+            if held is not None:
+                log.warning("port=%s handshakes limit=%s held_back=%s", self._name, MAX_HANDSHAKES, held)
+            transport.abort()
+            return
+        transport.pause_reading()  # what has arrived is for TLS to read
+        task = self._loop.create_task(self._shake(transport, peer_of(transport)))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _shake(self, transport: asyncio.Transport, peer: str) -> None:
+        meanwhile = _Meanwhile()
+        try:
+            tls = await self._loop.start_tls(
+                transport,
+                meanwhile,
+                self._certificates.context(self._protocols),
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        except (OSError, ssl.SSLError) as error:
+            self._complain(peer, error)
+            return
+        if tls is None or meanwhile.lost or tls.get_extra_info("ssl_object") is None:
+            return  # it was cut
+        connection = self._make()
+        tls.set_protocol(connection)
+        connection.connection_made(tls)
+        if meanwhile.data:
+            connection.data_received(meanwhile.data)
+
+    def _complain(self, peer: str, error: Exception) -> None:
+        held = self._failed.passes(time.monotonic())
+        if held is None:
+            return
+        if isinstance(error, ConnectionAbortedError):
+            said = f"no handshake within {HANDSHAKE_S:g} s"
+        elif isinstance(error, ConnectionResetError):
+            said = "it left during the handshake"
+        else:
+            said = explain(error)
+        log.warning("port=%s peer=%s TLS failed: %s held_back=%s", self._name, peer, said, held)
+
+
+class _Arrival(asyncio.Protocol):
+    """A connection before its handshake begins."""
+
+    def __init__(self, entrance: TlsEntrance) -> None:
+        self._entrance = entrance
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._entrance.arrive(cast(asyncio.Transport, transport))
+
+
+class _Meanwhile(asyncio.Protocol):
+    """Keeps what a client says between the end of its handshake and the making of its connection."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername")
+    return str(Address(name[0], name[1])) if name else "?"
+
+
+_spoken: Final = Throttle(WARN_EVERY_S)
+
+
+def warn_of_tls(port: str, transport: asyncio.BaseTransport) -> None:
+    """A client of a port without TLS began a handshake."""
+    held = _spoken.passes(time.monotonic())
+    if held is not None and transport.get_extra_info("ssl_object") is None:
+        log.warning(
+            "port=%s peer=%s speaks TLS, but this port does not (--tls-cert) held_back=%s",
+            port,
+            peer_of(transport),
+            held,
+        )
