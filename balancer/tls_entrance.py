@@ -14,9 +14,9 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from common.addresses import Address
 from common.logs import Throttle
@@ -128,15 +128,9 @@ class TlsEntrance:
                 log.warning("port=%s handshakes limit=%s held_back=%s", self._name, MAX_HANDSHAKES, held)
             transport.abort()
             return
-        transport.pause_reading()  # what has arrived is for TLS to read
-        task = self._loop.create_task(self._shake(transport, peer_of(transport)))
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
-
-    async def _shake(self, transport: asyncio.Transport, peer: str) -> None:
         meanwhile = _Meanwhile()
-        try:
-            tls = await self._loop.start_tls(
+        shaking = _Begun(
+            self._loop.start_tls(
                 transport,
                 meanwhile,
                 self._certificates.context(self._protocols),
@@ -144,10 +138,20 @@ class TlsEntrance:
                 ssl_handshake_timeout=HANDSHAKE_S,
                 ssl_shutdown_timeout=SHUTDOWN_S,
             )
-        except asyncio.CancelledError:
+        )
+        task = self._loop.create_task(self._admit(shaking, meanwhile, peer_of(transport)))
+        self._arriving.add(task)
+        task.add_done_callback(lambda task: self._leave(task, transport))
+
+    def _leave(self, task: asyncio.Task[None], transport: asyncio.Transport) -> None:
+        self._arriving.discard(task)
+        if task.cancelled():
             transport.abort()
-            raise
-        except (OSError, ssl.SSLError) as error:
+
+    async def _admit(self, shaking: _Begun, meanwhile: _Meanwhile, peer: str) -> None:
+        try:
+            tls = await shaking
+        except OSError as error:
             self._complain(peer, error)
             return
         if tls is None or meanwhile.lost or tls.get_extra_info("ssl_object") is None:
@@ -179,6 +183,26 @@ class _Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._entrance.arrive(cast(asyncio.Transport, transport))
+
+
+class _Begun:
+    """A coroutine that has run up to its first wait, for a task to run the rest of it.
+
+    The event loop reads from a new connection as soon as `connection_made` has returned, whether reading was
+    paused in there or not. By then TLS has to be the reader, or the client's first words are lost.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, asyncio.Transport | None]) -> None:
+        self._steps = coroutine.__await__()
+        self._first = next(self._steps)
+
+    def __await__(self) -> Generator[Any, None, asyncio.Transport | None]:
+        try:
+            yield self._first
+        except BaseException as error:
+            self._steps.throw(error)
+            raise
+        return (yield from self._steps)
 
 
 class _Meanwhile(asyncio.Protocol):
