@@ -99,7 +99,7 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--tls-cert",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         envvar="RATEL_TLS_CERT",
         show_envvar=True,
         help="Speak TLS on both ports, with the certificates in this PEM file, the server's own first. It is "
@@ -107,14 +107,14 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--tls-key",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         envvar="RATEL_TLS_KEY",
         show_envvar=True,
         help="Its private key, a PEM file without a passphrase.",
     ),
     click.option(
         "--tls-client-ca",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         envvar="RATEL_TLS_CLIENT_CA",
         show_envvar=True,
         help="Let in only clients with a certificate signed by a CA in this PEM file.  [default: any client]",

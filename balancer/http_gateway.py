@@ -13,10 +13,10 @@ from typing import Final
 
 from balancer.http_app import HttpApp
 from balancer.http_connection import Connection
-from balancer.http_message import encode_date
+from balancer.http_message import encode_date, encode_response, plain_error
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
-from balancer.tls_entrance import HTTP, Certificates, TlsEntrance
+from balancer.tls_entrance import HTTP, PLAIN_MESSAGE, Certificates, TlsEntrance
 from common.logs import Throttle
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class HttpGateway:
         self._refused = Throttle(WARN_EVERY_S)
         self._entrance: TlsEntrance | None = None
         if certificates is not None:
-            self._entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self))
+            self._entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self), self._no_tls)
 
     async def open(self, listener: socket.socket) -> None:
         arrive = self._entrance or (lambda: Connection(self))
@@ -82,6 +82,10 @@ class HttpGateway:
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    def _no_tls(self) -> bytes:
+        body = plain_error("tls_required", PLAIN_MESSAGE)
+        return encode_response(400, self.date, body, b"", False, True)
 
     # --- for connections ---------------------------------------------------------------------
 

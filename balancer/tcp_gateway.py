@@ -25,7 +25,8 @@ from collections import deque
 from typing import Final, cast
 
 from balancer.router import Router
-from balancer.tls_entrance import JSONRPC, Certificates, TlsEntrance, peer_of, warn_of_tls
+from balancer.tls_entrance import JSONRPC, PLAIN_MESSAGE, Certificates, TlsEntrance, peer_of, warn_of_tls
+from common.errors import ParseError, encode_error
 from common.jsonrpc import Session
 from common.logs import Throttle
 from common.tls import HANDSHAKE
@@ -70,7 +71,7 @@ class TcpGateway:
         self._refused = Throttle(WARN_EVERY_S)
         self._entrance: TlsEntrance | None = None
         if certificates is not None:
-            self._entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self))
+            self._entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self), _no_tls)
 
     async def open(self, listener: socket.socket) -> None:
         arrive = self._entrance or (lambda: Connection(self))
@@ -146,6 +147,11 @@ class TcpGateway:
         now_s = time.monotonic()
         for connection in list(self._connections):
             connection.check(now_s)
+
+
+def _no_tls() -> bytes:
+    error = encode_error(ParseError(detail=PLAIN_MESSAGE))
+    return b'{"jsonrpc":"2.0","id":null,"error":%b}\n' % error
 
 
 class Connection(asyncio.Protocol):

@@ -11,12 +11,15 @@ silent takes no place there. What failed is logged with its reason, such as a cl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from common.addresses import Address
 from common.logs import Throttle
@@ -32,6 +35,8 @@ MAX_HANDSHAKES: Final = 1_000
 
 SHUTDOWN_S: Final = 1.0
 """For the other side to confirm the end of a connection, or read the last answers: `tcp_gateway.LINGER_S`."""
+
+PLAIN_MESSAGE: Final = "this port speaks TLS"
 
 LOOK_EVERY_S: Final = 1.0
 WARN_EVERY_S: Final = 5.0
@@ -52,7 +57,7 @@ class Certificates:
         self._contexts = self._load()
         self._timer: asyncio.TimerHandle | None = None
 
-    def context(self, protocols: tuple[str, ...]) -> ssl.SSLContext:
+    def context(self, protocols: tuple[str, ...]) -> _Context:
         return self._contexts[protocols]
 
     def watch(self) -> None:
@@ -78,8 +83,14 @@ class Certificates:
         else:
             log.info("certificate taken for new connections file=%s", self._settings.cert)
 
-    def _load(self) -> dict[tuple[str, ...], ssl.SSLContext]:
-        return {protocols: self._settings.context(*protocols) for protocols in (JSONRPC, HTTP)}
+    def _load(self) -> dict[tuple[str, ...], _Context]:
+        return {protocols: self._make(protocols) for protocols in (JSONRPC, HTTP)}
+
+    def _make(self, protocols: tuple[str, ...]) -> _Context:
+        context = self._settings.context(_Context, protocols)
+        context.sslobject_class = _Side
+        context.ways = deque()
+        return context
 
 
 def _signature(files: tuple[Path, ...]) -> _Signature:
@@ -94,8 +105,57 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
+class _Way(NamedTuple):
+    """To a client that is shaking hands."""
+
+    transport: asyncio.Transport
+    plain_words: Callable[[], bytes]
+
+
+_NO_TLS: Final = ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
+"""Errors of which OpenSSL tells the other side nothing, as it would not understand."""
+
+
+class _Context(ssl.SSLContext):
+    """Makes our sides of connections, in the order in which `ways` says that they arrived: the event loop
+    asks for each once, from a queue of its own, and does not say for which connection."""
+
+    ways: deque[_Way]
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **more: Any) -> _Side:
+        side = super().wrap_bio(incoming, outgoing, *args, **more)
+        assert isinstance(side, _Side)
+        side.outgoing, side.way = outgoing, self.ways.popleft()
+        return side
+
+
+class _Side(ssl.SSLObject):
+    """Our side of one connection. It tells a client why it is not let in: uvloop closes the connection before
+    OpenSSL's alert is sent, and to a client that speaks no TLS there is none."""
+
+    outgoing: ssl.MemoryBIO
+    way: _Way | None
+
+    def do_handshake(self) -> None:
+        assert self.way is not None
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            words = self.way.plain_words() if error.reason in _NO_TLS else self.outgoing.read()
+            # So little was sent before that the kernel has room for it, and takes it at once.
+            with contextlib.suppress(OSError):
+                os.write(self.way.transport.get_extra_info("socket").fileno(), words)
+            raise
+        self.way = None
+
+
 class TlsEntrance:
-    """Makes a gateway's connections of those that have shaken hands; called for each that arrives."""
+    """Makes a gateway's connections of those that have shaken hands; called for each that arrives.
+
+    `name` is the port's in the log, `plain_words` what a client is told that speaks no TLS.
+    """
 
     def __init__(
         self,
@@ -103,11 +163,13 @@ class TlsEntrance:
         protocols: tuple[str, ...],
         name: str,
         make: Callable[[], asyncio.Protocol],
+        plain_words: Callable[[], bytes],
     ) -> None:
         self._certificates = certificates
         self._protocols = protocols
         self._name = name
         self._make = make
+        self._plain_words = plain_words
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         self._failed = Throttle(WARN_EVERY_S)
@@ -129,11 +191,13 @@ class TlsEntrance:
             transport.abort()
             return
         meanwhile = _Meanwhile()
+        context, way = self._certificates.context(self._protocols), _Way(transport, self._plain_words)
+        context.ways.append(way)
         shaking = _Begun(
             self._loop.start_tls(
                 transport,
                 meanwhile,
-                self._certificates.context(self._protocols),
+                context,
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_S,
                 ssl_shutdown_timeout=SHUTDOWN_S,
@@ -141,12 +205,14 @@ class TlsEntrance:
         )
         task = self._loop.create_task(self._admit(shaking, meanwhile, peer_of(transport)))
         self._arriving.add(task)
-        task.add_done_callback(lambda task: self._leave(task, transport))
+        task.add_done_callback(lambda task: self._leave(task, context, way))
 
-    def _leave(self, task: asyncio.Task[None], transport: asyncio.Transport) -> None:
+    def _leave(self, task: asyncio.Task[None], context: _Context, way: _Way) -> None:
         self._arriving.discard(task)
         if task.cancelled():
-            transport.abort()
+            way.transport.abort()
+            with contextlib.suppress(ValueError):  # it was cut before its turn
+                context.ways.remove(way)
 
     async def _admit(self, shaking: _Begun, meanwhile: _Meanwhile, peer: str) -> None:
         try:

@@ -21,7 +21,7 @@ from weakref import WeakSet
 from common.addresses import Address, parse_address
 from common.errors import RatelError
 from common.jsonrpc_replies import Reply, ReplyReader, encode_call
-from common.tls import ALERT, ClientTls, TlsError, explain
+from common.tls import ClientTls, TlsError, explain
 
 if TYPE_CHECKING:
     from common.client import JSONClient
@@ -217,8 +217,6 @@ class Link:
             return iter(())
         if not data:
             raise ConnectionResetError("closed by the server")
-        if data.startswith(ALERT):
-            raise ConnectionResetError("the server speaks TLS on this port")
         self._heard_at, self._probed_at = time.monotonic(), None
         return self._replies.feed(data)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 _MINIMUM: Final = ssl.TLSVersion.TLSv1_2
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
@@ -18,12 +18,13 @@ _KEY: Final = b"PRIVATE KEY-----"
 
 HANDSHAKE: Final = b"\x16\x03"
 """How a TLS connection begins: a record of the kind handshake, of any version since SSL 3."""
-ALERT: Final = b"\x15\x03"
-"""How a TLS server begins that was sent something else."""
 
 
 class TlsError(Exception):
     """A context can't be made of the files; the text says which one, and what is wrong with it."""
+
+
+_AnyContext = TypeVar("_AnyContext", bound=ssl.SSLContext)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,9 @@ class ServerTls:
             return "any-client"
         return "client-cert-required" if self.client_cert_required else "client-cert-optional"
 
-    def context(self, *protocols: str) -> ssl.SSLContext:
+    def context(self, kind: type[_AnyContext], protocols: tuple[str, ...]) -> _AnyContext:
         """For new connections, with ALPN for `protocols`. Raises TlsError."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = kind(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _MINIMUM
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         _load_pair(context, self.cert, self.key, _SERVER_NAMES)
@@ -120,20 +121,6 @@ def explain(error: BaseException) -> str:
     return known
 
 
-def refused_certificate(error: BaseException) -> bool:
-    """The other side ended the handshake because of our certificate, or because there is none."""
-    return isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_CERTIFICATE_ALERTS)
-
-
-_CERTIFICATE_ALERTS: Final = (
-    "ALERT_CERTIFICATE_REQUIRED",
-    "ALERT_BAD_CERTIFICATE",
-    "ALERT_UNSUPPORTED_CERTIFICATE",
-    "ALERT_CERTIFICATE_REVOKED",
-    "ALERT_CERTIFICATE_EXPIRED",
-    "ALERT_CERTIFICATE_UNKNOWN",
-    "ALERT_UNKNOWN_CA",
-)
 _PLAIN: Final = "the other side does not speak TLS"
 _EXPLANATIONS: Final = {
     "HTTP_REQUEST": "plain HTTP where TLS is spoken",
