@@ -110,7 +110,7 @@ def test_the_command_speaks_tls_by_options_and_by_the_environment(
     words = [sys.executable, "-m", "common.cli", "call", "DebitSMS", "cstmid=vdf", "subj=rif", "amount=1"]
     address = ["--address", f"127.0.0.1:{closed.jsonrpc_port}"]
     cert, key = map(str, authority.issue("operator.example"))
-    environment = {"RATEL_CALL_TLS_CERT": cert, "RATEL_CALL_TLS_KEY": key, "PATH": "/usr/bin"}
+    environment = {"RATEL_CLIENT_TLS_CERT": cert, "RATEL_CLIENT_TLS_KEY": key, "PATH": "/usr/bin"}
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -130,7 +130,7 @@ def test_the_command_speaks_tls_by_options_and_by_the_environment(
     done = run("--tls-ca", "/nowhere")
     assert done.returncode == 2
     assert "the CA /nowhere: No such file or directory" in done.stderr
-    del environment["RATEL_CALL_TLS_KEY"]
+    del environment["RATEL_CLIENT_TLS_KEY"]
     done = run("--tls-ca", str(authority.ca))
     assert done.returncode == 2
     assert "the client's certificate and the client's key go together" in " ".join(done.stderr.split())
