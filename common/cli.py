@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "explain": ("common.explain_command:explain", "Say why a call costs what it costs."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
+    "acl": ("rater.acl_command:acl", "Print the users of a store of your own, and what each may run."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
     "config": ("common.config_command:config", "Check and show the settings of all commands."),
 }

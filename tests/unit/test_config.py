@@ -47,6 +47,10 @@ ONE_RUN = {
     "--bucket",
     "--subject",  # which accounts one run looks at
     "--tenant",
+    "--passwords",  # whom an ACL file is for
+    "--create",
+    "--sentinel",
+    "--redis-7.0",
 }
 """Options that are no settings: in a file, each would change what every later run does."""
 
