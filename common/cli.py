@@ -6,6 +6,7 @@ and so that `common` imports neither `balancer` nor `rater`.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from typing import Any, Final
@@ -23,11 +24,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
     "account": ("rater.account_commands:account", "Look at one account, open, credit, set or block it."),
     "explain": ("common.explain_command:explain", "Say why a call costs what it costs."),
+    "rate": ("rater.bulk.command:rate", "Rate a file of call records."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
     "acl": ("rater.acl_command:acl", "Print the users of a store of your own, and what each may run."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
     "config": ("common.config_command:config", "Check and show the settings of all commands."),
+    "completion": ("common.completion_command:completion", "Print what a shell needs to complete commands."),
 }
 """Name → (module:attribute, one line for the list of commands)."""
 
@@ -37,6 +40,16 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A name that there is not is answered with the one that was probably meant."""
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            question = f" Did you mean {close[0]!r}?" if close else f" There are {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {args[0]!r}.{question}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

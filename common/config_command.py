@@ -43,6 +43,10 @@ def check(ctx: click.Context) -> None:
     """Check the file and the environment, for all commands.
 
     \b
+    Example:
+      ratel config check
+
+    \b
     Exit codes:
       0  nothing is wrong
       2  something is: each line on stderr says where, what, and what was expected
@@ -132,6 +136,11 @@ def named_command(commands: Commands, words: tuple[str, ...]) -> tuple[Commands,
 @click.option("--table", is_flag=True, help="As a table in Markdown.")
 @click.pass_context
 def example(ctx: click.Context, table: bool) -> None:
-    """Print a configuration file with every setting explained, commented out, at its default."""
+    """Print a configuration file with every setting explained, commented out, at its default.
+
+    \b
+    Example:
+      ratel config example > /etc/ratel/ratel.toml
+    """
     commands = all_commands(ctx)
     click.echo(settings_table(commands) if table else example_file(commands), nl=False)

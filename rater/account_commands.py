@@ -246,7 +246,12 @@ def set_(
 @click.argument("subject")
 @store_option
 def block(tenant: str, subject: str, store_url: str) -> None:
-    """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it."""
+    """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
+
+    \b
+    Example:
+      ratel account block vdf anna
+    """
     _decide(store_url, tenant, subject, Terms(blocked=True), "blocked", "it was blocked already")
 
 
@@ -255,7 +260,12 @@ def block(tenant: str, subject: str, store_url: str) -> None:
 @click.argument("subject")
 @store_option
 def unblock(tenant: str, subject: str, store_url: str) -> None:
-    """Lift a block."""
+    """Lift a block.
+
+    \b
+    Example:
+      ratel account unblock vdf anna
+    """
     _decide(store_url, tenant, subject, Terms(blocked=False), "unblocked", "it was not blocked")
 
 

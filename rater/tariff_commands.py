@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
@@ -13,9 +14,12 @@ import click
 from common.errors import RatelError, StoreUnavailable
 from common.options import json_option, store_option, wait_option
 from common.store import StoreConnection, StoreUrlError
+from rater.loader.assembly import NothingActive, assemble
+from rater.loader.command import show_findings
 from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates
+from rater.loader.files import read_paths
 from rater.loader.load import STORE_TIMEOUT_MS, wait_for_raters
-from rater.loader.report import quote
+from rater.loader.report import Report, quote
 from rater.model import Rate
 from rater.tariff_parts import BadPart, Rates, join
 from rater.tariff_store import (
@@ -83,6 +87,48 @@ def list_(tenant: str | None, store_url: str, as_json: bool) -> None:
             click.echo(f"{'*' if each.number == active.get(name) else ' '} {_line(each)}")
     if found:
         click.echo("* is the active one")
+
+
+@tariff.command("check")
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(exists=True, path_type=Path)
+)
+@click.option("--tenant", default="", help="Whose objects are that name no CstmId.")
+@json_option()
+def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
+    """Check tariff files by themselves, without a store: what `ratel load` would find wrong or suspicious.
+
+    Plans and destinations that only the active tariff has are missing here; `ratel load --dry-run` looks at
+    those, too.
+
+    \b
+    Example:
+      ratel tariff check deploy/sample-tariff
+    """
+    report = Report()
+    contents = read_paths(paths, report, lambda done, total: None)
+    loads = assemble(contents, tenant, NothingActive(), report)
+    held = {
+        load.tenant: {
+            "rates": len(load.rates),
+            "destinations": len(load.destinations),
+            "plans": len(load.plans),
+            "accounts": len(load.budgets),
+        }
+        for load in loads
+    }
+    if as_json:
+        found = {"errors": report.errors, "warnings": report.warnings, "tenants": held}
+        counts = {"error_count": report.error_count, "warning_count": report.warning_count}
+        click.echo(json.dumps(counts | found, ensure_ascii=False))
+    else:
+        show_findings(report)
+        for name, kinds in held.items():
+            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            click.echo(f"tenant {quote(name)}: {counted}")
+        click.echo(f"errors: {report.error_count}, warnings: {report.warning_count}")
+    if report.error_count:
+        sys.exit(EXIT_REFUSED)
 
 
 @tariff.command("activate")

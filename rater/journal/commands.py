@@ -66,6 +66,11 @@ def audit(
     the account's opening on.
 
     \b
+    Examples:
+      ratel audit
+      ratel audit --tenant vdf --archive /var/archive/ratel
+
+    \b
     Exit codes:
       0  no differences
       1  there are differences, or an archive can't be read
@@ -136,6 +141,10 @@ def export(store_url: str, folder: Path, form: str, trim: bool) -> None:
     A run makes one file for each tenant that has new lines. It may be interrupted at any point, by
     force too, and run again: every line is in the archive exactly once. The cluster may be at work
     meanwhile. Archive files may be moved away; the folder's state remembers how far it got.
+
+    \b
+    Example:
+      ratel journal export --to /var/archive/ratel --format csv --trim
 
     \b
     Exit codes:

@@ -62,6 +62,11 @@ def load(
     the rates in the files, else, when there are none, to the only tenant in the store.
 
     \b
+    Examples:
+      ratel load deploy/sample-tariff --dry-run
+      ratel load rates.json budgets.json --tenant vdf
+
+    \b
     Exit codes:
       0  loaded, or nothing wrong in a dry run (warnings may have been shown)
       1  the files have errors, or someone else loaded at the same time: nothing was switched
@@ -80,7 +85,7 @@ def load(
         _fail(EXIT_STORE, str(error))
     except RatelError as error:
         _fail(EXIT_REFUSED, str(error))
-    _show_findings(result.report)
+    show_findings(result.report)
     if result.report.error_count:
         count = result.report.error_count
         _fail(EXIT_REFUSED, f"{count} error{'s' * (count > 1)} in the files: nothing was loaded")
@@ -120,7 +125,7 @@ def _progress() -> Iterator[Progress]:
 # --- what came out --------------------------------------------------------------------------------------
 
 
-def _show_findings(report: Report) -> None:
+def show_findings(report: Report) -> None:
     for word, lines, count in (
         ("warning", report.warnings, report.warning_count),
         ("error", report.errors, report.error_count),

@@ -35,6 +35,10 @@ ONE_RUN = {
     "--seconds",
     "--last",
     "--request-id",
+    "--output",  # which files one run reads and writes
+    "--rejects",
+    "--tariff",
+    "--restart",
     "--credit",  # what becomes of one account
     "--sms",
     "--cents",
