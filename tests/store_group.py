@@ -38,6 +38,12 @@ _PORTS: Final = range(15_000, 30_000)
 """Below those that systems give to outgoing connections, so that nobody takes a dead member's port."""
 
 
+def is_redis_7_0(server: str = "") -> bool:
+    """Which has no WAITAOF, so no level of durability that waits for a disk."""
+    said = subprocess.run([server or find_server(), "--version"], capture_output=True, check=True).stdout
+    return b" v=7.0." in said and b"Redis" in said
+
+
 class Member(NamedTuple):
     name: str
     port: int

