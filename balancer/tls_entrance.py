@@ -225,7 +225,7 @@ class TlsEntrance:
         connection = self._make()
         tls.set_protocol(connection)
         connection.connection_made(tls)
-        if meanwhile.data:
+        if meanwhile.data and not tls.is_closing():  # the gateway may have had no room for it
             connection.data_received(meanwhile.data)
 
     def _complain(self, peer: str, error: Exception) -> None:

@@ -22,7 +22,7 @@ from balancer import tls_entrance
 from balancer.tls_entrance import JSONRPC, Certificates, TlsEntrance
 from common.client import JSONClient
 from common.errors import ConnectionLost
-from common.tls import ClientTls, ServerTls
+from common.tls import ClientTls, ServerTls, TlsError
 from tests.certificates import HERE, Authority, replace
 from tests.integration.balancer_process import COMMAND, PATIENCE_S, BalancerProcess, message
 from tests.integration.fake_rater import FakeRater, answer_one, echo, hold
@@ -274,20 +274,24 @@ def test_files_that_can_t_be_used_stop_the_start_with_one_line(authority: Author
         check=False,
     )
     cases = [
-        ((cert, other), (), f"--tls-key {other}: is not the key of the certificate in {cert}"),
-        ((tmp_path / "no", key), (), f"--tls-cert {tmp_path}/no: No such file or directory"),
-        ((cert, tmp_path), (), f"--tls-key {tmp_path}: Is a directory"),
-        ((empty, key), (), f"--tls-cert {empty}: holds no certificate in PEM form"),
-        ((cert, cert), (), f"--tls-key {cert}: holds no private key in PEM form"),
-        ((cert, key), ("--tls-client-ca", key), f"--tls-client-ca {key}: holds no certificate in PEM form"),
+        ((cert, other), None, f"--tls-key {other}: is not the key of the certificate in {cert}"),
+        ((tmp_path / "no", key), None, f"--tls-cert {tmp_path}/no: No such file or directory"),
+        ((cert, tmp_path), None, f"--tls-key {tmp_path}: Is a directory"),
+        ((empty, key), None, f"--tls-cert {empty}: holds no certificate in PEM form"),
+        ((cert, cert), None, f"--tls-key {cert}: holds no private key in PEM form"),
+        ((cert, key), key, f"--tls-client-ca {key}: holds no certificate in PEM form"),
     ]
     if encrypted.returncode == 0:
         locked.write_bytes(encrypted.stdout)
         says = f"--tls-key {locked}: has a passphrase; a key without one is needed"
-        cases.append(((cert, locked), (), says))
-    for pair, more, says in cases:
-        done = _start(*options(pair, *map(str, more)))
-        assert (done.returncode, done.stderr) == (1, f"ratel balancer: {says}\n")
+        cases.append(((cert, locked), None, says))
+    for pair, client_ca, says in cases:
+        with pytest.raises(TlsError) as caught:
+            Certificates(ServerTls(*pair, client_ca))
+        assert str(caught.value) == says
+    pair, _, says = cases[0]
+    done = _start(*options(pair))
+    assert (done.returncode, done.stderr) == (1, f"ratel balancer: {says}\n")
 
 
 @pytest.mark.parametrize(
