@@ -9,8 +9,8 @@
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
-#   make settings   deploy/ratel.toml anew, from the options of the commands
 #   make audit-deps   known vulnerabilities of the locked packages; needs a network
+#   make settings   deploy/ratel.toml and the table in docs/configuration.md anew, from the options
 #   make lock    choose the newest releases anew and write requirements.lock
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell \
@@ -76,6 +76,7 @@ fuzz: $(READY)
 
 settings: $(READY)
 	$(BIN)/ratel config example > deploy/ratel.toml
+	$(BIN)/python -m tests.settings_doc
 
 setup: $(READY)
 
