@@ -14,6 +14,7 @@ from typing import Final
 from balancer.http_app import HttpApp
 from balancer.http_connection import Connection
 from balancer.http_message import encode_date, encode_response, plain_error
+from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
 from balancer.tls_entrance import HTTP, PLAIN_MESSAGE, Certificates, TlsEntrance
@@ -50,6 +51,7 @@ class HttpGateway:
         self._drain_s = drain_s
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
         self._entrance: TlsEntrance | None = None
@@ -57,17 +59,31 @@ class HttpGateway:
             self._entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self), self._no_tls)
 
     async def open(self, listener: socket.socket) -> None:
-        arrive = self._entrance or (lambda: Connection(self))
-        self._server = await self.loop.create_server(arrive, sock=listener, backlog=BACKLOG)
+        self._listener = listener
+        self._server = await self.loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
-    def stop_accepting(self) -> None:
-        """Connections end once their request is answered."""
+    def make_responses_last(self) -> None:
+        """Connections end once their request is answered; new ones are still accepted."""
         self.closing = self._app.closing = True
-        if self._server is not None:
-            self._server.close()
         for connection in list(self._connections):
             connection.wind_up()
+
+    @property
+    def awaits_first(self) -> bool:
+        """Somebody has connected, and not sent a request yet."""
+        if self._entrance is not None and self._entrance.is_busy:
+            return True
+        return any(connection.awaits_first for connection in self._connections)
+
+    async def stop_accepting(self) -> None:
+        self.make_responses_last()
+        if self._server is not None and self._listener is not None:
+            await accept_the_rest(self._listener, self._arrive)
+            self._server.close()
+
+    def _arrive(self) -> asyncio.Protocol:
+        return Connection(self) if self._entrance is None else self._entrance()
 
     async def drain(self) -> None:
         """Let every connection end once it has its responses; cut what is left after `drain_s`."""

@@ -24,6 +24,7 @@ import time
 from collections import deque
 from typing import Final, cast
 
+from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from balancer.tls_entrance import JSONRPC, PLAIN_MESSAGE, Certificates, TlsEntrance, peer_of, warn_of_tls
 from common.errors import ParseError, encode_error
@@ -67,6 +68,7 @@ class TcpGateway:
         self._to_write: list[Connection] = []
         self._to_go_on: deque[Connection] = deque()
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
         self._entrance: TlsEntrance | None = None
@@ -74,13 +76,24 @@ class TcpGateway:
             self._entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self), _no_tls)
 
     async def open(self, listener: socket.socket) -> None:
-        arrive = self._entrance or (lambda: Connection(self))
-        self._server = await self._loop.create_server(arrive, sock=listener, backlog=BACKLOG)
+        self._listener = listener
+        self._server = await self._loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
-    def stop_accepting(self) -> None:
-        if self._server is not None:
+    @property
+    def awaits_first(self) -> bool:
+        """Somebody has connected, and not sent a call yet."""
+        if self._entrance is not None and self._entrance.is_busy:
+            return True
+        return any(connection.awaits_first for connection in self._connections)
+
+    async def stop_accepting(self) -> None:
+        if self._server is not None and self._listener is not None:
+            await accept_the_rest(self._listener, self._arrive)
             self._server.close()
+
+    def _arrive(self) -> asyncio.Protocol:
+        return Connection(self) if self._entrance is None else self._entrance()
 
     async def drain(self, timeout_s: float) -> None:
         """Let every connection end once it has its answers; cut what is left after `timeout_s`."""
@@ -245,6 +258,10 @@ class Connection(asyncio.Protocol):
         self._gateway.forget(self)
 
     # --- called by the router and the gateway ------------------------------------------------
+
+    @property
+    def awaits_first(self) -> bool:
+        return not self._session.found and not self._eof
 
     def go_on(self) -> None:
         """With what was read before, if that is still wanted; `_update_reading` asks again."""

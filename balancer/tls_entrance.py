@@ -178,6 +178,11 @@ class TlsEntrance:
     def __call__(self) -> asyncio.Protocol:
         return _Arrival(self)
 
+    @property
+    def is_busy(self) -> bool:
+        """Somebody is shaking hands."""
+        return bool(self._arriving)
+
     def stop(self) -> None:
         """Cut whoever has not shaken hands yet."""
         for task in self._arriving:

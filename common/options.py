@@ -47,7 +47,17 @@ SECTIONS: Final = {
     "front": Section(
         "What balancers and gateways do for clients.",
         (
-            *("jsonrpc", "http", "router", "reuse-port", "deadline", "max-queued", "max-wait", "stuck"),
+            *(
+                "jsonrpc",
+                "http",
+                "router",
+                "reuse-port",
+                "deadline",
+                "max-queued",
+                "max-wait",
+                "stuck",
+                "lame-duck",
+            ),
             *("tls-cert", "tls-key", "tls-client-ca", "tls-client-cert"),
         ),
     ),

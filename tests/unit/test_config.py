@@ -57,6 +57,7 @@ ONE_RUN = {
     "--create",
     "--sentinel",
     "--redis-7.0",
+    "--force",  # restart what would refuse connections meanwhile
 }
 """Options that are no settings: in a file, each would change what every later run does."""
 
