@@ -9,6 +9,7 @@
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
+#   make audit-deps   known vulnerabilities of the locked packages; needs a network
 #   make settings   deploy/ratel.toml and the table in docs/configuration.md anew, from the options
 #   make lock    choose the newest releases anew and write requirements.lock
 
@@ -21,7 +22,7 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench calls micro chaos chaos-defects simulate fuzz settings setup lock clean
+.PHONY: run test check bench calls micro chaos chaos-defects simulate fuzz settings setup audit-deps lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -91,6 +92,11 @@ lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --group dev --group loadtests --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet \
 		--output-file requirements.lock
+
+# Needs a network: advisories are asked for at the Python Package Index.
+audit-deps: $(READY)
+	@$(PYTHON) -m venv --clear var/audit && var/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	var/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -35,6 +35,7 @@ from balancer.http_reader import MAX_BODY_BYTES
 from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
+from balancer.tls_entrance import Certificates
 from balancer.zmq_gateway import ZmqGateway
 from common import listen_fds
 from common.addresses import Address
@@ -51,6 +52,7 @@ from common.options import (
     log_level_option,
     shared,
 )
+from common.tls import ServerTls, TlsError
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ class FrontSettings:
     allow_insecure: bool
     """Even where others than this host can connect."""
     lame_duck_s: float = 0.0
+    tls: ServerTls | None = None
+    """On both ports; None: plain text."""
 
 
 class CannotListen(Exception):
@@ -110,6 +114,36 @@ _OPTIONS: Final = (
         is_flag=True,
         envvar="RATEL_REUSE_PORT",
         help="Share these two ports with other processes that say so too (SO_REUSEPORT).",
+    ),
+    shared(
+        "front",
+        "--tls-cert",
+        type=click.Path(path_type=Path),
+        envvar="RATEL_TLS_CERT",
+        help="Speak TLS on both ports, with the certificates in this PEM file, the server's own first. It is "
+        "read again when it changes on the disk.  [default: plain text]",
+    ),
+    shared(
+        "front",
+        "--tls-key",
+        type=click.Path(path_type=Path),
+        envvar="RATEL_TLS_KEY",
+        help="Its private key, a PEM file without a passphrase.",
+    ),
+    shared(
+        "front",
+        "--tls-client-ca",
+        type=click.Path(path_type=Path),
+        envvar="RATEL_TLS_CLIENT_CA",
+        help="Let in only clients with a certificate signed by a CA in this PEM file.  [default: any client]",
+    ),
+    shared(
+        "front",
+        "--tls-client-cert",
+        type=click.Choice(["required", "optional"]),
+        default="required",
+        envvar="RATEL_TLS_CLIENT_CERT",
+        help="Whether --tls-client-ca keeps out clients without a certificate, too.",
     ),
     shared(
         "front",
@@ -223,13 +257,24 @@ def settings_of(
     keep_alive_s: int,
     api_keys: Path | None,
     allow_insecure: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tls_client_cert: str,
 ) -> FrontSettings:
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
     clients = ClientLimits(max_connections, max_in_flight, max_message_bytes, read_timeout_s, keep_alive_s)
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = ServerTls(tls_cert, tls_key, tls_client_ca, tls_client_cert == "required")
+    elif tls_cert is not None:
+        raise click.UsageError("--tls-cert needs --tls-key")
+    elif tls_key is not None or tls_client_ca is not None:
+        raise click.UsageError(f"{'--tls-key' if tls_key else '--tls-client-ca'} needs --tls-cert")
     return FrontSettings(
-        jsonrpc, http_, reuse_port, dispatch, stuck_s, clients, api_keys, allow_insecure, lame_duck_s
+        jsonrpc, http_, reuse_port, dispatch, stuck_s, clients, api_keys, allow_insecure, lame_duck_s, tls
     )
 
 
@@ -272,9 +317,11 @@ async def serve(
     deadline_s = settings.dispatch.deadline_us / 1_000_000
     with contextlib.ExitStack() as listeners:
         keyring = _watch_keys(listeners, settings.api_keys)
+        certificates = _certificates(listeners, settings.tls)
+        drain_s = GRACE_S + deadline_s + CLOSE_S
         tcp, http = (
-            TcpGateway(router, settings.stuck_s, keyring, settings.clients),
-            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s, keyring, settings.clients),
+            TcpGateway(router, settings.stuck_s, keyring, settings.clients, certificates),
+            HttpGateway(router, drain_s, settings.stuck_s, keyring, settings.clients, certificates),
         )
         tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings, handed)
         http_listener = _listen(listeners, "http", settings.http, settings, handed)
@@ -284,10 +331,11 @@ async def serve(
         if http_listener is not None:
             await http.open(http_listener)
         log.info(
-            "listening jsonrpc=%s http=%s %s",
+            "listening jsonrpc=%s http=%s %s%s",
             _bound(settings.jsonrpc, tcp_listener),
             _bound(settings.http, http_listener),
             where,
+            "" if settings.tls is None else f" tls={settings.tls.clients}",
         )
         gc.freeze()
         pulse = listeners.enter_context(Pulse(router, "raters" if clients is not None else "balancers"))
@@ -313,6 +361,18 @@ async def serve(
             router.refuse_new()
             draining.create_task(_leave_raters(router, clients, deadline_s + CLOSE_S))
         log.info("stopped")
+
+
+def _certificates(listeners: contextlib.ExitStack, tls: ServerTls | None) -> Certificates | None:
+    if tls is None:
+        return None
+    try:
+        certificates = Certificates(tls)
+    except TlsError as error:
+        raise CannotListen(str(error)) from None
+    certificates.watch()
+    listeners.callback(certificates.stop)
+    return certificates
 
 
 async def _leave_raters(router: Router, clients: ZmqGateway | None, timeout_s: float) -> None:

@@ -10,6 +10,9 @@ bounds on what one client and all of them may take, and orderly ends:
 * where this side ends it (framing lost, shutdown), the last answers are followed by EOF, and what
   still comes in is read and dropped for a moment: closing with unread input would send a reset,
   which can overtake the answers.
+
+With TLS (`balancer.tls_entrance`) the transport does the last of these. It knows no half-closed connections:
+a client's end is the end, and answers that it is owed by then are not sent.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from typing import Final, cast
 from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
 from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
-from common.addresses import Address
+from balancer.tls_entrance import JSONRPC, PLAIN_MESSAGE, Certificates, TlsEntrance, peer_of, warn_of_tls
+from common.errors import ParseError, encode_error
 from common.jsonrpc import DEFAULT_LIMITS, Call, Session
 from common.keyring import Keyring
 from common.logs import Throttle
+from common.tls import HANDSHAKE
 from common.visitor import Visitor
 
 log = logging.getLogger(__name__)
@@ -55,8 +60,9 @@ class TcpGateway:
         stuck_s: float = STUCK_S,
         keyring: Keyring | None = None,
         limits: ClientLimits = DEFAULT_CLIENT_LIMITS,
+        certificates: Certificates | None = None,
     ) -> None:
-        """Without a `keyring` everybody may do everything."""
+        """Without a `keyring` everybody may do everything; without `certificates` it is plain text."""
         self.router = router
         self.stuck_s = stuck_s
         self.keyring = keyring
@@ -71,6 +77,9 @@ class TcpGateway:
         self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
+        self._entrance: TlsEntrance | None = None
+        if certificates is not None:
+            self._entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self), _no_tls)
 
     async def open(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -80,6 +89,8 @@ class TcpGateway:
     @property
     def awaits_first(self) -> bool:
         """Somebody has connected, and not sent a call yet."""
+        if self._entrance is not None and self._entrance.is_busy:
+            return True
         return any(connection.awaits_first for connection in self._connections)
 
     async def stop_accepting(self) -> None:
@@ -87,12 +98,14 @@ class TcpGateway:
             await accept_the_rest(self._listener, self._arrive)
             self._server.close()
 
-    def _arrive(self) -> Connection:
-        return Connection(self)
+    def _arrive(self) -> asyncio.Protocol:
+        return Connection(self) if self._entrance is None else self._entrance()
 
     async def drain(self, timeout_s: float) -> None:
         """Let every connection end once it has its answers; cut what is left after `timeout_s`."""
         self.closing = True
+        if self._entrance is not None:
+            self._entrance.stop()
         for connection in self._connections:
             self.write_soon(connection)
         give_up_s = time.monotonic() + timeout_s
@@ -154,6 +167,11 @@ class TcpGateway:
         now_s = time.monotonic()
         for connection in list(self._connections):
             connection.check(now_s)
+
+
+def _no_tls() -> bytes:
+    error = encode_error(ParseError(detail=PLAIN_MESSAGE))
+    return b'{"jsonrpc":"2.0","id":null,"error":%b}\n' % error
 
 
 class Connection(asyncio.Protocol):
@@ -229,6 +247,8 @@ class Connection(asyncio.Protocol):
             self._update_reading()
         if not calls or session.has_output:  # errors to write, or an end that waited for what was read
             self._gateway.write_soon(self)
+            if data.startswith(HANDSHAKE):
+                warn_of_tls("jsonrpc", self._transport)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -236,7 +256,7 @@ class Connection(asyncio.Protocol):
             return False
         self._session.feed_eof()
         self._gateway.write_soon(self)
-        return True
+        return self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         self._write_paused_since_s = time.monotonic()
@@ -363,5 +383,4 @@ class Connection(asyncio.Protocol):
 
     @property
     def _peer(self) -> str:
-        name = self._transport.get_extra_info("peername")
-        return str(Address(name[0], name[1])) if name else "?"
+        return peer_of(self._transport)

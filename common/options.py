@@ -60,9 +60,16 @@ SECTIONS: Final = {
             ),
             *("max-connections", "max-in-flight", "max-message", "read-timeout", "keep-alive"),
             *("api-keys", "allow-insecure"),
+            *("tls-cert", "tls-key", "tls-client-ca", "tls-client-cert"),
         ),
     ),
-    "client": Section("Whom the commands that call the API ask.", ("address", "timeout", "api-key-file")),
+    "client": Section(
+        "Whom the commands that call the API ask.",
+        (
+            *("address", "timeout", "api-key-file"),
+            *("tls", "tls-ca", "tls-cert", "tls-key", "tls-server-name"),
+        ),
+    ),
     "log": Section("What is written to stderr.", ("level",)),
 }
 """The shared tables of the configuration file. They are listed, so that a command knows which names are right

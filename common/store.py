@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import hiredis
 import redis
@@ -34,8 +34,9 @@ from common.addresses import Address
 from common.embedded_store import read_url
 from common.errors import StoreUnavailable
 from common.paths import data_dir
-from common.sentinel import SCHEME as SENTINEL_SCHEME
+from common.sentinel import SCHEMES as SENTINEL_SCHEMES
 from common.sentinel import Sentinels, parse_sentinel_url
+from common.tls import ClientTls, TlsError
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ _READ_BYTES: Final = 65_536
 """One read takes the replies of a full batch of debits."""
 
 _EMBEDDED: Final = "embedded:"
-_SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
+_SCHEMES: Final = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES)
 _OPTIONS_BEGIN: Final = re.compile(r"[?#]")
 _HOSTS: Final = re.compile(r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d+)?,?)*")
 _UNCLEAR: Final = "…"
@@ -122,7 +123,7 @@ class StoreConnection:
         self._look_at_s = 0.0
         self._made = 0
         self._is_readonly = False
-        if url.startswith(SENTINEL_SCHEME):
+        if url.startswith(SENTINEL_SCHEMES):
             try:
                 parsed = parse_sentinel_url(url)
             except ValueError as error:
@@ -133,6 +134,7 @@ class StoreConnection:
             url = parsed.primary_url(Address("primary", 0))
         if not url.startswith(_EMBEDDED):
             self._pool(resolve_store_url(url))  # a wrong URL is found now, not at the first batch
+            _check_tls(url)
 
     @property
     def where(self) -> str:
@@ -302,6 +304,20 @@ def _set_timeout(sock: socket.socket, timeout_s: float) -> None:
     timeout = struct.pack("@ll", *divmod(int(timeout_s * 1_000_000), 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+
+
+def _check_tls(url: str) -> None:
+    """The files that a URL with TLS names can be used. Raises StoreUrlError."""
+    if not url.startswith("rediss://"):
+        return
+    options = dict(parse_qsl(urlsplit(url).query))
+    ca, cert, key = (options.get(f"ssl_{name}") for name in ("ca_certs", "certfile", "keyfile"))
+    if not (ca or cert or key):
+        return
+    try:
+        ClientTls(ca, cert, key).context()
+    except TlsError as error:
+        raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {error}") from None
 
 
 def _ask(url: str, command: Command, timeout_ms: int) -> Reply:

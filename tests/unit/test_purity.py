@@ -68,6 +68,7 @@ PURE = (
     "rater/loader/rates.py",
     "rater/loader/strict_json.py",
     "rater/loader/report.py",
+    "rater/store_users.py",
     "rater/tariff_parts.py",
 )
 
