@@ -175,7 +175,7 @@ def test_a_server_that_is_not_the_right_one_gets_nothing(
     with (
         BalancerProcess(*options(pair)) as balancer,
         FakeRater(balancer.router_port) as rater,
-        client(balancer, tls, connect_timeout_s=0.1) as rpc,
+        client(balancer, tls, connect_timeout_s=1.0) as rpc,
     ):
         with pytest.raises(ConnectionLost, match=says):
             rpc.call("DebitSMS", CALL)
@@ -199,7 +199,7 @@ def test_a_client_without_the_right_certificate_is_told_so_and_gets_nothing(
         "stranger": ClientTls(authority.ca, *stranger.issue("evil.example")),
         "expired": ClientTls(authority.ca, *authority.expired("late.example")),
     }[who]
-    with client(closed, tls, connect_timeout_s=0.1) as rpc, pytest.raises(ConnectionLost, match=says):
+    with client(closed, tls, connect_timeout_s=1.0) as rpc, pytest.raises(ConnectionLost, match=says):
         rpc.call("DebitSMS", CALL)
     with pytest.raises(OSError), contextlib.closing(web(closed, tls)) as connection:  # noqa: PT011
         get(connection)
@@ -222,7 +222,7 @@ def test_an_optional_certificate_may_be_missing_but_not_wrong(
             with client(balancer, tls) as rpc:
                 assert rpc.call("GetCost", CALL) == 1
         evil = ClientTls(authority.ca, *stranger.issue("evil.example"))
-        with client(balancer, evil, connect_timeout_s=2.0) as rpc, pytest.raises(ConnectionLost, match="CA"):
+        with client(balancer, evil, connect_timeout_s=1.0) as rpc, pytest.raises(ConnectionLost, match="CA"):
             rpc.call("GetCost", CALL)
 
 
@@ -243,7 +243,7 @@ def test_tls_on_a_plain_port_is_named_in_the_log(authority: Authority) -> None:
     tls = authority.client()
     with BalancerProcess() as balancer:
         with (
-            client(balancer, tls, connect_timeout_s=0.1) as rpc,
+            client(balancer, tls, connect_timeout_s=1.0) as rpc,
             pytest.raises(ConnectionLost, match="TLS: the other side does not speak TLS"),
         ):
             rpc.call("GetCost", CALL)
