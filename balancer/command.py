@@ -13,20 +13,13 @@ from balancer import front
 from balancer.peers import RouterPeers
 from balancer.router import Router
 from balancer.zmq_gateway import ZmqGateway
-from common.addresses import Address, AddressType
+from common.addresses import Address
 from common.logs import setup
+from common.options import router_option
 
 
 @click.command()
-@click.option(
-    "--router",
-    type=AddressType(),
-    default="127.0.0.1:2000",
-    show_default=True,
-    envvar="RATEL_ROUTER",
-    show_envvar=True,
-    help="Listen for raters, gateways and other ZeroMQ clients here.",
-)
+@router_option("Listen for raters, gateways and other ZeroMQ clients here.")
 @front.options
 def balancer(
     router: Address,
@@ -50,14 +43,15 @@ def balancer(
 
 async def serve(settings: front.FrontSettings, address: Address) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
+    handed = front.handed_over("jsonrpc", "http", "router")
     peers = RouterPeers()
     life = secrets.token_hex(8)
     router = Router(settings.dispatch, peers, life)
     with contextlib.closing(router):
         try:
-            bound = peers.bind(address)
+            bound = peers.bind(address, handed.pop("router", None))
         except OSError as error:
             raise front.CannotListen(front.why("router", address, error)) from None
         name = f"{socket.gethostname()}-{life[:4]}"
         clients = ZmqGateway(router, name, settings.dispatch.max_queued)
-        await front.serve(settings, router, clients, f"router={bound}")
+        await front.serve(settings, router, clients, f"router={bound}", handed)
