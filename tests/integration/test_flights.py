@@ -185,6 +185,8 @@ class HandedLink:
     """A link to no balancer: the test hands it jobs."""
 
     drained = True
+    joined = True
+    is_new = False
 
     def __init__(self) -> None:
         self.socket, self._write = os.pipe()
@@ -212,6 +214,8 @@ class HandedLink:
 
 
 class NoNews:
+    is_settled = True
+
     def take(self) -> None:
         return None
 
