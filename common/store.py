@@ -1,8 +1,10 @@
 """The connection to the store: one, synchronous, made for batches.
 
-A batch is written at once and its replies are read in order, so it costs one round trip. redis-py
-makes the connection (URL, password, TLS, database); the batches themselves are packed and parsed
-by hiredis directly, which takes about a third of the time of a redis-py pipeline.
+A batch is written at once and its replies are read in order, so it costs one round trip. Sending and
+receiving are two steps: another batch may be sent before the replies to the last one are read, and the
+store carries them out, and replies, in that order. redis-py makes the connection (URL, password, TLS,
+database); the batches themselves are packed and parsed by hiredis directly, which takes about a third of the
+time of a redis-py pipeline.
 
 An error that the store gives to one command is a value among the replies and does not disturb the
 others. When the connection breaks, all replies are lost and it is unknown which commands ran:
@@ -21,6 +23,7 @@ import socket
 import ssl
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -108,6 +111,15 @@ def describe_store_url(url: str) -> str:
     return f"{scheme}://{hosts}{slash}{unquote(path)}"
 
 
+class Sent:
+    """A batch whose replies are still to be read."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
 class StoreConnection:
     """One connection, for one thread. It is made on first use and after a failure made again."""
 
@@ -118,6 +130,7 @@ class StoreConnection:
         self._socket: socket.socket | None = None
         self._reader: Any = None
         self._buffer = bytearray(_READ_BYTES)
+        self._unread: deque[Sent] = deque()
         self._sentinels: Sentinels | None = None
         self._primary_url = ""
         self._look_at_s = 0.0
@@ -149,27 +162,71 @@ class StoreConnection:
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Send all commands, return all replies in order; a refused one's is a ResponseError.
 
-        Raises StoreUnavailable when the connection can't be made, breaks, or gives no answer in time.
+        All that was sent before must have been received. Raises StoreUnavailable when the connection
+        can't be made, breaks, or gives no answer in time.
         """
-        if not commands:
-            return []
+        return self.receive(self.send(commands)) if commands else []
+
+    def send(self, commands: Sequence[Command]) -> Sent:
+        """Send all commands, at least one. Raises StoreUnavailable when that can't be done."""
         request = b"".join(map(_pack, commands))
         if self._reader is None:
             self._connect()
-        sock, reader = self._socket, self._reader
+        sock = self._socket
         assert sock is not None
         try:
             sock.sendall(request)
-            replies = self._read(sock, reader, len(commands))
+        except (OSError, RedisError) as error:
+            self.close()
+            raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
+        except BaseException:  # interrupted half-way: what comes after is not a command
+            self.close()
+            raise
+        sent = Sent(len(commands))
+        self._unread.append(sent)
+        return sent
+
+    def receive(self, sent: Sent) -> list[Reply]:
+        """The replies to a batch: batches are received in the order in which they were sent.
+
+        Raises StoreUnavailable when the connection has broken meanwhile, breaks, or gives no answer in time.
+        """
+        if sent not in self._unread:
+            raise StoreUnavailable(detail=f"{self.where}: the connection broke")
+        if self._unread[0] is not sent:
+            raise RuntimeError("the replies to another batch come first")
+        sock, reader = self._socket, self._reader
+        assert sock is not None
+        try:
+            replies = self._read(sock, reader, sent.count)
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self.close()
             raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
         except BaseException:  # interrupted half-way: what is still to come belongs to no one
             self.close()
             raise
+        self._unread.popleft()
         if self._is_readonly:
             self.close()
         return replies
+
+    @property
+    def unread(self) -> int:
+        """How many batches were sent whose replies can still be received."""
+        return len(self._unread)
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when replies come; -1 when there is no connection."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether some of the unread replies are in this process already, and `fileno` may stay silent."""
+        if self._reader is None or not self._unread:
+            return False
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        return bool(self._reader.has_data())
 
     def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
         """What to add to the local clock `mono_us` to get the store's, to within half a round trip."""
@@ -203,6 +260,7 @@ class StoreConnection:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self._socket = self._reader = None
+        self._unread.clear()
         if connection is not None:
             connection.disconnect()
 
