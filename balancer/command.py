@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import socket
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from balancer import front
-from balancer.peers import RouterPeers
+from balancer.gate import Gate
+from balancer.peers import Exposed, RouterPeers
 from balancer.router import Router
 from balancer.zmq_gateway import ZmqGateway
 from common.addresses import Address, AddressType
+from common.curve import AuthorizedKeys, KeyFileError, Role, SecretKey
+from common.curve_options import KeyFile
 from common.logs import setup
+
+log = logging.getLogger(__name__)
+
+EXPOSED: Final = (
+    "won't listen on {} (--router): without --curve-key, whoever can reach it may join as a rater and take "
+    "requests; --insecure-router says that this is meant"
+)
 
 
 @click.command()
@@ -27,9 +39,35 @@ from common.logs import setup
     show_envvar=True,
     help="Listen for raters, gateways and other ZeroMQ clients here.",
 )
+@click.option(
+    "--curve-key",
+    type=KeyFile(Role.BALANCER, secret=True),
+    envvar="RATEL_CURVE_KEY",
+    show_envvar=True,
+    help="File with this balancer's secret key, see `ratel keys`: the router port speaks encrypted then, and "
+    "only with keys in --authorized-keys.  [default: neither]",
+)
+@click.option(
+    "--authorized-keys",
+    type=click.Path(path_type=Path),
+    envvar="RATEL_AUTHORIZED_KEYS",
+    show_envvar=True,
+    help="Folder with the public keys of raters and clients that are let in. It is looked at all the time.",
+)
+@click.option(
+    "--insecure-router",
+    is_flag=True,
+    envvar="RATEL_INSECURE_ROUTER",
+    show_envvar=True,
+    help="Listen for them on other addresses than loopback without --curve-key: whoever can reach the port "
+    "may then do anything.",
+)
 @front.options
 def balancer(
     router: Address,
+    curve_key: SecretKey | None,
+    authorized_keys: Path | None,
+    insecure_router: bool,
     log_level: str,
     **options: Any,
 ) -> None:
@@ -41,23 +79,43 @@ def balancer(
     \b
     Examples:
       ratel balancer --http 0.0.0.0:8000
+      ratel balancer --router 10.0.0.1:2000 --curve-key balancer.key --authorized-keys authorized
       ratel balancer --jsonrpc none --http none      # only for gateways, see `ratel gateway`
     """
     setup(log_level)
     settings = front.settings_of(**options)
-    front.run("balancer", lambda: serve(settings, router))
+    gate = gate_of(curve_key, authorized_keys)
+    front.run("balancer", lambda: serve(settings, router, gate, insecure_router))
 
 
-async def serve(settings: front.FrontSettings, address: Address) -> None:
+def gate_of(key: SecretKey | None, folder: Path | None) -> Gate | None:
+    """Raises click.UsageError."""
+    if key is None and folder is None:
+        return None
+    if key is None or folder is None:
+        raise click.UsageError("--curve-key and --authorized-keys go together")
+    try:
+        return Gate(key, AuthorizedKeys(folder))
+    except KeyFileError as error:
+        raise click.BadParameter(str(error), param_hint="--authorized-keys") from None
+
+
+async def serve(
+    settings: front.FrontSettings, address: Address, gate: Gate | None, insecure_router: bool
+) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
-    peers = RouterPeers()
+    peers = RouterPeers(gate)
     life = secrets.token_hex(8)
     router = Router(settings.dispatch, peers, life)
     with contextlib.closing(router):
         try:
-            bound = peers.bind(address)
+            bound = peers.bind(address, insecure=insecure_router)
+        except Exposed:
+            raise front.CannotListen(EXPOSED.format(address)) from None
         except OSError as error:
             raise front.CannotListen(front.why("router", address, error)) from None
+        if gate is None and insecure_router:
+            log.warning("router=%s takes whoever reaches it, unencrypted (--insecure-router)", bound)
         name = f"{socket.gethostname()}-{life[:4]}"
         clients = ZmqGateway(router, name, settings.dispatch.max_queued)
         await front.serve(settings, router, clients, f"router={bound}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,6 +17,9 @@ from balancer import front
 from balancer.peers import BalancerPeers
 from balancer.router import Router
 from common.addresses import Address, AddressType
+from common.curve import PublicKey, Role, SecretKey
+from common.curve_options import curve_options, dealer_keys
+from common.dealer import DealerKeys
 from common.logs import setup
 
 
@@ -31,9 +35,12 @@ from common.logs import setup
     show_envvar=True,
     help="Ask this balancer, at its router port; repeat for each balancer.",
 )
+@curve_options(Role.CLIENT)
 @front.options
 def gateway(
     balancers: tuple[Address, ...],
+    curve_key: SecretKey | None,
+    curve_server_keys: tuple[PublicKey, ...],
     log_level: str,
     **options: Any,
 ) -> None:
@@ -50,12 +57,15 @@ def gateway(
     """
     setup(log_level)
     settings = front.settings_of(**options)
-    front.run("gateway", lambda: serve(settings, balancers))
+    keys = dealer_keys(curve_key, curve_server_keys, len(balancers))
+    front.run("gateway", lambda: serve(settings, balancers, keys))
 
 
-async def serve(settings: front.FrontSettings, balancers: tuple[Address, ...]) -> None:
+async def serve(
+    settings: front.FrontSettings, balancers: tuple[Address, ...], keys: Sequence[DealerKeys | None]
+) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
     life = secrets.token_hex(8)
-    router = Router(settings.dispatch, BalancerPeers(balancers, life), life)
+    router = Router(settings.dispatch, BalancerPeers(balancers, life, keys), life)
     with contextlib.closing(router):
         await front.serve(settings, router, None, f"balancers={','.join(map(str, balancers))}")

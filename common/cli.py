@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
+    "keys": ("common.keys_command:keys", "Make, list, allow and revoke the keys of ZeroMQ connections."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
 }
 """Name → (module:attribute, one line for the list of commands)."""

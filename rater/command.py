@@ -13,6 +13,8 @@ import click
 import zmq
 
 from common.addresses import Address, AddressType
+from common.curve import PublicKey, Role, SecretKey
+from common.curve_options import curve_options, dealer_keys
 from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Durability, Level
 from common.durability import LEVELS as DURABILITY_LEVELS
 from common.logs import LEVELS, setup
@@ -43,6 +45,7 @@ DAY_S: Final = 86_400
     show_envvar=True,
     help="Join this balancer's router port; repeat for each balancer.  [default: 127.0.0.1:2000]",
 )
+@curve_options(Role.RATER)
 @click.option(
     "--store",
     "store_url",
@@ -127,6 +130,8 @@ DAY_S: Final = 86_400
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def rater(
     balancers: tuple[Address, ...],
+    curve_key: SecretKey | None,
+    curve_server_keys: tuple[PublicKey, ...],
     store_url: str | None,
     durability: str,
     replicas: int,
@@ -158,6 +163,8 @@ def rater(
         work_store, watch_store = (StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS) for _ in range(2))
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
+    endpoints = balancers or (() if jsonrpc else (Address("127.0.0.1", 2000),))
+    keys = dealer_keys(curve_key, curve_server_keys, len(endpoints))
     max_call_us = max_call_s * 1_000_000
     service = Service(
         work_store,
@@ -174,11 +181,13 @@ def rater(
         except OSError as error:
             raise click.ClickException(f"can't listen for JSON-RPC on {jsonrpc}: {error.strerror}") from None
         click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")
-    endpoints = balancers or (() if direct else (Address("127.0.0.1", 2000),))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     # A name may be given, and lives again after a restart; to a balancer each life is another rater.
     identity = f"{name}-{secrets.token_hex(8)}"
-    links = [Link(context, f"tcp://{endpoint}", identity, credit) for endpoint in endpoints]
+    links = [
+        Link(context, endpoint, identity, credit, keys=own)
+        for endpoint, own in zip(endpoints, keys, strict=True)
+    ]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
     log.info(
