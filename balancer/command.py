@@ -7,7 +7,7 @@ import logging
 import secrets
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -16,17 +16,12 @@ from balancer.gate import Gate
 from balancer.peers import Exposed, RouterPeers
 from balancer.router import Router
 from balancer.zmq_gateway import ZmqGateway
-from common.addresses import Address, AddressType
+from common.addresses import EXPOSED, Address, AddressType
 from common.curve import AuthorizedKeys, KeyFileError, Role, SecretKey
 from common.curve_options import KeyFile
 from common.logs import setup
 
 log = logging.getLogger(__name__)
-
-EXPOSED: Final = (
-    "won't listen on {} (--router): without --curve-key, whoever can reach it may join as a rater and take "
-    "requests; --insecure-router says that this is meant"
-)
 
 
 @click.command()

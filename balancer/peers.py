@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Final, NamedTuple, Protocol, cast
 
 import zmq
 
 from balancer.gate import MONITORED, Gate, Strangers
-from common.addresses import Address
+from common.addresses import Address, is_exposed, resolve
 from common.dealer import Dealer, DealerKeys, set_up
 
 MONITOR_ADDRESS: Final = "inproc://monitor"
@@ -85,10 +84,8 @@ class RouterPeers:
 
     def bind(self, address: Address, *, insecure: bool = False) -> Address:
         """The address with its real port. Raises OSError, or Exposed: see there."""
-        family, _, _, _, resolved = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        if self._gate is None and not insecure and not ip_address(str(resolved[0])).is_loopback:
+        family, resolved = resolve(address)
+        if self._gate is None and not insecure and is_exposed(address):
             raise Exposed
         router = self._socket
         router.setsockopt(zmq.IPV6, family == socket.AF_INET6)

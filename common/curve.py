@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import zmq
 from zmq.utils import z85
@@ -93,26 +93,15 @@ def _lines(key: PublicKey) -> str:
 
 def write_new(path: Path, text: str, mode: int) -> None:
     """Whole or not at all, and never over a file that is there. Raises KeyFileError."""
-    _write(path, text, mode, lambda draft: os.link(draft, path))
-
-
-def write_over(path: Path, text: str, mode: int) -> None:
-    """Whole or not at all. Raises KeyFileError."""
-    _write(path, text, mode, lambda draft: os.replace(draft, path))
-
-
-def _write(path: Path, text: str, mode: int, publish: Any) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
+        number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(number, "w") as file:
             os.fchmod(number, mode)  # whatever the umask is
-            with os.fdopen(number, "w", closefd=False) as file:
-                file.write(text)
+            file.write(text)
+            file.flush()
             os.fsync(number)
-        finally:
-            os.close(number)
-        publish(draft)
+        os.link(draft, path)
     except FileExistsError:
         raise KeyFileError(f"{path} exists, and is left as it is") from None
     except OSError as error:

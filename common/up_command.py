@@ -18,7 +18,7 @@ from typing import Final
 
 import click
 
-from common.addresses import NOWHERE, Address, AddressType
+from common.addresses import EXPOSED, NOWHERE, Address, AddressType, is_exposed
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
 from common.durability import DEFAULT_REPLICAS
@@ -96,6 +96,11 @@ def ratel(*args: str) -> list[str]:
     "--router", type=AddressType(), default="127.0.0.1:2000", show_default=True, help="Where raters join."
 )
 @click.option(
+    "--insecure-router",
+    is_flag=True,
+    help="Let --router be another address than loopback: whoever can reach it may then do anything.",
+)
+@click.option(
     "--load",
     "paths",
     type=click.Path(exists=True),
@@ -115,6 +120,7 @@ def up(
     jsonrpc: Address,
     http_: Address,
     router: Address,
+    insecure_router: bool,
     paths: tuple[str, ...],
     tenant: str | None,
     examples: tuple[str, ...],
@@ -147,6 +153,9 @@ def up(
 
     # Every wait is a `look`, and whatever was started by then is stopped in `finally`.
     try:
+        with contextlib.suppress(OSError):  # a name that stands for nothing: `_claim` says so
+            if not insecure_router and is_exposed(router):
+                raise click.ClickException(EXPOSED.format(router))
         jsonrpc, http_, router = _claim(jsonrpc, http_, router)
         began_s = time.monotonic()
         if store_url is None:
@@ -160,7 +169,8 @@ def up(
             shown_url = describe_store_url(store_url)
         promise = ["--durability", durability, "--replicas", str(replicas)]
         supervisor.add(*_raters(raters, store_url, promise, router, log_level))
-        for group in _front(gateways, jsonrpc, http_, router, log_level):
+        open_to_all = ["--insecure-router"] if insecure_router else []
+        for group in _front(gateways, jsonrpc, http_, [str(router), *open_to_all], log_level):
             supervisor.add(*group)
         click.echo(f"  store     {shown_url}")
         click.echo(f"  json-rpc  {jsonrpc}")
@@ -240,18 +250,18 @@ def _raters(raters: int, store_url: str, promise: list[str], router: Address, lo
 
 
 def _front(
-    gateways: int, jsonrpc: Address, http_: Address, router: Address, log_level: str
+    gateways: int, jsonrpc: Address, http_: Address, router: list[str], log_level: str
 ) -> list[list[Child]]:
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
-    flight while those behind it are still there."""
+    flight while those behind it are still there. `router` is its address, and what else to say of it."""
     listen = ["--jsonrpc", str(jsonrpc), "--http", str(http_)]
     common = ["--log-level", log_level]
     if not gateways:
-        balancer = ratel("balancer", *listen, "--router", str(router), *common)
+        balancer = ratel("balancer", *listen, "--router", *router, *common)
         return [[Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)]]
     nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
-    balancer = ratel("balancer", *nowhere, "--router", str(router), *common)
-    gateway = ratel("gateway", *listen, "--reuse-port", "--balancer", str(router), *common)
+    balancer = ratel("balancer", *nowhere, "--router", *router, *common)
+    gateway = ratel("gateway", *listen, "--reuse-port", "--balancer", router[0], *common)
     return [
         [Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)],
         [Child(f"gateway-{n}", _fixed(gateway), stop_within_s=STOP_WITHIN_S) for n in range(1, gateways + 1)],
