@@ -6,6 +6,7 @@
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
+#   make test-cluster   a cluster on eight hosts, network namespaces with bad cables that are cut; root, 2 minutes
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
 #   make lock    choose the newest releases anew and write requirements.lock
@@ -19,7 +20,7 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench micro chaos chaos-defects simulate fuzz setup lock clean
+.PHONY: run test check bench micro chaos chaos-defects test-cluster simulate fuzz setup lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -59,6 +60,9 @@ chaos: $(READY)
 
 chaos-defects: $(READY)
 	$(BIN)/python -m tests.chaos.defects
+
+test-cluster: $(READY)
+	RATEL_TEST_CLUSTER=1 $(BIN)/python -m pytest -s tests/cluster $(PYTEST_ARGS)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100000) --from $(or $(FROM),0)

@@ -34,8 +34,7 @@ def test_money_moves_between_parts_with_keys_and_stops_for_those_that_are_revoke
         rater_options=ring.peer_options("r1"),
     )
     [balancer] = site.balancers
-    gateway = Gateway("gateway", site.folder, [balancer.router])
-    gateway.command += ring.peer_options("gw")
+    gateway = Gateway("gateway", site.folder, [balancer.router], *ring.peer_options("gw"))
     debit = {"CstmId": TENANT, "Subject": "ann", "Amount": 1}
     with site:
         site.start({"ann": 100})
