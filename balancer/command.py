@@ -16,28 +16,21 @@ from balancer.gate import Gate
 from balancer.peers import Exposed, RouterPeers
 from balancer.router import Router
 from balancer.zmq_gateway import ZmqGateway
-from common.addresses import EXPOSED, Address, AddressType
+from common.addresses import EXPOSED, Address
 from common.curve import AuthorizedKeys, KeyFileError, Role, SecretKey
 from common.curve_options import KeyFile
 from common.logs import setup
+from common.options import insecure_router_option, router_option
 
 log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option(
-    "--router",
-    type=AddressType(),
-    default="127.0.0.1:2000",
-    show_default=True,
-    envvar="RATEL_ROUTER",
-    show_envvar=True,
-    help="Listen for raters, gateways and other ZeroMQ clients here.",
-)
+@router_option("Listen for raters, gateways and other ZeroMQ clients here.")
 @click.option(
     "--curve-key",
     type=KeyFile(Role.BALANCER, secret=True),
-    envvar="RATEL_CURVE_KEY",
+    envvar="RATEL_BALANCER_CURVE_KEY",
     show_envvar=True,
     help="File with this balancer's secret key, see `ratel keys`: the router port speaks encrypted then, and "
     "only with keys in --authorized-keys.  [default: neither]",
@@ -45,18 +38,11 @@ log = logging.getLogger(__name__)
 @click.option(
     "--authorized-keys",
     type=click.Path(path_type=Path),
-    envvar="RATEL_AUTHORIZED_KEYS",
+    envvar="RATEL_BALANCER_AUTHORIZED_KEYS",
     show_envvar=True,
     help="Folder with the public keys of raters and clients that are let in. It is looked at all the time.",
 )
-@click.option(
-    "--insecure-router",
-    is_flag=True,
-    envvar="RATEL_INSECURE_ROUTER",
-    show_envvar=True,
-    help="Listen for them on other addresses than loopback without --curve-key: whoever can reach the port "
-    "may then do anything.",
-)
+@insecure_router_option
 @front.options
 def balancer(
     router: Address,

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import time
 import tomllib
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,14 @@ MAX_FILE_BYTES: Final = 4096
 
 MAX_AUTHORIZED: Final = 1000
 """Files in a folder of keys: all of them are looked at twice a second."""
+
+SAME_MOMENT_NS: Final = 1_000_000_000
+"""Two changes of a folder this close together may leave it with the same time: a tick of the slowest clocks
+of file systems."""
+
+LOOK_AT_FILES_NS: Final = 5_000_000_000
+"""How late it may be noticed that a file was changed in its place. One that is put there, renamed or removed
+changes the folder, which is noticed at once."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a key: it becomes part of file names and log lines."""
@@ -216,17 +225,34 @@ class Authorized(NamedTuple):
 
 
 class AuthorizedKeys:
-    """The public keys in a folder, read again where something has changed."""
+    """The public keys in a folder, read again where something has changed.
+
+    While the folder is as it was, its files are looked at now and then only: that takes some µs each.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._seen: dict[str, tuple[tuple[int, ...], PublicKey | str]] = {}
         """By file name: how the file was, and its key, or what is wrong with it."""
+        self._found: Authorized | None = None
+        self._shape: tuple[int, ...] = ()
+        """Of the folder when all files were looked at, which was at `_looked_ns`."""
+        self._looked_ns = 0
 
     def read(self) -> Authorized:
         """Raises KeyFileError when the folder itself can't be relied upon."""
+        now_ns = time.time_ns()
         try:
             status = self.folder.stat()
+            shape = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_mode)
+            if (
+                self._found is not None
+                and shape == self._shape
+                and self._looked_ns - status.st_mtime_ns > SAME_MOMENT_NS
+                and 0 <= now_ns - self._looked_ns < LOOK_AT_FILES_NS
+            ):
+                return self._found
+            self._found = None
             # One more file than there may be: that is enough to know.
             names = sorted(name for name in os.listdir(self.folder) if _is_public_name(name))
         except OSError as error:
@@ -239,14 +265,15 @@ class AuthorizedKeys:
         if len(names) > MAX_AUTHORIZED:
             raise KeyFileError(f"{self.folder} holds more than {MAX_AUTHORIZED} keys")
         before, self._seen = self._seen, {}
+        folder = os.fspath(self.folder)
         for name in names:
-            self._look_at(name, before.get(name))
-        return self._sort_out()
+            self._look_at(f"{folder}/{name}", name, before.get(name))
+        self._found, self._shape, self._looked_ns = self._sort_out(), shape, now_ns
+        return self._found
 
-    def _look_at(self, name: str, before: tuple[tuple[int, ...], PublicKey | str] | None) -> None:
-        path = self.folder / name
+    def _look_at(self, path: str, name: str, before: tuple[tuple[int, ...], PublicKey | str] | None) -> None:
         try:
-            status = path.stat()
+            status = os.stat(path)
         except OSError as error:
             self._seen[name] = ((), f"can't read {path}: {error.strerror}")
             return
@@ -255,7 +282,7 @@ class AuthorizedKeys:
             self._seen[name] = before
             return
         try:
-            self._seen[name] = (shape, read_public(path))
+            self._seen[name] = (shape, read_public(Path(path)))
         except KeyFileError as error:
             self._seen[name] = (shape, str(error))
 

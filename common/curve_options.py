@@ -10,6 +10,7 @@ import click
 
 from common.curve import KeyFileError, PublicKey, Role, SecretKey, read_public, read_secret
 from common.dealer import DealerKeys
+from common.options import shared
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[PublicKey]
@@ -35,35 +36,36 @@ class KeyFile(_ParamType):
             self.fail(str(error), param, ctx)
 
 
-def curve_options(role: Role) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def curve_options(role: Role, variable: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """`--curve-key` and `--curve-server-key`; `dealer_keys` makes of them what sockets want."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed((_own_key(role), _SERVER_KEYS)):
+        for option in reversed((_own_key(role, variable), _SERVER_KEYS)):
             command = option(command)
         return command
 
     return add
 
 
-def _own_key(role: Role) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _own_key(role: Role, variable: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         "--curve-key",
         type=KeyFile(role, secret=True),
-        envvar="RATEL_CURVE_KEY",
+        envvar=variable,
         show_envvar=True,
-        help=f"File with this {role}'s secret key, see `ratel keys`: prove it to the balancers, and speak "
-        "encrypted.  [default: neither]",
+        help=f"File with this process's secret key, of the role {role}, see `ratel keys`: prove it to the "
+        "balancers, and speak encrypted.  [default: neither]",
     )
 
 
-_SERVER_KEYS: Final = click.option(
+_SERVER_KEYS: Final = shared(
+    "cluster",
     "--curve-server-key",
     "curve_server_keys",
+    key="curve-server-keys",
     type=KeyFile(Role.BALANCER, secret=False),
     multiple=True,
-    envvar="RATEL_CURVE_SERVER_KEY",
-    show_envvar=True,
+    envvar="RATEL_CURVE_SERVER_KEYS",
     help="File with the balancers' public key: who can't prove it is none. Once for all of them, or once for "
     "each --balancer, in the same order.",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from common.curve import (
     secret_text,
     write_new,
 )
+from common.options import shared
 
 DEFAULT_DIR: Final = Path("/etc/ratel/keys")
 AUTHORIZED: Final = "authorized"
@@ -34,17 +34,16 @@ FOLDER_MODE: Final = 0o755
 """Balancers read it as a user of their own; the secret files in it guard themselves."""
 
 
-def _folder_option(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option(
-        "--dir",
-        "folder",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_DIR,
-        show_default=True,
-        envvar="RATEL_KEYS",
-        show_envvar=True,
-        help="Folder of key files.",
-    )(command)
+_folder_option: Final = shared(
+    "cluster",
+    "--dir",
+    "folder",
+    key="keys",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=str(DEFAULT_DIR),
+    envvar="RATEL_KEYS",
+    help="Folder of key files.",
+)
 
 
 @click.group()

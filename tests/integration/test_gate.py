@@ -166,10 +166,11 @@ def test_a_revoked_rater_gets_no_more_work_and_what_it_had_goes_to_another(
             ring.revoke("r1")
             await first.until(lambda: balancer.raters == 0)
             assert "key=r1 role=rater revoked" in caplog.text
-            first.heard.clear()
             with closing(Peer(context, balancer.port, "r2", second_keys)) as second:
                 await second.until(lambda: any(kind is Kind.WORK for kind, _ in second.heard))
                 [work] = [fields for kind, fields in second.heard if kind is Kind.WORK]
+                await first.for_a_moment()
+                first.heard.clear()  # what was on its way before
                 # The revoked one still has its connection, and answers first.
                 first.says = encode_done("life", [(work[2][0][0], 0, b'"forged"', False)])
                 await first.for_a_moment()
@@ -197,8 +198,9 @@ def test_a_revoked_client_is_forgotten_and_a_new_key_of_its_name_does_not_bring_
             for suffix in (".key", ".pub"):
                 (ring.folder / f"gw{suffix}").unlink()
             ring.new("gw", Role.CLIENT, allowed=True)
-            client.heard.clear()
             await client.until(lambda: caplog.text.count("key=gw role=client allowed") == 1)
+            await client.for_a_moment()
+            client.heard.clear()  # what was on its way before
             await client.for_a_moment()
             assert not client.joined
 

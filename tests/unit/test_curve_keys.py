@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.curve import (
+    LOOK_AT_FILES_NS,
     MAX_AUTHORIZED,
+    Authorized,
     KeyFileError,
     Role,
     new_key,
@@ -218,6 +221,32 @@ def test_a_folder_with_more_keys_than_are_looked_at_is_not_relied_on(ring: KeyRi
         (ring.authorized / f"{number}.pub").touch()
     with pytest.raises(KeyFileError, match="holds more than 1000 keys"):
         ring.keys.read()
+
+
+def test_a_folder_that_has_not_changed_is_left_alone_for_a_while(ring: KeyRing) -> None:
+    ring.new("r1", Role.RATER, allowed=True)
+    os.utime(ring.authorized, ns=(0, 0))  # else two changes might have come in one moment
+    folder = ring.keys
+    first = folder.read()
+    path = ring.authorized / "r1.pub"
+    with mock.patch("os.listdir", side_effect=AssertionError):
+        assert folder.read() == first
+        path.write_text("changed in its place")
+        assert folder.read() == first
+    later_ns = time.time_ns() + LOOK_AT_FILES_NS
+    with mock.patch("time.time_ns", return_value=later_ns):
+        assert folder.read().keys == {}
+    ring.revoke("r1")
+    assert folder.read() == Authorized({}, [])
+
+
+def test_changes_that_come_in_one_moment_are_all_seen(ring: KeyRing) -> None:
+    folder = ring.keys
+    for number in range(5):
+        key = ring.new(f"r{number}", Role.RATER, allowed=True)
+        assert key.public in folder.read().keys
+        ring.revoke(f"r{number}")
+        assert folder.read().keys == {}
 
 
 def test_files_that_have_not_changed_are_not_read_again(ring: KeyRing) -> None:
