@@ -66,6 +66,11 @@ class PublicKey:
     role: Role
     public: str
     """KEY_CHARS characters."""
+    file: str = field(default="", compare=False, repr=False, kw_only=True)
+    """Where it was read."""
+
+    def __str__(self) -> str:
+        return self.file or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +190,11 @@ def _parse(path: Path, text: str, kind: type[PublicKey]) -> PublicKey:
     _check_key(path, "public-key", values["public-key"])
     name, role, public = values["name"], Role(values["role"]), values["public-key"]
     if kind is PublicKey:
-        return PublicKey(name, role, public)
+        return PublicKey(name, role, public, file=str(path))
     _check_key(path, "secret-key", values["secret-key"])
     if zmq.curve_public(values["secret-key"].encode()).decode() != public:
         raise KeyFileError(f"{path} is damaged: its public-key is not that of its secret-key")
-    return SecretKey(name, role, public, values["secret-key"])
+    return SecretKey(name, role, public, values["secret-key"], file=str(path))
 
 
 def _check_name(name: str, what: str) -> None:

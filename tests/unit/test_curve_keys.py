@@ -53,6 +53,7 @@ def test_a_new_pair_is_two_files_of_which_one_is_secret_and_shown_nowhere(tmp_pa
     assert read_public(public) == key.without_secret()
     assert key.public in done.output
     assert key.secret not in done.output + public.read_text() + repr(key)
+    assert str(key) == str(secret)  # so `ratel config show` shows it
 
 
 @pytest.mark.parametrize("there", ["r1.key", "r1.pub"])
