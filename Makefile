@@ -7,6 +7,7 @@
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
+#   make test-cluster   a cluster on eight hosts, network namespaces with bad cables that are cut; root, 2 minutes
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
 #   make audit-deps   known vulnerabilities of the locked packages; needs a network
@@ -22,7 +23,7 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench calls micro chaos chaos-defects simulate fuzz settings setup audit-deps lock clean
+.PHONY: run test check bench calls micro chaos chaos-defects test-cluster simulate fuzz settings setup audit-deps lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -66,6 +67,9 @@ chaos: $(READY)
 
 chaos-defects: $(READY)
 	$(BIN)/python -m tests.chaos.defects
+
+test-cluster: $(READY)
+	RATEL_TEST_CLUSTER=1 $(BIN)/python -m pytest -s tests/cluster $(PYTEST_ARGS)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100000) --from $(or $(FROM),0)

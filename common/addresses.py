@@ -5,6 +5,7 @@ Port 0 asks the system for a free port; what it gave is found on the bound socke
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -42,6 +43,19 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"expected a port from 0 to {MAX_PORT}, not {port_text!r}")
     return Address(host, int(port_text))
 
+
+def resolve(address: Address) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """Family and address of a socket that is to listen there. Raises OSError."""
+    family, _, _, _, resolved = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return family, resolved
+
+
+EXPOSED: Final = (
+    "won't listen on {} (--router): without --curve-key, whoever can reach it may join as a rater and take "
+    "requests; --insecure-router says that this is meant"
+)
 
 NOWHERE: Final = "none"
 

@@ -43,7 +43,9 @@ SECTIONS: Final = {
         ("url", "data", "password-file", "sentinel-password-file"),
     ),
     "durability": Section("When a change is safe.", ("level", "replicas", "timeout")),
-    "cluster": Section("What the parts have to agree on.", ("balancers", "key-ttl", "wait")),
+    "cluster": Section(
+        "What the parts have to agree on.", ("balancers", "curve-server-keys", "keys", "key-ttl", "wait")
+    ),
     "front": Section(
         "What balancers and gateways do for clients.",
         (
@@ -51,13 +53,13 @@ SECTIONS: Final = {
                 "jsonrpc",
                 "http",
                 "router",
+                "insecure-router",
                 "reuse-port",
                 "deadline",
                 "max-queued",
                 "max-wait",
-                "stuck",
-                "lame-duck",
             ),
+            *("stuck", "lame-duck"),
             *("max-connections", "max-in-flight", "max-message", "read-timeout", "keep-alive"),
             *("api-keys", "allow-insecure"),
             *("tls-cert", "tls-key", "tls-client-ca", "tls-client-cert"),
@@ -250,6 +252,16 @@ durability_timeout_option: Final = shared(
 )
 
 # --- [cluster], [front], [log] --------------------------------------------------------------------------
+
+
+insecure_router_option: Final = shared(
+    "front",
+    "--insecure-router",
+    is_flag=True,
+    envvar="RATEL_INSECURE_ROUTER",
+    help="Let --router be another address than loopback without keys: whoever can reach it may then do "
+    "anything.",
+)
 
 
 def balancers_option(help: str, default: tuple[str, ...] = ()) -> Decorator:

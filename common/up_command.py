@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from common import config
-from common.addresses import NOWHERE, Address
+from common.addresses import EXPOSED, NOWHERE, Address
 from common.api_keys import BadKeyFile
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
@@ -32,6 +32,7 @@ from common.options import (
     api_keys_option,
     durability_options,
     http_option,
+    insecure_router_option,
     jsonrpc_option,
     log_level_option,
     router_option,
@@ -77,6 +78,7 @@ class Wanted(NamedTuple):
     jsonrpc: Address
     http: Address
     router: Address
+    insecure_router: bool
     log_level: str
     guard: tuple[str, ...]
     """Of the front: who is let in."""
@@ -109,6 +111,7 @@ class Wanted(NamedTuple):
 @jsonrpc_option("JSON-RPC over TCP; port 0 takes a free one.")
 @http_option("HTTP.")
 @router_option("Where raters join.")
+@insecure_router_option
 @api_keys_option()
 @allow_insecure_option
 @click.option(
@@ -136,6 +139,7 @@ def up(
     jsonrpc: Address,
     http_: Address,
     router: Address,
+    insecure_router: bool,
     api_keys: Path | None,
     allow_insecure: bool,
     log_level: str,
@@ -159,7 +163,9 @@ def up(
     """
     setup(log_level)
     guard = _guard(api_keys, allow_insecure, {"--jsonrpc": jsonrpc, "--http": http_})
-    wanted = Wanted(raters, gateways, durability, replicas, jsonrpc, http_, router, log_level, guard)
+    wanted = Wanted(
+        raters, gateways, durability, replicas, jsonrpc, http_, router, insecure_router, log_level, guard
+    )
     given = GivenStore(**store)
     _refuse_what_can_t_be(wanted, given)
     config.check_parts(click.get_current_context(), PARTS)
@@ -205,6 +211,9 @@ class GivenStore(NamedTuple):
 
 
 def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
+    with contextlib.suppress(OSError):  # a name that stands for nothing: `_claim` says so
+        if not wanted.insecure_router and is_exposed(wanted.router):
+            raise click.ClickException(EXPOSED.format(wanted.router))
     if given.store_url is not None:
         store_with_login(given.store_url, given.store_password_file, given.sentinel_password_file)
     elif wanted.durability not in EMBEDDED_LEVELS:
@@ -325,14 +334,15 @@ def _front(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> list[list[
     flight while those behind it are still there."""
     listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
     router, level = str(wanted.router), ["--log-level", wanted.log_level]
+    join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
     if not wanted.gateways:
         [doors] = entrance
         doors.join(backdoor)
-        return [[_child("balancer", ratel("balancer", *listen, "--router", router, *level), doors)]]
+        return [[_child("balancer", ratel("balancer", *listen, *join, *level), doors)]]
     nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
     gateway = ratel("gateway", *listen, "--balancer", router, *level)
     return [
-        [_child("balancer", ratel("balancer", *nowhere, "--router", router, *level), backdoor)],
+        [_child("balancer", ratel("balancer", *nowhere, *join, *level), backdoor)],
         [_child(f"gateway-{number}", gateway, doors) for number, doors in enumerate(entrance, 1)],
     ]
 

@@ -15,6 +15,8 @@ import zmq
 
 from common.addresses import Address, AddressType
 from common.api_keys import BadKeyFile
+from common.curve import PublicKey, Role, SecretKey
+from common.curve_options import curve_options, dealer_keys
 from common.durability import Durability, Level
 from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.key_file import WatchedKeyring
@@ -48,6 +50,7 @@ DAY_S: Final = 86_400
 
 @click.command()
 @balancers_option("Join this balancer's router port; repeat for each balancer.  [default: 127.0.0.1:2000]")
+@curve_options(Role.RATER, "RATEL_RATER_CURVE_KEY")
 @store_option
 @durability_options(
     "What must be certain before a change is acknowledged: no more than that it was made, that it is on "
@@ -113,6 +116,8 @@ DAY_S: Final = 86_400
 @log_level_option()
 def rater(
     balancers: tuple[Address, ...],
+    curve_key: SecretKey | None,
+    curve_server_keys: tuple[PublicKey, ...],
     store_url: str,
     durability: str,
     replicas: int,
@@ -145,6 +150,8 @@ def rater(
         work_store, watch_store = (StoreConnection(store_url, timeout_ms=STORE_TIMEOUT_MS) for _ in range(2))
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
+    endpoints = balancers or (() if jsonrpc else (Address("127.0.0.1", 2000),))
+    keys = dealer_keys(curve_key, curve_server_keys, len(endpoints))
     max_call_us = max_call_s * 1_000_000
     service = Service(
         work_store,
@@ -159,18 +166,20 @@ def rater(
         try:
             if api_keys is None and not allow_insecure and is_exposed(jsonrpc):
                 raise click.ClickException(refusal("--jsonrpc", jsonrpc, API_KEYS_REMEDY))
-            keys = WatchedKeyring(api_keys) if api_keys else None
-            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keys)
+            keyring = WatchedKeyring(api_keys) if api_keys else None
+            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keyring)
         except BadKeyFile as error:
             raise click.ClickException(f"--api-keys: {error}") from None
         except OSError as error:
             raise click.ClickException(f"can't listen for JSON-RPC on {jsonrpc}: {error.strerror}") from None
         click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")
-    endpoints = balancers or (() if direct else (Address("127.0.0.1", 2000),))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     # A name may be given, and lives again after a restart; to a balancer each life is another rater.
     identity = f"{name}-{secrets.token_hex(8)}"
-    links = [Link(context, f"tcp://{endpoint}", identity, credit) for endpoint in endpoints]
+    links = [
+        Link(context, endpoint, identity, credit, keys=own)
+        for endpoint, own in zip(endpoints, keys, strict=True)
+    ]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
     log.info(

@@ -34,7 +34,8 @@ SLACK = 3
 class Load:
     """Threads that debit accounts one after the other. A context manager: leaving it stops and joins them.
 
-    `connect` makes a thread's client, from its number. Each thread is one request at a time.
+    `connect` makes a thread's client, from its number. Each thread is one request at a time. Loads that
+    follow each other on the same accounts share a ledger, and have prefixes of their own.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Load:
         *,
         threads: int = 8,
         prefix: str = "",
+        ledger: Ledger | None = None,
     ) -> None:
-        self.ledger = Ledger(TENANT, openings)
+        self.ledger = ledger or Ledger(TENANT, openings)
         self.errors: Counter[str] = Counter()
         """Names of the errors that were overcome by sending again."""
         self._errors_before: Counter[str] = Counter()

@@ -37,6 +37,7 @@ ONE_RUN = {
     "--seconds",
     "--last",
     "--request-id",
+    "--role",
     "--output",  # which files one run reads and writes
     "--rejects",
     "--tariff",
