@@ -1,8 +1,10 @@
 """The connection to the store: one, synchronous, made for batches.
 
-A batch is written at once and its replies are read in order, so it costs one round trip. redis-py
-makes the connection (URL, password, TLS, database); the batches themselves are packed and parsed
-by hiredis directly, which takes about a third of the time of a redis-py pipeline.
+A batch is written at once and its replies are read in order, so it costs one round trip. Sending and
+receiving are two steps: another batch may be sent before the replies to the last one are read, and the
+store carries them out, and replies, in that order. redis-py makes the connection (URL, password, TLS,
+database); the batches themselves are packed and parsed by hiredis directly, which takes about a third of the
+time of a redis-py pipeline.
 
 An error that the store gives to one command is a value among the replies and does not disturb the
 others. When the connection breaks, all replies are lost and it is unknown which commands ran:
@@ -16,10 +18,12 @@ connection is given up after that batch.
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import ssl
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
@@ -29,6 +33,7 @@ import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from common.addresses import Address
+from common.cluster_map import SCHEMES as CLUSTER_SCHEMES
 from common.embedded_store import read_url
 from common.errors import StoreUnavailable
 from common.paths import data_dir
@@ -50,11 +55,24 @@ _LOOK_AGAIN_S: Final = 10.0
 """Whether a primary still is one is asked so often; when no sentinel answered, which holds up the caller
 for `common.sentinel.TIMEOUT_MS` each, so much later."""
 
+NOT_DONE: Final = (
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "READONLY",
+    "NOSCRIPT",
+    "EXECABORT",
+)
+"""What a node of a cluster says of a command that it did not run, and that may go elsewhere or wait."""
+
 _READ_BYTES: Final = 65_536
 """One read takes the replies of a full batch of debits."""
 
 _EMBEDDED: Final = "embedded:"
-_SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
+_SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME, *CLUSTER_SCHEMES)
 _MORE: Final = object()
 _pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
 
@@ -91,7 +109,18 @@ def describe_store_url(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return f"{url.partition(':')[0]}:…"
+    if "@" in parts.path:  # a password with a "/" in it, which was to be written as %2F
+        return f"{parts.scheme}:…"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
+
+
+class Sent:
+    """A batch whose replies are still to be read."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
 
 
 class StoreConnection:
@@ -104,11 +133,14 @@ class StoreConnection:
         self._socket: socket.socket | None = None
         self._reader: Any = None
         self._buffer = bytearray(_READ_BYTES)
+        self._unread: deque[Sent] = deque()
         self._sentinels: Sentinels | None = None
         self._primary_url = ""
         self._look_at_s = 0.0
         self._made = 0
         self._is_readonly = False
+        self.was_redirected = False
+        """Set by a node of a cluster that did not do some command, and says why; see `common.cluster`."""
         if url.startswith(SENTINEL_SCHEME):
             try:
                 parsed = parse_sentinel_url(url)
@@ -134,27 +166,73 @@ class StoreConnection:
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Send all commands, return all replies in order; a refused one's is a ResponseError.
 
-        Raises StoreUnavailable when the connection can't be made, breaks, or gives no answer in time.
+        All that was sent before must have been received. Raises StoreUnavailable when the connection
+        can't be made, breaks, or gives no answer in time.
         """
-        if not commands:
-            return []
+        return self.receive(self.send(commands)) if commands else []
+
+    def send(self, commands: Sequence[Command]) -> Sent:
+        """Send all commands, at least one. Raises StoreUnavailable when that can't be done."""
         request = b"".join(map(_pack, commands))
         if self._reader is None:
             self._connect()
-        sock, reader = self._socket, self._reader
+        sock = self._socket
         assert sock is not None
         try:
             sock.sendall(request)
-            replies = self._read(sock, reader, len(commands))
+        except (OSError, RedisError) as error:
+            self.close()
+            raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
+        except BaseException:  # interrupted half-way: what comes after is not a command
+            self.close()
+            raise
+        sent = Sent(len(commands))
+        self._unread.append(sent)
+        return sent
+
+    def receive(self, sent: Sent, give_up_s: float | None = None) -> list[Reply]:
+        """The replies to a batch: batches are received in the order in which they were sent.
+
+        They are waited for until `give_up_s` by the monotonic clock, where that comes before the time-out.
+        Raises StoreUnavailable when the connection has broken meanwhile, breaks, or gives no answer in
+        time.
+        """
+        if sent not in self._unread:
+            raise StoreUnavailable(detail=f"{self.where}: the connection broke")
+        if self._unread[0] is not sent:
+            raise RuntimeError("the replies to another batch come first")
+        sock, reader = self._socket, self._reader
+        assert sock is not None
+        try:
+            replies = self._read(sock, reader, sent.count, give_up_s)
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self.close()
             raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
         except BaseException:  # interrupted half-way: what is still to come belongs to no one
             self.close()
             raise
+        self._unread.popleft()
         if self._is_readonly:
             self.close()
         return replies
+
+    @property
+    def unread(self) -> int:
+        """How many batches were sent whose replies can still be received."""
+        return len(self._unread)
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when replies come; -1 when there is no connection."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether some of the unread replies are in this process already, and `fileno` may stay silent."""
+        if self._reader is None or not self._unread:
+            return False
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        return bool(self._reader.has_data())
 
     def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
         """What to add to the local clock `mono_us` to get the store's, to within half a round trip."""
@@ -188,6 +266,7 @@ class StoreConnection:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self._socket = self._reader = None
+        self._unread.clear()
         if connection is not None:
             connection.disconnect()
 
@@ -197,7 +276,7 @@ class StoreConnection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _read(self, sock: socket.socket, reader: Any, count: int) -> list[Reply]:
+    def _read(self, sock: socket.socket, reader: Any, count: int, until_s: float | None) -> list[Reply]:
         gets, feed, buffer = reader.gets, reader.feed, self._buffer
         replies: list[Reply] = []
         append = replies.append
@@ -209,10 +288,21 @@ class StoreConnection:
                     return replies
             if time.monotonic() > give_up_s:  # one that trickles never runs into the socket's timeout
                 raise TimeoutError
+            if until_s is not None and not self._is_readable(sock, until_s):
+                raise TimeoutError
             size = sock.recv_into(buffer)
             if not size:
                 raise ConnectionResetError("closed by the store")
             feed(buffer, 0, size)
+
+    @staticmethod
+    def _is_readable(sock: socket.socket, until_s: float) -> bool:
+        """Whether there is something to read, or is before that moment."""
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        return bool(poller.poll(max(0, int((until_s - time.monotonic()) * 1000))))
 
     def _pool(self, url: str) -> redis.ConnectionPool:
         try:
@@ -267,6 +357,8 @@ class StoreConnection:
         # redis-py's own mapping makes connection errors of some and cuts the code off others.
         if text.startswith("READONLY"):
             self._is_readonly = True
+        if text.startswith(NOT_DONE):
+            self.was_redirected = True
         return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
 
 

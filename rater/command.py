@@ -16,11 +16,12 @@ from common.addresses import Address, AddressType
 from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Durability, Level
 from common.durability import LEVELS as DURABILITY_LEVELS
 from common.logs import LEVELS, setup
-from common.store import StoreConnection, StoreUrlError, default_store_url, describe_store_url
+from common.store import StoreUrlError, default_store_url, describe_store_url
+from common.stores import connect
 from rater.accounts import JOURNAL_LINES
+from rater.cluster_service import service_for
 from rater.direct import DirectServer
 from rater.link import Link
-from rater.service import Service
 from rater.tariff_watch import EMPTY, TariffWatch
 from rater.worker import Worker
 
@@ -48,7 +49,7 @@ DAY_S: Final = 86_400
     "store_url",
     envvar="RATEL_STORE",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
     "[default: the store of `ratel up`]",
 )
 @click.option(
@@ -155,11 +156,13 @@ def rater(
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     url = store_url or default_store_url()
     try:
-        work_store, watch_store = (StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS) for _ in range(2))
+        # The work loop does not wait for one node of a cluster while others could work.
+        work_store = connect(url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0)
+        watch_store = connect(url, timeout_ms=STORE_TIMEOUT_MS)
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
     max_call_us = max_call_s * 1_000_000
-    service = Service(
+    service = service_for(
         work_store,
         EMPTY,
         key_ttl_ms=key_ttl_s * 1000,

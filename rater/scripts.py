@@ -24,7 +24,9 @@ from typing import Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
-from common.store import Command, Reply, StoreConnection
+from common.cluster import ClusterConnection
+from common.store import Command, Reply
+from common.stores import Store
 
 _INCLUDE: Final = re.compile(r"^--@include (_\w+\.lua)$", re.MULTILINE)
 _FOLDER: Final = files("rater") / "lua"
@@ -58,9 +60,10 @@ SCRIPTS: Final[dict[str, Script]] = {
 }
 
 
-def execute(
-    store: StoreConnection, commands: Sequence[Command], waits: Sequence[Command] = ()
-) -> list[Reply]:
+LOADS: Final[list[Command]] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
+
+
+def execute(store: Store, commands: Sequence[Command], waits: Sequence[Command] = ()) -> list[Reply]:
     """`store.execute` for commands of which some are EVALSHA: loads what the store does not know.
 
     Commands that met a missing script run after the others of the batch. They stay unanswered with their
@@ -70,14 +73,16 @@ def execute(
     `waits` are commands that wait for what this connection wrote before them: they are sent last, after
     every attempt, and their last replies are the last of the list.
     """
+    if isinstance(store, ClusterConnection):
+        assert not waits, "in a cluster they go to each node, see rater.cluster_service"
+        return store.receive(store.send(commands, loads=LOADS)).replies
     commands = [*commands, *waits]
     replies = store.execute(commands)
     if NoScriptError not in map(type, replies) or not store.number:
         return replies
     missing = [index for index, reply in enumerate(replies) if type(reply) is NoScriptError]
     missing += range(len(commands) - len(waits), len(commands))
-    loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
-    again = store.execute([*loads, *(commands[index] for index in missing)])[len(loads) :]
+    again = store.execute([*LOADS, *(commands[index] for index in missing)])[len(LOADS) :]
     for index, reply in zip(missing, again, strict=True):
         replies[index] = reply
     return replies

@@ -11,7 +11,8 @@ from typing import Any, Final, NoReturn
 import click
 
 from common.errors import RatelError, StoreUnavailable
-from common.store import StoreConnection, StoreUrlError, default_store_url
+from common.store import StoreUrlError, default_store_url
+from common.stores import Store, connect
 from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates
 from rater.loader.load import STORE_TIMEOUT_MS, wait_for_raters
 from rater.loader.report import quote
@@ -38,7 +39,7 @@ _store_option: Final = click.option(
     "store_url",
     envvar="RATEL_STORE",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
     "[default: the store of `ratel up`]",
 )
 _json_option: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
@@ -174,10 +175,10 @@ def diff(tenant: str, a: int, b: int, store_url: str | None, limit: int, as_json
 
 
 @contextmanager
-def _store(url: str | None) -> Iterator[StoreConnection]:
+def _store(url: str | None) -> Iterator[Store]:
     """A connection; what goes wrong with it, or is refused, ends the command."""
     try:
-        with closing(StoreConnection(url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS)) as store:
+        with closing(connect(url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS)) as store:
             yield store
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
@@ -192,7 +193,7 @@ def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
     sys.exit(code)
 
 
-def _need(store: StoreConnection, tenant: str, versions: list[int]) -> None:
+def _need(store: Store, tenant: str, versions: list[int]) -> None:
     """End the command unless the tenant has these versions."""
     there = [each.number for each in list_versions(store, tenant)]
     if not there:
@@ -210,13 +211,13 @@ def _no_tenant(tenant: str, known: list[str]) -> str:
     )
 
 
-def _rates(store: StoreConnection, tenant: str, version: int) -> Iterator[Rate]:
+def _rates(store: Store, tenant: str, version: int) -> Iterator[Rate]:
     rates = Rates()
     for part in read_source(store, tenant, version):
         yield from rates.of(part)
 
 
-def _others(store: StoreConnection, tenant: str, a: int, b: int, limit: int) -> dict[str, Differences]:
+def _others(store: Store, tenant: str, a: int, b: int, limit: int) -> dict[str, Differences]:
     before, after = (
         join(tenant, (part for part in read_source(store, tenant, version) if not part.says))
         for version in (a, b)

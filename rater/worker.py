@@ -27,6 +27,7 @@ import zmq
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.wire import HEARTBEAT_MS
+from rater.apart import Apart
 from rater.direct import DirectServer
 from rater.jobs import Job, Undecided, failed
 from rater.link import Link
@@ -72,6 +73,7 @@ class Worker:
         self._links = links
         self._direct = direct
         self._backlog: deque[Job] = deque()
+        self._apart = Apart()
         self._poller = zmq.Poller()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller.register(self._wake_read, zmq.POLLIN)
@@ -131,6 +133,7 @@ class Worker:
                 self._backlog.extend(link.receive())
         if self._direct is not None:
             self._take_direct(self._direct.handle(ready, now_us))
+        self._backlog.extend(self._apart.due(now_us))
         busy_us = 0
         if self._backlog and now_us >= self._retry_at_us:
             began_us = monotonic_us()
@@ -155,6 +158,8 @@ class Worker:
         wait_us = self._next_beat_us - monotonic_us()
         if self._backlog:
             wait_us = min(wait_us, self._retry_at_us - monotonic_us())
+        if self._apart.due_us is not None:
+            wait_us = min(wait_us, self._apart.due_us - monotonic_us())
         return max(0, -(-wait_us // 1000))
 
     def _work_one_batch(self) -> None:
@@ -188,6 +193,8 @@ class Worker:
                 self._retry_at_us = monotonic_us() + RETRY_US
             elif outcome is Undecided.NOT_BEGUN:
                 again.append(job)
+            elif outcome is Undecided.APART:
+                self._apart.add(job, monotonic_us())
             else:
                 job.origin.reply(job.seq, outcome)
         if bool(lost) != bool(self._retry_at_us):
@@ -223,7 +230,7 @@ class Worker:
             self._direct.stop_accepting()
 
     def _finished(self) -> bool:
-        if self._leave_until_us is None or self._backlog:
+        if self._leave_until_us is None or self._backlog or self._apart:
             return False
         timed_out = monotonic_us() >= self._leave_until_us
         drained = all(link.drained for link in self._links)

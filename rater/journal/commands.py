@@ -12,7 +12,8 @@ from typing import Final
 import click
 
 from common.errors import RatelError, StoreUnavailable
-from common.store import StoreConnection, StoreUrlError, default_store_url
+from common.store import StoreUrlError, default_store_url
+from common.stores import connect
 from rater.journal.archive import ArchiveError, Format
 from rater.journal.audit import ArchiveIndex, Result, Selection, Summary
 from rater.journal.audit import audit as audit_store
@@ -33,7 +34,7 @@ _STORE_OPTION: Final = click.option(
     "store_url",
     envvar="RATEL_STORE",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
     "[default: the store of `ratel up`]",
 )
 
@@ -92,7 +93,7 @@ def audit(
 
     with (
         _errors(),
-        StoreConnection(store_url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS) as store,
+        connect(store_url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS) as store,
         ArchiveIndex(archives, selection) if archives else nullcontext() as index,
         _progress("accounts") as progress,
     ):
@@ -155,7 +156,7 @@ def export(store_url: str | None, folder: Path, form: str, trim: bool) -> None:
 
     with (
         _errors(),
-        StoreConnection(store_url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS) as store,
+        connect(store_url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS) as store,
         _progress("journals") as progress,
     ):
         result = export_journals(store, folder, Format(form), trim=trim, problem=problem, progress=progress)

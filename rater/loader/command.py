@@ -31,7 +31,7 @@ KINDS: Final = ("rates", "destinations", "plans")
     "store_url",
     envvar="RATEL_STORE",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
     "[default: the store of `ratel up`]",
 )
 @click.option("--tenant", default="", help="Whose destinations, plans and budgets are that name no CstmId.")

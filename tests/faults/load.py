@@ -21,7 +21,7 @@ from types import TracebackType
 
 from common.client import JSONClient
 from common.errors import CallerError, RatelError, ServiceError
-from common.store import StoreConnection
+from common.stores import connect
 from tests.faults.ledger import Ledger, Reckoning
 from tests.faults.nodes import PATIENCE_S, TENANT, Site
 
@@ -136,7 +136,7 @@ class Load:
         assert gap_s - lasted_s < SLACK * promise_s, f"{fault}: no service for {gap_s:.1f} s"
 
     def reckon(self, site: Site) -> Reckoning:
-        with StoreConnection(site.store_url, timeout_ms=20_000) as store:
+        with connect(site.store_url, timeout_ms=20_000) as store:
             return self.ledger.reckon(store)
 
     def check(self, site: Site, *errors: str) -> None:
