@@ -28,8 +28,8 @@ from common.store import Command, StoreConnection
 from tests.store_group import Member, free_ports, wait_until
 
 NODE_TIMEOUT_MS: Final = 1_000
-KEYS_AT_A_TIME: Final = 10
-"""That MIGRATE takes: few, so that a slot is half moved for a while."""
+KEYS_AT_A_TIME: Final = 200
+"""That MIGRATE takes; while it does, both nodes do nothing else."""
 
 SERVERS: Final = {"valkey": find_server()} | (
     {"redis": found} if (found := shutil.which("redis-server")) else {}

@@ -78,6 +78,11 @@ class StoreGroup:
         options = f"?sentinel_password={self._password}" if self._password else ""
         return f"redis+sentinel://{login}{hosts}/{SERVICE}{options}"
 
+    @property
+    def names(self) -> list[str]:
+        """Of the stores."""
+        return list(self._stores)
+
     def __enter__(self) -> StoreGroup:
         try:
             for name in self._stores:
