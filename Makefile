@@ -3,11 +3,13 @@
 #   make test    every check: format, lint, types, all tests
 #   make check   the same, for the habit's sake; continuous integration runs exactly this
 #   make bench   the benchmark, some 25 minutes; BENCH=--quick is a minute
+#   make calls   a day of calls by locust against a cluster of its own, a report, and every cent reckoned up
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
+#   make settings   deploy/ratel.toml anew, from the options of the commands
 #   make lock    choose the newest releases anew and write requirements.lock
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell \
@@ -19,7 +21,7 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench micro chaos chaos-defects simulate fuzz setup lock clean
+.PHONY: run test check bench calls micro chaos chaos-defects simulate fuzz settings setup lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -45,6 +47,10 @@ bench: $(READY)
 	@mkdir -p var
 	$(BIN)/python -m loadtests.bench --json var/bench.json --plot var/bench.svg $(BENCH)
 
+calls: $(READY)
+	@mkdir -p var
+	$(BIN)/python -m loadtests.calls --html var/locust.html $(CALLS)
+
 # A round is 1,000 requests, timed by the CPU it takes.
 micro: $(READY)
 	$(BIN)/python -m pytest loadtests/micro --benchmark-storage=file://./var/micro --benchmark-autosave \
@@ -66,6 +72,9 @@ simulate: $(READY)
 fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python -m tests.fuzz $(or $(TARGET),all) --seconds $(or $(SECONDS_EACH),300)
+
+settings: $(READY)
+	$(BIN)/ratel config example > deploy/ratel.toml
 
 setup: $(READY)
 

@@ -13,20 +13,13 @@ from balancer import front
 from balancer.peers import RouterPeers
 from balancer.router import Router
 from balancer.zmq_gateway import ZmqGateway
-from common.addresses import Address, AddressType
+from common.addresses import Address
 from common.logs import setup
+from common.options import router_option
 
 
 @click.command()
-@click.option(
-    "--router",
-    type=AddressType(),
-    default="127.0.0.1:2000",
-    show_default=True,
-    envvar="RATEL_ROUTER",
-    show_envvar=True,
-    help="Listen for raters, gateways and other ZeroMQ clients here.",
-)
+@router_option("Listen for raters, gateways and other ZeroMQ clients here.")
 @front.options
 def balancer(
     router: Address,

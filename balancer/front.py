@@ -27,9 +27,9 @@ from balancer.http_gateway import HttpGateway
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.zmq_gateway import ZmqGateway
-from common.addresses import Address, AddressType
+from common.addresses import Address
 from common.limits import raise_file_limit
-from common.logs import LEVELS
+from common.options import http_option, jsonrpc_option, log_level_option, shared
 
 log = logging.getLogger(__name__)
 
@@ -66,80 +66,54 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _OPTIONS: Final = (
-    click.option(
-        "--jsonrpc",
-        type=AddressType(or_none=True),
-        default="127.0.0.1:2001",
-        show_default=True,
-        envvar="RATEL_JSONRPC",
-        show_envvar=True,
-        help="Listen for JSON-RPC over TCP here; port 0 takes a free one, `none` is not to listen.",
+    jsonrpc_option(
+        "Listen for JSON-RPC over TCP here; port 0 takes a free one, `none` is not to listen.", or_none=True
     ),
-    click.option(
-        "--http",
-        "http_",
-        type=AddressType(or_none=True),
-        default="127.0.0.1:8000",
-        show_default=True,
-        envvar="RATEL_HTTP",
-        show_envvar=True,
-        help="Listen for HTTP here, or `none`.",
-    ),
-    click.option(
+    http_option("Listen for HTTP here, or `none`.", or_none=True),
+    shared(
+        "front",
         "--reuse-port",
         is_flag=True,
         envvar="RATEL_REUSE_PORT",
-        show_envvar=True,
         help="Share these two ports with other processes that say so too (SO_REUSEPORT).",
     ),
-    click.option(
+    shared(
+        "front",
         "--deadline",
         "deadline_ms",
         type=click.IntRange(100, 60_000),
         default=5000,
-        show_default=True,
         envvar="RATEL_DEADLINE",
-        show_envvar=True,
         help="Milliseconds from a request's arrival to its answer, whatever happens.",
     ),
-    click.option(
+    shared(
+        "front",
         "--max-queued",
         type=click.IntRange(1, 1_000_000),
         default=20_000,
-        show_default=True,
         envvar="RATEL_MAX_QUEUED",
-        show_envvar=True,
         help="Requests waiting and in flight; beyond it the answer is the error overloaded.",
     ),
-    click.option(
+    shared(
+        "front",
         "--max-wait",
         "max_wait_ms",
         type=click.IntRange(10, 60_000),
         default=500,
-        show_default=True,
         envvar="RATEL_MAX_WAIT",
-        show_envvar=True,
         help="Milliseconds until an answer that are too long while raters work: beyond what they do in it, "
         "the answer is the error overloaded at once. At most half of the deadline.",
     ),
-    click.option(
+    shared(
+        "front",
         "--stuck",
         "stuck_s",
         type=click.IntRange(1, 3600),
         default=30,
-        show_default=True,
         envvar="RATEL_STUCK",
-        show_envvar=True,
         help="Seconds after which a client is let go that does not read its answers.",
     ),
-    click.option(
-        "--log-level",
-        type=click.Choice(LEVELS),
-        default="info",
-        show_default=True,
-        envvar="RATEL_LOG_LEVEL",
-        show_envvar=True,
-    ),
+    log_level_option(),
 )
 
 

@@ -15,21 +15,14 @@ import click
 from balancer import front
 from balancer.peers import BalancerPeers
 from balancer.router import Router
-from common.addresses import Address, AddressType
+from common.addresses import Address
 from common.logs import setup
+from common.options import balancers_option
 
 
 @click.command()
-@click.option(
-    "--balancer",
-    "balancers",
-    type=AddressType(),
-    multiple=True,
-    default=("127.0.0.1:2000",),
-    show_default=True,
-    envvar="RATEL_BALANCERS",
-    show_envvar=True,
-    help="Ask this balancer, at its router port; repeat for each balancer.",
+@balancers_option(
+    "Ask this balancer, at its router port; repeat for each balancer.", default=("127.0.0.1:2000",)
 )
 @front.options
 def gateway(

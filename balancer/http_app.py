@@ -1,4 +1,4 @@
-"""What the HTTP gateway answers: the nine methods by GET and POST, and what tells about the service.
+"""What the HTTP gateway answers: the methods by GET and POST, and what tells about the service.
 
 Requests go to the router just as those of the TCP gateway do. The body of a reply is the JSON
 result itself, an error is `{"error":{"code","name","message","data"}}` with the status of its class.
@@ -90,7 +90,7 @@ class HttpApp:
         else:
             request.respond(503, body, _retry_after(_RETRY_AFTER_S))
 
-    # --- the nine methods --------------------------------------------------------------------
+    # --- the methods ------------------------------------------------------------------------
 
     def _call(self, request: Request, method: Method, query: bytes) -> None:
         verb = request.verb

@@ -53,6 +53,7 @@ _FIELDS: Final = {
 """Name in lower case → parameter."""
 
 _NUMBERS: Final = ("amount", "tor", "duration")
+_TIMES: Final = frozenset({"start", "end", "duration"})
 _DIALLED: Final = frozenset({"subj", "dest"})
 """What may begin with the `+` of an international number."""
 _AT_SEPARATOR: Final = re.compile(rf"@(?=(?:{'|'.join(_FIELDS)})=)".encode(), re.IGNORECASE)
@@ -192,11 +193,16 @@ def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
         raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
     if method.needs_amount and "amount" not in params:
         raise InvalidParams(field="amount", detail="is missing")
+    start: str | msgspec.UnsetType
+    end: str | msgspec.UnsetType
     numbers: Params = {}
     for name in _NUMBERS:
         if name in params:
             numbers[name] = _number(name, params[name])
-    start, end = _times(params, numbers.get("duration"), now_us) if method.needs_times else (UNSET, UNSET)
+    if method.needs_times or (method.takes_times and params.keys() & _TIMES):
+        start, end = _times(params, numbers.get("duration"), now_us)
+    else:
+        start, end = UNSET, UNSET
     tor, amount = numbers.get("tor"), numbers.get("amount")
     return _encode(
         _Descriptor(

@@ -33,6 +33,7 @@ from balancer.openapi_schemas import (
 from common.errors import (
     BY_CODE,
     BelowFloor,
+    Blocked,
     CallTooLong,
     ConnectionLost,
     InsufficientCredit,
@@ -80,14 +81,15 @@ _OF_MUTATIONS: Final[Errors] = (UnknownSubject, KeyReused)
 
 OF_METHOD: Final[dict[str, Errors]] = {
     "GetCost": (NoRate, NotActive, CallTooLong, ResultTooLarge),
-    "DebitBalance": (BelowFloor, OutOfRange),
-    "DebitSMS": (InsufficientSms, OutOfRange),
-    "DebitSeconds": (InsufficientSeconds, InsufficientCredit, NoBucket, OutOfRange),
-    "GetMaxSessionTime": (NoRate, NotActive, CallTooLong),
+    "DebitBalance": (Blocked, BelowFloor, OutOfRange),
+    "DebitSMS": (Blocked, InsufficientSms, OutOfRange),
+    "DebitSeconds": (Blocked, InsufficientSeconds, InsufficientCredit, NoBucket, OutOfRange),
+    "GetMaxSessionTime": (Blocked, NoRate, NotActive, CallTooLong),
     "AddVolumeDiscountSeconds": (OutOfRange,),
     "ResetVolumeDiscountSeconds": (),
     "AddRecievedCallSeconds": (TooManyBuckets, OutOfRange),
     "ResetUserBudget": (NoTariffPlan,),
+    "Explain": (CallTooLong, ResultTooLarge),
 }
 """Beyond what all methods, or all mutations, can answer."""
 
@@ -218,6 +220,7 @@ _NOT_STORED: Final[Errors] = (UnknownTenant, UnknownSubject, KeyReused, NoRate, 
 _ABOUT: Final = {
     400: "The request is wrong.",
     402: "The account has not enough.",
+    403: "The account is blocked.",
     404: "There is no such tenant, account or rate.",
     408: "The request did not arrive in full in time.",
     409: "The account or the tariff does not allow it.",

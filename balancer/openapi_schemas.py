@@ -10,6 +10,7 @@ from math import nextafter
 from string import Formatter
 from typing import Any, Final
 
+from balancer.openapi_explain import explanation
 from common.errors import JsonScalar, RatelError, encode_error
 from common.methods import BY_RPC_NAME, MAX_TEXT_CHARS, MAX_TOR, Method
 from common.money import LIMIT, MICRO
@@ -97,8 +98,8 @@ def body(method: Method, nullable: bool) -> Schema:
 def parameter_names(method: Method) -> tuple[list[str], list[str]]:
     """What a method needs over HTTP, and what else it reads."""
     needed = ["cstmid", "subj", "dest", *(["amount"] if method.needs_amount else [])]
-    times = ["start", "end", "duration"] if method.needs_times else []
-    return needed, ["tor", *times]
+    times = ["start", "end", "duration"] if method.needs_times or method.takes_times else []
+    return needed, ["tor", *(["amount"] if method.takes_times else []), *times]
 
 
 # --- results ----------------------------------------------------------------------------------------
@@ -151,6 +152,8 @@ _CALL_COST: Final = record(
 def result(method: Method) -> Schema:
     if method.name == "GetCost":
         return ref("CallCost")
+    if method.name == "Explain":
+        return ref("Explanation")
     if not method.needs_amount:
         return {"const": 0, "description": "0"}
     return {**_QUANTITY, "description": method.result, "examples": [100]}
@@ -186,7 +189,7 @@ _RPC_REQUEST: Final = record(
     },
     required=["method", "params"],
 )
-_RPC_RESULT: Final = {"oneOf": [{"type": "number"}, ref("CallCost")]}
+_RPC_RESULT: Final = {"oneOf": [{"type": "number"}, ref("CallCost"), ref("Explanation")]}
 _RPC_ERROR: Final = record(
     {
         "code": {"type": "integer"},
@@ -265,6 +268,7 @@ def _error(code: int, name: str, data: Schema, example: Schema) -> Schema:
 SCHEMAS: Final[dict[str, Schema]] = {
     "CallCost": _CALL_COST,
     "Timespan": _TIMESPAN,
+    "Explanation": explanation(_INTERVAL),
     "CallDescriptor": _DESCRIPTOR,
     "JsonRpcRequest": _RPC_REQUEST,
     "JsonRpcReply": _RPC_REPLY,

@@ -19,19 +19,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from common.addresses import Address
-from common.client import DEFAULT_TIMEOUT_S, JSONClient
-from common.client_link import parse_servers
-from common.errors import CallerError, RatelError
+from common.client_options import Connect, call_errors, client_options
+from common.explain_view import show_explanation
 from common.methods import BY_HTTP_NAME, BY_RPC_NAME, METHODS, Method
 from common.money import NotExact, parse_decimal
+from common.options import json_option
 from common.times import parse_rfc3339
-
-EXIT_REFUSED: Final = 1
-EXIT_UNAVAILABLE: Final = 3
-
-CONNECT_TIMEOUT_S: Final = 2.0
-"""A person at a terminal wants to hear soon that nothing listens there."""
 
 FIELDS: Final = (
     "CstmId",
@@ -50,7 +43,7 @@ _FIELD_BY_LOWER: Final = {name.lower(): name for name in FIELDS} | SHORT_NAMES
 _METHOD_BY_LOWER: Final = BY_HTTP_NAME | {name.lower(): method for name, method in BY_RPC_NAME.items()}
 _JSON_NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
-_encode = msgspec.json.Encoder(decimal_format="number").encode
+encode_result = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def _read_method(_ctx: click.Context, _param: click.Parameter, value: str) -> Method:
@@ -62,15 +55,12 @@ def _read_method(_ctx: click.Context, _param: click.Parameter, value: str) -> Me
     return method
 
 
-def _read_addresses(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[Address]:
-    try:
-        return [address for value in values for address in parse_servers(value)]
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def _read_fields(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """The call descriptor from its fields, each `NAME=VALUE`."""
+    return read_fields(values)
+
+
+def read_fields(values: Iterable[str]) -> dict[str, Any]:
+    """The call descriptor from its fields, each `NAME=VALUE`. Raises BadParameter."""
     descriptor: dict[str, str | int | Decimal] = {}
     for value in values:
         name, equals, text = value.partition("=")
@@ -113,33 +103,12 @@ def _parse_value(field: str, text: str) -> str | int | Decimal:
 @click.command(no_args_is_help=True)
 @click.argument("method", callback=_read_method)
 @click.argument("descriptor", nargs=-1, callback=_read_fields, metavar="[NAME=VALUE]...")
-@click.option(
-    "--address",
-    "addresses",
-    multiple=True,
-    callback=_read_addresses,
-    metavar="HOST:PORT",
-    default=("127.0.0.1:2001",),
-    envvar="RATEL_ADDRESS",
-    show_default=True,
-    show_envvar=True,
-    help="The balancer or rater to ask. Repeat it, or separate them by commas, to name several: the "
-    "next one is asked when one can't be reached.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, max=3600, min_open=True),
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    help="Seconds to wait for the answer.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the default in a pipe.")
+@client_options
+@json_option("Print the result as JSON; the default in a pipe.")
 def call(
     method: Method,
     descriptor: dict[str, Any],
-    addresses: list[Address],
-    timeout_s: float,
+    connect: Connect,
     as_json: bool,
 ) -> None:
     """Make one call of the API and show the answer.
@@ -153,21 +122,19 @@ def call(
     subj, dest, start, end. A mutation is carried out once, however often the connection has to be
     made anew; give a RequestId to be safe across several runs of this command too.
     """
-    connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
-    try:
-        with JSONClient(addresses, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s) as client:
-            result = client.call(method.name, descriptor)
-    except RatelError as error:
-        click.echo(f"Error: {error.message}", err=True)
-        sys.exit(EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE)
+    with call_errors(), connect() as client:
+        result = client.call(method.name, descriptor)
     if as_json or not sys.stdout.isatty():
-        click.echo(_encode(result))
+        click.echo(encode_result(result))
     else:
         show(Console(highlight=False), method, result)
 
 
 def show(console: Console, method: Method, result: Any) -> None:
     """The result for people."""
+    if method.name == "Explain":
+        show_explanation(console, result)
+        return
     if isinstance(result, dict):
         _show_call_cost(console, result)
         return

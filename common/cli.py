@@ -6,11 +6,14 @@ and so that `common` imports neither `balancer` nor `rater`.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
-from typing import Final
+from typing import Any, Final
 
 import click
+
+from common import config
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("common.up_command:up", "Run a whole cluster on this machine: store, balancer and raters."),
@@ -19,18 +22,33 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
     "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
     "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
+    "account": ("rater.account_commands:account", "Look at one account, open, credit, set or block it."),
+    "explain": ("common.explain_command:explain", "Say why a call costs what it costs."),
+    "rate": ("rater.bulk.command:rate", "Rate a file of call records."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
+    "config": ("common.config_command:config", "Check and show the settings of all commands."),
+    "completion": ("common.completion_command:completion", "Print what a shell needs to complete commands."),
 }
 """Name → (module:attribute, one line for the list of commands)."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module only when that command is used."""
+    """Imports a command's module only when that command is used, and has it take settings from the file."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A name that there is not is answered with the one that was probably meant."""
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            question = f" Did you mean {close[0]!r}?" if close else f" There are {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {args[0]!r}.{question}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -38,7 +56,13 @@ class LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        if cmd_name != "config":
+            config.read_by(command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with config.environment_errors():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -47,6 +71,7 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ratel", message="%(prog)s %(version)s")
+@config.root_file_option
 def main() -> None:
     """Ratel: a rating and charging cluster for voice carriers and MVNOs.
 

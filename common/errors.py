@@ -157,6 +157,11 @@ class TooManyBuckets(Refusal):
     template = "the bonus needs a new minute bucket, and the account has the {limit} that it may have"
 
 
+class Blocked(Refusal):
+    code, name, http_status = -32025, "blocked", 403
+    template = "the account of subject {subject!r} is blocked"
+
+
 class TariffConflict(CallerError):
     code, name, http_status = -32023, "tariff_conflict", 409
     template = (

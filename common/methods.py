@@ -27,6 +27,8 @@ class Method(NamedTuple):
     needs_times: bool
     result: str
     """What comes back, with its unit."""
+    takes_times: bool = False
+    """The times may be given, and may be left out."""
 
 
 METHODS: Final[tuple[Method, ...]] = (
@@ -86,6 +88,16 @@ METHODS: Final[tuple[Method, ...]] = (
         False,
         False,
         "0",
+    ),
+    Method(
+        "Explain",
+        "Why a call costs what it costs, and how long the subscriber may talk",
+        False,
+        False,
+        True,
+        False,
+        "explanation",
+        takes_times=True,
     ),
 )
 

@@ -25,6 +25,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
@@ -39,6 +40,7 @@ from common.errors import StoreUnavailable
 from common.paths import data_dir
 from common.sentinel import SCHEME as SENTINEL_SCHEME
 from common.sentinel import Sentinels, parse_sentinel_url
+from common.store_login import mask_url
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +98,9 @@ def resolve_store_url(url: str) -> str:
     return url
 
 
-def default_store_url() -> str:
+def default_store_url(data: Path | None = None) -> str:
     """Where commands look that are given no store: the embedded store of `ratel up`."""
-    return f"{_EMBEDDED}{data_dir()}"
+    return f"{_EMBEDDED}{data or data_dir()}"
 
 
 def describe_store_url(url: str) -> str:
@@ -106,7 +108,7 @@ def describe_store_url(url: str) -> str:
     if not url.startswith(_SCHEMES):
         return url
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(mask_url(url))  # a password that was not encoded may look like a path
     except ValueError:
         return f"{url.partition(':')[0]}:…"
     if "@" in parts.path:  # a password with a "/" in it, which was to be written as %2F
@@ -313,7 +315,8 @@ class StoreConnection:
                 socket_timeout=self._timeout_s,
             )
         except (ValueError, TypeError) as error:
-            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {error}") from None
+            reason = "the port is no number" if str(error).startswith("Port could not") else error
+            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {reason}") from None
 
     def _connect(self) -> None:
         if self._sentinels is None:

@@ -14,19 +14,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import click
 
-from common.addresses import NOWHERE, Address, AddressType
+from common import config
+from common.addresses import NOWHERE, Address
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
-from common.durability import DEFAULT_REPLICAS
-from common.durability import LEVELS as DURABILITY_LEVELS
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
-from common.logs import LEVELS, setup
+from common.logs import setup
+from common.options import (
+    durability_options,
+    http_option,
+    jsonrpc_option,
+    log_level_option,
+    router_option,
+    store_parts,
+    store_with_login,
+)
 from common.paths import data_dir
 from common.store import describe_store_url
+from common.store_login import mask_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
 
 log = logging.getLogger(__name__)
@@ -40,6 +49,9 @@ STORE_READY_WITHIN_S: Final = 60.0
 
 EMBEDDED_LEVELS: Final = ("everysec", "always")
 
+PARTS: Final = ("balancer", "gateway", "rater", "load")
+"""Commands that run as its children: with a wrong setting they would be started again and again."""
+
 Look = Callable[[], None]
 """Waits a moment and notices deaths of children meanwhile."""
 
@@ -49,80 +61,81 @@ def ratel(*args: str) -> list[str]:
     return [sys.executable, "-m", "common.cli", *args]
 
 
+class Wanted(NamedTuple):
+    """The cluster that was asked for."""
+
+    raters: int
+    gateways: int
+    durability: str
+    replicas: int
+    jsonrpc: Address
+    http: Address
+    router: Address
+    log_level: str
+
+
 @click.command()
-@click.option("--raters", type=click.IntRange(1, 256), default=2, show_default=True, help="Rater processes.")
 @click.option(
-    "--data",
-    "data",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="RATEL_DATA",
-    show_envvar=True,
-    help="Folder of the embedded store.  [default: the user's data folder]",
-)
-@click.option(
-    "--durability",
-    type=click.Choice(DURABILITY_LEVELS),
-    default="everysec",
+    "--raters",
+    type=click.IntRange(1, 256),
+    default=2,
     show_default=True,
-    envvar="RATEL_DURABILITY",
+    envvar="RATEL_UP_RATERS",
     show_envvar=True,
-    help="Of the embedded store a power failure loses the last one to two seconds, or nothing (always); "
-    "killed processes lose nothing either way. The replicated levels need --store, see `ratel rater --help`.",
+    help="Rater processes.",
 )
-@click.option(
-    "--replicas",
-    type=click.IntRange(1, 100),
-    default=DEFAULT_REPLICAS,
-    show_default=True,
-    envvar="RATEL_REPLICAS",
-    show_envvar=True,
-    help="How many replicas must confirm a change at a replicated level.",
+@store_parts(url_help="Use this store instead of an embedded one.", data_help="Folder of the embedded store.")
+@durability_options(
+    "Of the embedded store a power failure loses the last one to two seconds, or nothing (always); "
+    "killed processes lose nothing either way. The replicated levels need --store, see `ratel rater --help`."
 )
 @click.option(
     "--gateways",
     type=click.IntRange(0, 64),
     default=0,
     show_default=True,
+    envvar="RATEL_UP_GATEWAYS",
+    show_envvar=True,
     help="Run the gateways as so many processes of their own, which share the ports; 0 is in the balancer.",
 )
-@click.option("--store", "store_url", envvar="RATEL_STORE", show_envvar=True, help="Use this store instead.")
-@click.option(
-    "--jsonrpc", type=AddressType(), default="127.0.0.1:2001", show_default=True, help="JSON-RPC over TCP."
-)
-@click.option(
-    "--http", "http_", type=AddressType(), default="127.0.0.1:8000", show_default=True, help="HTTP."
-)
-@click.option(
-    "--router", type=AddressType(), default="127.0.0.1:2000", show_default=True, help="Where raters join."
-)
+@jsonrpc_option("JSON-RPC over TCP; port 0 takes a free one.")
+@http_option("HTTP.")
+@router_option("Where raters join.")
 @click.option(
     "--load",
     "paths",
     type=click.Path(exists=True),
     multiple=True,
+    envvar="RATEL_UP_LOAD",
+    show_envvar=True,
     help="Load this tariff file or folder at the start; may be repeated.",
 )
-@click.option("--tenant", help="Tenant of loaded objects that name none.")
+@click.option(
+    "--tenant",
+    envvar="RATEL_UP_TENANT",
+    show_envvar=True,
+    help="Tenant of loaded objects that name none.",
+)
 @click.option("--example", "examples", multiple=True, help="Arguments of a `ratel call` to show once ready.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True)
+@log_level_option(default="warning")
 def up(
     raters: int,
-    data: Path | None,
+    gateways: int,
     durability: str,
     replicas: int,
-    gateways: int,
-    store_url: str | None,
     jsonrpc: Address,
     http_: Address,
     router: Address,
+    log_level: str,
     paths: tuple[str, ...],
     tenant: str | None,
     examples: tuple[str, ...],
-    log_level: str,
+    **store: Any,
 ) -> None:
     """Run a whole cluster on this machine: a store, a balancer and raters.
 
-    Prints a line that begins with "ready" once it answers. Ctrl-C or SIGTERM stops everything.
+    Prints a line that begins with "ready" once it answers. Ctrl-C or SIGTERM stops everything. Its parts take
+    their own settings from the same file and environment.
 
     \b
     Examples:
@@ -132,58 +145,99 @@ def up(
       ratel up --store redis://127.0.0.1:6379/0
     """
     setup(log_level)
-    if store_url is None and durability not in EMBEDDED_LEVELS:
-        raise click.UsageError(
-            f"--durability {durability} needs --store: the embedded store has no replicas, "
-            f"it offers {' and '.join(EMBEDDED_LEVELS)}"
-        )
+    wanted = Wanted(raters, gateways, durability, replicas, jsonrpc, http_, router, log_level)
+    given = GivenStore(**store)
+    _refuse_what_can_t_be(wanted, given)
+    config.check_parts(click.get_current_context(), PARTS)
     stop, supervisor = StopSignals(), Supervisor()
-    disk_sync: DiskSync | None = None
 
     def look() -> None:
         """Wait a moment, then notice deaths. Raises Stopped."""
         stop.wait(LOOK_EVERY_S)
         supervisor.watch()
 
-    # Every wait is a `look`, and whatever was started by then is stopped in `finally`.
-    try:
-        jsonrpc, http_, router = _claim(jsonrpc, http_, router)
-        began_s = time.monotonic()
-        if store_url is None:
-            store = _start_store(supervisor, look, (data or data_dir()).absolute(), durability)
-            if durability == "everysec":
-                disk_sync = DiskSync(store.data_dir)
-                disk_sync.start()
-            # For the children not its URL, which may be another one when the store is started again.
-            shown_url, store_url = store.url, f"embedded:{store.data_dir}"
-        else:
-            shown_url = describe_store_url(store_url)
-        promise = ["--durability", durability, "--replicas", str(replicas)]
-        supervisor.add(*_raters(raters, store_url, promise, router, log_level))
-        for group in _front(gateways, jsonrpc, http_, router, log_level):
-            supervisor.add(*group)
-        click.echo(f"  store     {shown_url}")
-        click.echo(f"  json-rpc  {jsonrpc}")
-        click.echo(f"  http      http://{http_}")
-        shared = f", {gateways} gateway{'s' if gateways > 1 else ''}" if gateways else ""
-        click.echo(f"  router    {router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
-        if paths:
-            _load(look, store_url, paths, tenant)
-        _wait_until_ready(look, http_, store_url)
-        click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
-        for example in examples:
-            click.echo(f"$ ratel call {example}")
-            _run(look, ratel("call", "--address", str(jsonrpc), *shlex.split(example)))
-        while True:
-            look()
-    except Stopped:
-        click.echo("stopping")
-    finally:
-        supervisor.stop()
-        if disk_sync is not None:
-            disk_sync.stop()
-        stop.ignore()
+    # Every wait is a `look`, and whatever was started by then is stopped at the end, the disk's sync last.
+    with contextlib.ExitStack() as ends:
+        ends.callback(stop.ignore)
+        try:
+            addresses = _claim(jsonrpc, http_, router)
+            wanted = wanted._replace(jsonrpc=addresses[0], http=addresses[1], router=addresses[2])
+            began_s = time.monotonic()
+            store_url = _start(supervisor, look, ends, wanted, given)
+            if paths:
+                _load(look, paths, tenant)
+            _wait_until_ready(look, wanted.http, store_url)
+            click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
+            for example in examples:
+                click.echo(f"$ ratel call {example}")
+                _run(look, ratel("call", "--address", str(wanted.jsonrpc), *shlex.split(example)))
+            while True:
+                look()
+        except Stopped:
+            click.echo("stopping")
+        finally:
+            supervisor.stop()
     click.echo("stopped")
+
+
+class GivenStore(NamedTuple):
+    """The options of a store that runs already, or of the embedded one."""
+
+    store_url: str | None
+    data: Path | None
+    store_password_file: Path | None
+    sentinel_password_file: Path | None
+
+
+def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
+    if given.store_url is not None:
+        store_with_login(given.store_url, given.store_password_file, given.sentinel_password_file)
+    elif wanted.durability not in EMBEDDED_LEVELS:
+        raise click.UsageError(
+            f"--durability {wanted.durability} needs --store: the embedded store has no replicas, "
+            f"it offers {' and '.join(EMBEDDED_LEVELS)}"
+        )
+    elif given.store_password_file or given.sentinel_password_file:
+        raise click.UsageError("--store-password-file needs --store: the embedded store has no password")
+
+
+def _start(
+    supervisor: Supervisor, look: Look, ends: contextlib.ExitStack, wanted: Wanted, given: GivenStore
+) -> str:
+    """Start everything and say where it is; the URL of the store."""
+    if given.store_url is None:
+        store = _start_store(supervisor, look, (given.data or data_dir()).absolute(), wanted.durability)
+        if wanted.durability == "everysec":
+            disk_sync = DiskSync(store.data_dir)
+            disk_sync.start()
+            ends.callback(disk_sync.stop)
+        # For the children not its URL, which may be another one when the store is started again.
+        shown_url, store_url = store.url, f"embedded:{store.data_dir}"
+    else:
+        shown_url, store_url = describe_store_url(given.store_url), given.store_url
+    _tell_children(store_url, given)
+    supervisor.add(*_raters(wanted))
+    for group in _front(wanted):
+        supervisor.add(*group)
+    raters, gateways = wanted.raters, wanted.gateways
+    shared = f", {gateways} gateway{'s' if gateways > 1 else ''}" if gateways else ""
+    click.echo(f"  store     {shown_url}")
+    click.echo(f"  json-rpc  {wanted.jsonrpc}")
+    click.echo(f"  http      http://{wanted.http}")
+    click.echo(f"  router    {wanted.router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
+    return store_url
+
+
+def _tell_children(store_url: str, given: GivenStore) -> None:
+    """Say by the environment which store it is: a URL may hold a password, which no command line may show."""
+    os.environ["RATEL_STORE"] = store_url
+    for name, file in (
+        ("RATEL_STORE_PASSWORD_FILE", given.store_password_file),
+        ("RATEL_SENTINEL_PASSWORD_FILE", given.sentinel_password_file),
+        (config.FILE_VARIABLE, config.file_in_use(click.get_current_context()).path),
+    ):
+        if file is not None:
+            os.environ[name] = str(file.absolute())
 
 
 def _claim(*addresses: Address) -> list[Address]:
@@ -232,39 +286,34 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str
     return store
 
 
-def _raters(raters: int, store_url: str, promise: list[str], router: Address, log_level: str) -> list[Child]:
-    command = ratel(
-        "rater", "--balancer", str(router), "--store", store_url, *promise, "--log-level", log_level
-    )
-    return [Child(f"rater-{n}", _fixed(command), stop_within_s=STOP_WITHIN_S) for n in range(1, raters + 1)]
+def _raters(wanted: Wanted) -> list[Child]:
+    promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
+    command = ratel("rater", "--balancer", str(wanted.router), *promise, "--log-level", wanted.log_level)
+    return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
 
 
-def _front(
-    gateways: int, jsonrpc: Address, http_: Address, router: Address, log_level: str
-) -> list[list[Child]]:
+def _front(wanted: Wanted) -> list[list[Child]]:
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
-    listen = ["--jsonrpc", str(jsonrpc), "--http", str(http_)]
-    common = ["--log-level", log_level]
-    if not gateways:
-        balancer = ratel("balancer", *listen, "--router", str(router), *common)
-        return [[Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)]]
+    listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http)]
+    router, level = str(wanted.router), ["--log-level", wanted.log_level]
+    if not wanted.gateways:
+        return [[_child("balancer", ratel("balancer", *listen, "--router", router, *level))]]
     nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
-    balancer = ratel("balancer", *nowhere, "--router", str(router), *common)
-    gateway = ratel("gateway", *listen, "--reuse-port", "--balancer", str(router), *common)
+    gateway = ratel("gateway", *listen, "--reuse-port", "--balancer", router, *level)
     return [
-        [Child("balancer", _fixed(balancer), stop_within_s=STOP_WITHIN_S)],
-        [Child(f"gateway-{n}", _fixed(gateway), stop_within_s=STOP_WITHIN_S) for n in range(1, gateways + 1)],
+        [_child("balancer", ratel("balancer", *nowhere, "--router", router, *level))],
+        [_child(f"gateway-{number}", gateway) for number in range(1, wanted.gateways + 1)],
     ]
 
 
-def _fixed(command: list[str]) -> Callable[[], list[str]]:
-    return lambda: command
+def _child(name: str, command: list[str]) -> Child:
+    return Child(name, lambda: command, stop_within_s=STOP_WITHIN_S)
 
 
-def _load(look: Look, store_url: str, paths: tuple[str, ...], tenant: str | None) -> None:
+def _load(look: Look, paths: tuple[str, ...], tenant: str | None) -> None:
     options = ["--tenant", tenant] if tenant else []
-    if _run(look, ratel("load", "--store", store_url, *options, *paths)):
+    if _run(look, ratel("load", *options, *paths)):
         raise click.ClickException("the tariff was not loaded")
 
 
@@ -285,7 +334,7 @@ def _wait_until_ready(look: Look, http_: Address, store_url: str) -> None:
     while not _is_ready(http_):
         if time.monotonic() > hint_at_s:
             hint_at_s = float("inf")
-            click.echo(f"waiting for a tariff: ratel load --store {shlex.quote(store_url)} PATH")
+            click.echo(f"waiting for a tariff: ratel load --store {shlex.quote(mask_url(store_url))} PATH")
         look()
 
 

@@ -3,8 +3,8 @@
     python -m loadtests.cluster_cost
 
 It starts a single store, a cluster of one node and one of three in a temporary folder, all without replicas,
-and gives a rater's `Service` the same batches on each; nothing else is touched. The least of several rounds is
-shown, and the rounds take turns, so that other work on the machine meets all alike.
+and gives a rater's `Service` the same batches on each; nothing else is touched. The least of several rounds
+is shown, and the rounds take turns, so that other work on the machine meets all alike.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 | 16–55 | `credit`, `sms`, `traffic`, `volume_discount`, `received`, micros |
 | 56–63 | `min_credit`, the floor, micros; 0 where there is none |
 | 64 | day of the month for the reset, 0 is none |
-| 65 | 1 for postpaid, 0 for prepaid |
+| 65 | 1 for postpaid, 0 for prepaid; and 2 more for blocked |
 | 66 | 1 if there is a floor |
 | 67 | how many minute buckets |
 | 68–71 | length of the plan's id |
@@ -31,6 +31,7 @@ from rater.model import MAX_BUCKETS, Account, Bucket
 
 MAGIC: Final = b"RATELac1"
 HEADER: Final = Struct("<8s7qBBBBI")
+BLOCKED: Final = 2
 FIGURES: Final = Struct("<6q")
 """The sequence number and the balances: what a journal line holds as well."""
 _BUCKET: Final = Struct("<qqqI")
@@ -61,7 +62,8 @@ def pack_account(account: Account, seq: int = 0) -> bytes:
     if len(account.buckets) > MAX_BUCKETS:
         raise ValueError(f"{account.subject!r} has more than {MAX_BUCKETS} minute buckets")
     plan = account.plan.encode()
-    flags = (account.reset_day, account.postpaid, account.min_credit_micros is not None)
+    kind = account.postpaid + BLOCKED * account.blocked
+    flags = (account.reset_day, kind, account.min_credit_micros is not None)
     header = HEADER.pack(MAGIC, *figures, *flags, len(account.buckets), len(plan))
     return header + plan + pack_buckets(account.buckets)
 
@@ -71,7 +73,7 @@ def unpack_account(subject: str, value: bytes) -> tuple[int, Account]:
     try:
         (
             magic, seq, credit, sms, traffic, volume_discount, received, floor,
-            reset_day, postpaid, has_floor, count, plan_size,
+            reset_day, kind, has_floor, count, plan_size,
         ) = _read_header(value)  # fmt: skip
         if magic != MAGIC:
             raise NotAnAccount(f"it begins with {value[:8]!r}")
@@ -90,8 +92,8 @@ def unpack_account(subject: str, value: bytes) -> tuple[int, Account]:
     except UnicodeDecodeError:
         raise NotAnAccount("a name in it is not UTF-8") from None
     account = Account(
-        subject, credit, sms, traffic, volume_discount, received, reset_day, plan, postpaid == 1,
-        floor if has_floor == 1 else None, buckets,
+        subject, credit, sms, traffic, volume_discount, received, reset_day, plan, kind & 1 == 1,
+        floor if has_floor == 1 else None, buckets, kind >= BLOCKED,
     )  # fmt: skip
     return seq, account
 

@@ -18,10 +18,12 @@ whose entry ids are the times. A line's fields:
 | `after` | the sequence number and the balances after it: bytes 8 to 55 of the account |
 | `buckets` | all buckets after it, where they may have changed, as in the account |
 | `cost` | DebitSeconds: what it took from the credit |
+| `terms` | SetTerms: type, floor, reset day, whether blocked, and plan after it, as text |
 | `bonus` | AddRecievedCallSeconds over the threshold: times, off the counter, credit, SMS, traffic |
 
-The operation is the method's name, or `Open` for a new account and `Load` for one that was replaced; the
-amount is as requested, in micros, 0 where the method has none. Sequence numbers are 1, 2, 3 … without gaps.
+The operation is the method's name, `Open` for a new account, `Load` for one that was replaced, or
+`SetTerms`; the amount is as requested, in micros, 0 where the method has none. Sequence numbers are
+1, 2, 3 … without gaps.
 The layout of an account is in `rater.account_value`.
 """
 
@@ -38,6 +40,7 @@ from redis.exceptions import ResponseError
 
 from common.errors import (
     BelowFloor,
+    Blocked,
     DeadlineExceeded,
     InsufficientCredit,
     InsufficientSeconds,
@@ -52,7 +55,7 @@ from common.errors import (
     TooManyBuckets,
     UnknownSubject,
 )
-from common.money import format_micros
+from common.money import LIMIT, format_micros
 from common.store import Command, Reply
 from rater.account_value import (
     NotAnAccount,
@@ -72,6 +75,8 @@ JOURNAL_LINES: Final = 10_000
 MAX_SCRIPT_REQUESTS: Final = 64
 """Mutations in one run of a script, during which the store serves nobody else: below a millisecond. More
 would save nothing: what all of them share is by then a hundredth of the cost of each."""
+
+LAST_DAY: Final = 31
 
 _KEPT_FIGURES: Final = 4_096
 """Sets of matching destinations that are kept packed: a tariff has few, and many numbers have the same."""
@@ -323,6 +328,7 @@ def _insufficient_credit(mutation: Mutation, figures: str) -> RatelError:
 
 
 _ERRORS: Final[dict[bytes, Callable[[Mutation, str], RatelError]]] = {
+    b"Blocked": lambda m, _: Blocked(subject=m.subject),
     b"BelowFloor": _below_floor,
     b"InsufficientSms": lambda m, sms: InsufficientSms(amount=_number(m.amount_micros), sms=_number(sms)),
     b"InsufficientSeconds": lambda m, seconds: InsufficientSeconds(
@@ -374,6 +380,57 @@ def parse_open_reply(reply: Reply) -> Opening:
     if type(reply) is not bytes:
         raise store_error(reply)
     return Opening(reply)
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator decides about an account. UNSET stays as it is."""
+
+    postpaid: bool | msgspec.UnsetType = msgspec.UNSET
+    min_credit_micros: int | msgspec.UnsetType | None = msgspec.UNSET
+    """None is no floor."""
+    reset_day: int | msgspec.UnsetType = msgspec.UNSET
+    plan: str | msgspec.UnsetType = msgspec.UNSET
+    """"" is none."""
+    blocked: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+def terms_command(
+    keys: AccountKeys, terms: Terms, *, token: str = "", journal_lines: int = JOURNAL_LINES
+) -> Command:
+    """The EVALSHA that changes an account's terms; its reply goes to `parse_terms_reply`.
+
+    Raises ValueError for figures out of range.
+    """
+    floor = terms.min_credit_micros
+    if isinstance(floor, int) and abs(floor) > LIMIT:
+        raise ValueError("the floor is out of range")
+    if isinstance(terms.reset_day, int) and not 0 <= terms.reset_day <= LAST_DAY:
+        raise ValueError(f"the reset day is not 0 to {LAST_DAY}")
+    return (
+        b"EVALSHA",
+        SCRIPTS["set_terms"].sha,
+        2,
+        keys.account,
+        keys.journal,
+        journal_lines,
+        token,
+        _flag(terms.postpaid),
+        "" if floor is msgspec.UNSET else "none" if floor is None else floor,
+        "" if terms.reset_day is msgspec.UNSET else terms.reset_day,
+        "" if terms.plan is msgspec.UNSET else f"={terms.plan}",
+        _flag(terms.blocked),
+    )
+
+
+def _flag(value: bool | msgspec.UnsetType) -> str:
+    return "" if value is msgspec.UNSET else str(int(value))
+
+
+def parse_terms_reply(reply: Reply) -> bool | None:
+    """Whether something has changed; None when there is no such account. Raises what the store refused."""
+    if type(reply) is not bytes:
+        raise store_error(reply)
+    return {b"Changed": True, b"Same": False, b"UnknownSubject": None}[reply]
 
 
 # --- the store refuses ----------------------------------------------------------------------------

@@ -13,10 +13,17 @@ import click
 import zmq
 
 from common.addresses import Address, AddressType
-from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Durability, Level
-from common.durability import LEVELS as DURABILITY_LEVELS
-from common.logs import LEVELS, setup
-from common.store import StoreUrlError, default_store_url, describe_store_url
+from common.durability import Durability, Level
+from common.logs import setup
+from common.options import (
+    balancers_option,
+    durability_options,
+    durability_timeout_option,
+    key_ttl_option,
+    log_level_option,
+    store_option,
+)
+from common.store import StoreUrlError, describe_store_url
 from common.stores import connect
 from rater.accounts import JOURNAL_LINES
 from rater.cluster_service import service_for
@@ -35,63 +42,33 @@ DAY_S: Final = 86_400
 
 
 @click.command()
-@click.option(
-    "--balancer",
-    "balancers",
-    type=AddressType(),
-    multiple=True,
-    envvar="RATEL_BALANCERS",
-    show_envvar=True,
-    help="Join this balancer's router port; repeat for each balancer.  [default: 127.0.0.1:2000]",
+@balancers_option("Join this balancer's router port; repeat for each balancer.  [default: 127.0.0.1:2000]")
+@store_option
+@durability_options(
+    "What must be certain before a change is acknowledged: no more than that it was made, that it is on "
+    "the primary's disk (always), in the memory of replicas (replicated), or on the disks of both."
 )
-@click.option(
-    "--store",
-    "store_url",
-    envvar="RATEL_STORE",
-    show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
-    "[default: the store of `ratel up`]",
-)
-@click.option(
-    "--durability",
-    type=click.Choice(DURABILITY_LEVELS),
-    default=Level.EVERYSEC.value,
-    show_default=True,
-    envvar="RATEL_DURABILITY",
-    show_envvar=True,
-    help="What must be certain before a change is acknowledged: no more than that it was made, that it is on "
-    "the primary's disk (always), in the memory of replicas (replicated), or on the disks of both.",
-)
-@click.option(
-    "--replicas",
-    type=click.IntRange(1, 100),
-    default=DEFAULT_REPLICAS,
-    show_default=True,
-    envvar="RATEL_REPLICAS",
-    show_envvar=True,
-    help="How many replicas must confirm a change, with --durability replicated or replicated-always.",
-)
-@click.option(
-    "--durability-timeout",
-    "durability_timeout_ms",
-    type=click.IntRange(1, MAX_TIMEOUT_MS),
-    default=DEFAULT_TIMEOUT_MS,
-    show_default=True,
-    envvar="RATEL_DURABILITY_TIMEOUT",
-    show_envvar=True,
-    help="Milliseconds in which they must; else the answer is `not_durable`, and the outcome unknown.",
-)
+@durability_timeout_option
 @click.option(
     "--jsonrpc",
     type=AddressType(),
+    envvar="RATEL_RATER_JSONRPC",
+    show_envvar=True,
     help="Answer JSON-RPC here too, without a balancer; port 0 is any free one.",
 )
-@click.option("--name", help="Name in logs and tables.  [default: host-pid-random]")
+@click.option(
+    "--name",
+    envvar="RATEL_RATER_NAME",
+    show_envvar=True,
+    help="Name in logs and tables.  [default: host-pid-random]",
+)
 @click.option(
     "--credit",
     type=click.IntRange(1, 100_000),
     default=1024,
     show_default=True,
+    envvar="RATEL_RATER_CREDIT",
+    show_envvar=True,
     help="Requests that each balancer may have in flight here.",
 )
 @click.option(
@@ -100,6 +77,8 @@ DAY_S: Final = 86_400
     type=click.IntRange(10, 600_000),
     default=5000,
     show_default=True,
+    envvar="RATEL_RATER_DEADLINE",
+    show_envvar=True,
     help="Milliseconds for a request that came over --jsonrpc.",
 )
 @click.option(
@@ -108,27 +87,24 @@ DAY_S: Final = 86_400
     type=click.IntRange(1, 366 * DAY_S),
     default=31 * DAY_S,
     show_default=True,
+    envvar="RATEL_RATER_MAX_CALL",
+    show_envvar=True,
     help="Longest call that is rated, in seconds.",
 )
-@click.option(
-    "--key-ttl",
-    "key_ttl_s",
-    type=click.IntRange(60, 366 * DAY_S),
-    default=DAY_S,
-    show_default=True,
-    help="Seconds that a client's RequestId is remembered.",
-)
+@key_ttl_option(60, 366 * DAY_S, DAY_S, "Seconds that a client's RequestId is remembered.")
 @click.option(
     "--journal-lines",
     type=click.IntRange(100, 10_000_000),
     default=JOURNAL_LINES,
     show_default=True,
+    envvar="RATEL_RATER_JOURNAL_LINES",
+    show_envvar=True,
     help="Lines that each account's journal keeps, about.",
 )
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@log_level_option()
 def rater(
     balancers: tuple[Address, ...],
-    store_url: str | None,
+    store_url: str,
     durability: str,
     replicas: int,
     durability_timeout_ms: int,
@@ -154,11 +130,10 @@ def rater(
     # The locked package's time zones, not the host's: every rater must price an hour alike.
     zoneinfo.reset_tzpath(to=())
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    url = store_url or default_store_url()
     try:
         # The work loop does not wait for one node of a cluster while others could work.
-        work_store = connect(url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0)
-        watch_store = connect(url, timeout_ms=STORE_TIMEOUT_MS)
+        work_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0)
+        watch_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS)
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
     max_call_us = max_call_s * 1_000_000
@@ -187,7 +162,7 @@ def rater(
     log.info(
         "rater=%s store=%s durability=%s balancers=%s",
         name,
-        describe_store_url(url),
+        describe_store_url(store_url),
         durability,
         ",".join(map(str, endpoints)) or "none",
     )

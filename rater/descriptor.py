@@ -177,6 +177,7 @@ def _plain_order(params: bytes, typed: _Typed, method: Method) -> Descriptor | N
         and tenant
         and subject
         and (destination or not method.needs_destination)
+        and not method.takes_times
         and len(params) <= MAX_TEXT_CHARS  # then so is every text in it
         and (not tor or -MAX_TOR <= tor <= MAX_TOR)
     ):
@@ -245,7 +246,7 @@ def _check(
         _check_lengths(CstmId=tenant, Subject=subject, DestinationPrefix=destination, RequestId=request_id)
     start_us = end_us = amount_micros = 0
     start_text = end_text = ""
-    if method.needs_times:
+    if method.needs_times or (method.takes_times and (start or end)):
         start_us, end_us = _time("TimeStart", start), _time("TimeEnd", end)
         if end_us < start_us:
             raise InvalidParams(

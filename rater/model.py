@@ -114,6 +114,8 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
     min_credit_micros: int | None = None
     """The floor below which DebitBalance refuses; None is no floor."""
     buckets: tuple[Bucket, ...] = ()
+    blocked: bool = False
+    """By the operator: it gives nothing, and takes what is given back."""
 
 
 class Tariff(msgspec.Struct, frozen=True, array_like=True):

@@ -48,6 +48,7 @@ SCRIPTS: Final[dict[str, Script]] = {
     name: _load(name)
     for name in (
         "open_account",
+        "set_terms",
         "debit_balance",
         "debit_sms",
         "debit_seconds",

@@ -63,6 +63,7 @@ from rater.descriptor import Descriptor, parse_descriptor
 from rater.jobs import Job, Outcome, Undecided, failed
 from rater.keys import AccountKeys, account_key, account_keys
 from rater.model import Account
+from rater.rating.explain import answer
 from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
@@ -101,6 +102,7 @@ MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 _PASSING: Final = PASSING_ERRORS + PASSING_ERRORS_OF_CLUSTERS
 
 _GET_COST: Final = BY_NAME["GetCost"]
+_EXPLAIN: Final = BY_NAME["Explain"]
 
 PLAN_METHODS: Final = ("AddRecievedCallSeconds", "ResetUserBudget")
 """Their changes depend on the account's tariff plan, which is read first."""
@@ -228,6 +230,8 @@ class Service:
                     further.changes.append(self._planned_change(index, job, descriptor, account))
                 elif job.method is _GET_COST:
                     outcomes[index] = Outcome(0, _get_cost(tariff, descriptor, account))
+                elif job.method is _EXPLAIN:
+                    outcomes[index] = Outcome(0, _explain(tariff, descriptor, account))
                 else:
                     outcomes[index] = Outcome(0, _get_max_session_time(tariff, descriptor, account))
             except Exception as error:
@@ -409,3 +413,7 @@ def _get_max_session_time(tariff: CompiledTariff, descriptor: Descriptor, accoun
     now_us = time.time_ns() // 1000
     seconds_us = max_session_us(tariff, descriptor, now_us, descriptor.amount_micros, account)
     return format_micros(seconds_us).encode()
+
+
+def _explain(tariff: CompiledTariff, descriptor: Descriptor, account: Account | None) -> bytes:
+    return answer(tariff, descriptor, account, time.time_ns() // 1000)

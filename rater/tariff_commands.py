@@ -6,16 +6,21 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
 
 from common.errors import RatelError, StoreUnavailable
-from common.store import StoreUrlError, default_store_url
+from common.options import json_option, store_option, wait_option
+from common.store import StoreUrlError
 from common.stores import Store, connect
+from rater.loader.assembly import NothingActive, assemble
+from rater.loader.command import show_findings
 from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates
+from rater.loader.files import read_paths
 from rater.loader.load import STORE_TIMEOUT_MS, wait_for_raters
-from rater.loader.report import quote
+from rater.loader.report import Report, quote
 from rater.model import Rate
 from rater.tariff_parts import BadPart, Rates, join
 from rater.tariff_store import (
@@ -34,15 +39,7 @@ EXIT_STORE: Final = 3
 MAX_LIMIT: Final = 10_000
 """Differences of a kind that are shown: more than anyone reads."""
 
-_store_option: Final = click.option(
-    "--store",
-    "store_url",
-    envvar="RATEL_STORE",
-    show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
-    "[default: the store of `ratel up`]",
-)
-_json_option: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+_json_option: Final = json_option()
 _version_type: Final = click.IntRange(1, 10**9)
 
 
@@ -63,9 +60,9 @@ def tariff() -> None:
 
 @tariff.command("list")
 @click.argument("tenant", required=False)
-@_store_option
+@store_option
 @_json_option
-def list_(tenant: str | None, store_url: str | None, as_json: bool) -> None:
+def list_(tenant: str | None, store_url: str, as_json: bool) -> None:
     """List the versions that are kept: of TENANT, or of all tenants.
 
     \b
@@ -93,20 +90,54 @@ def list_(tenant: str | None, store_url: str | None, as_json: bool) -> None:
         click.echo("* is the active one")
 
 
+@tariff.command("check")
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(exists=True, path_type=Path)
+)
+@click.option("--tenant", default="", help="Whose objects are that name no CstmId.")
+@json_option()
+def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
+    """Check tariff files by themselves, without a store: what `ratel load` would find wrong or suspicious.
+
+    Plans and destinations that only the active tariff has are missing here; `ratel load --dry-run` looks at
+    those, too.
+
+    \b
+    Example:
+      ratel tariff check deploy/sample-tariff
+    """
+    report = Report()
+    contents = read_paths(paths, report, lambda done, total: None)
+    loads = assemble(contents, tenant, NothingActive(), report)
+    held = {
+        load.tenant: {
+            "rates": len(load.rates),
+            "destinations": len(load.destinations),
+            "plans": len(load.plans),
+            "accounts": len(load.budgets),
+        }
+        for load in loads
+    }
+    if as_json:
+        found = {"errors": report.errors, "warnings": report.warnings, "tenants": held}
+        counts = {"error_count": report.error_count, "warning_count": report.warning_count}
+        click.echo(json.dumps(counts | found, ensure_ascii=False))
+    else:
+        show_findings(report)
+        for name, kinds in held.items():
+            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            click.echo(f"tenant {quote(name)}: {counted}")
+        click.echo(f"errors: {report.error_count}, warnings: {report.warning_count}")
+    if report.error_count:
+        sys.exit(EXIT_REFUSED)
+
+
 @tariff.command("activate")
 @click.argument("tenant")
 @click.argument("version", type=_version_type)
-@_store_option
-@click.option(
-    "--wait",
-    "wait_s",
-    type=click.FloatRange(0, 3600),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long raters may take to pick it up; 0 does not wait.",
-)
-def activate_(tenant: str, version: int, store_url: str | None, wait_s: float) -> None:
+@store_option
+@wait_option
+def activate_(tenant: str, version: int, store_url: str, wait_s: float) -> None:
     """Make VERSION of TENANT's tariff the active one: the way back after a load that was a mistake.
 
     The version is read and checked as a whole first. Raters switch between two batches, and no request
@@ -133,16 +164,18 @@ def activate_(tenant: str, version: int, store_url: str | None, wait_s: float) -
 @click.argument("tenant")
 @click.argument("a", type=_version_type)
 @click.argument("b", type=_version_type)
-@_store_option
+@store_option
 @click.option(
     "--limit",
     type=click.IntRange(0, MAX_LIMIT),
     default=20,
     show_default=True,
+    envvar="RATEL_TARIFF_DIFF_LIMIT",
+    show_envvar=True,
     help="How many differences to show of each kind; all are counted.",
 )
 @_json_option
-def diff(tenant: str, a: int, b: int, store_url: str | None, limit: int, as_json: bool) -> None:
+def diff(tenant: str, a: int, b: int, store_url: str, limit: int, as_json: bool) -> None:
     """Show what version B of TENANT's tariff has added, removed and changed against version A.
 
     \b
@@ -175,10 +208,10 @@ def diff(tenant: str, a: int, b: int, store_url: str | None, limit: int, as_json
 
 
 @contextmanager
-def _store(url: str | None) -> Iterator[Store]:
+def _store(url: str) -> Iterator[Store]:
     """A connection; what goes wrong with it, or is refused, ends the command."""
     try:
-        with closing(connect(url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS)) as store:
+        with closing(connect(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
             yield store
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None

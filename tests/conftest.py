@@ -1,8 +1,19 @@
-"""What holds for all tests: generated examples have no time limits, since the machine may be busy."""
+"""What holds for all tests.
+
+Generated examples have no time limits, since the machine may be busy. The settings of this machine's
+own Ratel are nobody's here, nor are those of the shell that runs the tests.
+"""
 
 from __future__ import annotations
+
+import os
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("ratel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ratel")
+
+for name in [name for name in os.environ if name.startswith("RATEL_") and not name.startswith("RATEL_TEST")]:
+    if name not in ("RATEL_FAULT_FIGURES", "RATEL_REFERENCE_TARIFF"):
+        del os.environ[name]
+os.environ["RATEL_CONFIG"] = os.devnull

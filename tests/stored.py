@@ -19,11 +19,14 @@ def account_fields(value: bytes | None) -> dict[str, str]:
         return {}
     assert value[:8] == b"RATELac1", value
     fields = {name: str(struct.unpack_from("<q", value, at)[0]) for name, at in _AT.items()}
-    reset_day, postpaid, has_floor, count = value[64:68]
+    reset_day, kind, has_floor, count = value[64:68]
+    assert kind < 4
     if not has_floor:
         assert fields.pop("min_credit") == "0"
     plan_end = 72 + int.from_bytes(value[68:72], "little")
-    fields |= {"reset_day": str(reset_day), "type": ("prepaid", "postpaid")[postpaid]}
+    fields |= {"reset_day": str(reset_day), "type": ("prepaid", "postpaid")[kind % 2]}
+    if kind >= 2:
+        fields["blocked"] = "1"
     fields["plan"] = value[72:plan_end].decode()
     texts = bucket_texts(value[plan_end:])
     assert len(texts) == count

@@ -120,6 +120,7 @@ _EXPECTED: Final[dict[str, Callable[[Balances, Line], Balances]]] = {
     ),
     "ResetVolumeDiscountSeconds": lambda before, _: before._replace(volume_discount=0),
     "AddRecievedCallSeconds": _received,
+    "SetTerms": lambda before, _: before,
     "ResetUserBudget": lambda before, line: before._replace(
         sms=line.balances.sms, traffic=line.balances.traffic
     ),

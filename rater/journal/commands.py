@@ -12,7 +12,8 @@ from typing import Final
 import click
 
 from common.errors import RatelError, StoreUnavailable
-from common.store import StoreUrlError, default_store_url
+from common.options import json_option, key_ttl_option, store_option
+from common.store import StoreUrlError
 from common.stores import connect
 from rater.journal.archive import ArchiveError, Format
 from rater.journal.audit import ArchiveIndex, Result, Selection, Summary
@@ -29,18 +30,9 @@ EXIT_STORE: Final = 3
 STORE_TIMEOUT_MS: Final = 30_000
 """Longer than for requests: nobody waits, and a store that is busy is no reason to give up."""
 
-_STORE_OPTION: Final = click.option(
-    "--store",
-    "store_url",
-    envvar="RATEL_STORE",
-    show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
-    "[default: the store of `ratel up`]",
-)
-
 
 @click.command()
-@_STORE_OPTION
+@store_option
 @click.option("--tenant", help="Only this tenant's accounts.")
 @click.option("--subject", help="Only accounts of this subject.")
 @click.option(
@@ -49,20 +41,16 @@ _STORE_OPTION: Final = click.option(
     multiple=True,
     metavar="PATH",
     type=click.Path(exists=True, path_type=Path),
+    envvar="RATEL_AUDIT_ARCHIVE",
+    show_envvar=True,
     help="Files or folders of `ratel journal export`, joined with what the store has.  [repeatable]",
 )
-@click.option(
-    "--key-ttl",
-    "key_ttl_s",
-    type=click.IntRange(0),
-    default=KEY_TTL_MS // 1000,
-    show_default=True,
-    metavar="SECONDS",
-    help="For how long the raters remember a client's key, as they were told.",
+@key_ttl_option(
+    0, None, KEY_TTL_MS // 1000, "For how long the raters remember a client's key, as they were told."
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines: each difference, then a summary.")
+@json_option("JSON Lines: each difference, then a summary.")
 def audit(
-    store_url: str | None,
+    store_url: str,
     tenant: str | None,
     subject: str | None,
     archives: tuple[Path, ...],
@@ -79,6 +67,11 @@ def audit(
     the account's opening on.
 
     \b
+    Examples:
+      ratel audit
+      ratel audit --tenant vdf --archive /var/archive/ratel
+
+    \b
     Exit codes:
       0  no differences
       1  there are differences, or an archive can't be read
@@ -93,7 +86,7 @@ def audit(
 
     with (
         _errors(),
-        connect(store_url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS) as store,
+        connect(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
         ArchiveIndex(archives, selection) if archives else nullcontext() as index,
         _progress("accounts") as progress,
     ):
@@ -115,12 +108,14 @@ def journal() -> None:
 
 
 @journal.command()
-@_STORE_OPTION
+@store_option
 @click.option(
     "--to",
     "folder",
     required=True,
     metavar="DIR",
+    envvar="RATEL_JOURNAL_EXPORT_TO",
+    show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the archive is; it is made when it does not exist.",
 )
@@ -130,14 +125,27 @@ def journal() -> None:
     type=click.Choice([form.value for form in Format]),
     default=Format.JSONL.value,
     show_default=True,
+    envvar="RATEL_JOURNAL_EXPORT_FORMAT",
+    show_envvar=True,
+    help="Of the archive's files.",
 )
-@click.option("--trim", is_flag=True, help="Then remove archived lines from the store, all but the last.")
-def export(store_url: str | None, folder: Path, form: str, trim: bool) -> None:
+@click.option(
+    "--trim",
+    is_flag=True,
+    envvar="RATEL_JOURNAL_EXPORT_TRIM",
+    show_envvar=True,
+    help="Then remove archived lines from the store, all but the last.",
+)
+def export(store_url: str, folder: Path, form: str, trim: bool) -> None:
     """Write every account's new journal lines since the last export into files.
 
     A run makes one file for each tenant that has new lines. It may be interrupted at any point, by
     force too, and run again: every line is in the archive exactly once. The cluster may be at work
     meanwhile. Archive files may be moved away; the folder's state remembers how far it got.
+
+    \b
+    Example:
+      ratel journal export --to /var/archive/ratel --format csv --trim
 
     \b
     Exit codes:
@@ -156,7 +164,7 @@ def export(store_url: str | None, folder: Path, form: str, trim: bool) -> None:
 
     with (
         _errors(),
-        connect(store_url or default_store_url(), timeout_ms=STORE_TIMEOUT_MS) as store,
+        connect(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
         _progress("journals") as progress,
     ):
         result = export_journals(store, folder, Format(form), trim=trim, problem=problem, progress=progress)

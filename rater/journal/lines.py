@@ -59,6 +59,8 @@ class Line(NamedTuple):
     """None where the line does not state them: they are what they were."""
     cost: int | None = None
     bonus: BonusFigures | None = None
+    terms: str | None = None
+    """SetTerms: what was decided about the account."""
 
 
 class Difference(NamedTuple):
@@ -101,6 +103,7 @@ _FIELDS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "ResetVolumeDiscountSeconds": (_NONE, _NONE),
     "AddRecievedCallSeconds": (_NONE, _BUCKETS | {"bonus"}),
     "ResetUserBudget": (_BUCKETS, _NONE),
+    "SetTerms": (frozenset(("terms",)), _NONE),
 }
 """Which fields a line has beyond those that all have, and which it may have."""
 
@@ -132,7 +135,7 @@ def _texts(pairs: Sequence[bytes]) -> dict[str, str]:
     fields = {name: text_of(value) for name, value in stored.items()}
     did, after = fields.pop("did").split(" ", 2), stored["after"]
     del fields["after"]
-    unknown = sorted(fields.keys() - {"buckets", "cost", "bonus"})
+    unknown = sorted(fields.keys() - {"buckets", "cost", "bonus", "terms"})
     if unknown:
         raise _Bad(unknown[0], "no such field in a line", repr(fields[unknown[0]]))
     if len(did) != 3:
@@ -177,6 +180,7 @@ def _line(entry_id: str, fields: dict[str, str]) -> Line:
         None if buckets is None else _unpack(buckets),
         _integer(fields, "cost") if "cost" in fields else None,
         None if bonus is None else _bonus(bonus),
+        fields.get("terms"),
     )
 
 
@@ -278,6 +282,8 @@ def encode_line(line: Line) -> dict[str, str]:
         fields["cost"] = str(line.cost)
     if line.bonus is not None:
         fields["bonus"] = " ".join(map(str, line.bonus))
+    if line.terms is not None:
+        fields["terms"] = line.terms
     return fields
 
 

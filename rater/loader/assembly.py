@@ -35,6 +35,16 @@ class ActiveTariffs(Protocol):
         """An empty one for a tenant that has none; None when it can't be looked up."""
 
 
+class NothingActive:
+    """For a check without a store: the files are all there is. Implements `ActiveTariffs`."""
+
+    def tenants(self) -> list[str]:
+        return []
+
+    def tariff(self, tenant: str) -> Tariff:
+        return Tariff(tenant)
+
+
 @dataclass
 class TenantLoad:
     """What a load means for one tenant."""

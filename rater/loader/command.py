@@ -11,7 +11,8 @@ from typing import Final
 import click
 
 from common.errors import RatelError, StoreUnavailable
-from common.store import StoreUrlError, default_store_url
+from common.options import store_option, wait_option
+from common.store import StoreUrlError
 from rater.accounts import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
@@ -26,29 +27,20 @@ KINDS: Final = ("rates", "destinations", "plans")
 @click.argument(
     "paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(exists=True, path_type=Path)
 )
+@store_option
 @click.option(
-    "--store",
-    "store_url",
-    envvar="RATEL_STORE",
+    "--tenant",
+    default="",
+    envvar="RATEL_LOAD_TENANT",
     show_envvar=True,
-    help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
-    "[default: the store of `ratel up`]",
+    help="Whose destinations, plans and budgets are that name no CstmId.",
 )
-@click.option("--tenant", default="", help="Whose destinations, plans and budgets are that name no CstmId.")
 @click.option("--dry-run", is_flag=True, help="Check and report everything, write nothing.")
 @click.option("--reset-balances", is_flag=True, help="Set accounts that exist to the balances in the files.")
-@click.option(
-    "--wait",
-    "wait_s",
-    type=click.FloatRange(0, 3600),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long raters may take to pick up the new tariff; 0 does not wait.",
-)
+@wait_option
 def load(
     paths: tuple[Path, ...],
-    store_url: str | None,
+    store_url: str,
     tenant: str,
     dry_run: bool,
     reset_balances: bool,
@@ -70,6 +62,11 @@ def load(
     the rates in the files, else, when there are none, to the only tenant in the store.
 
     \b
+    Examples:
+      ratel load deploy/sample-tariff --dry-run
+      ratel load rates.json budgets.json --tenant vdf
+
+    \b
     Exit codes:
       0  loaded, or nothing wrong in a dry run (warnings may have been shown)
       1  the files have errors, or someone else loaded at the same time: nothing was switched
@@ -78,7 +75,7 @@ def load(
     """
     if len(tenant) > MAX_NAME_CHARS or any("\ud800" <= character <= "\udfff" for character in tenant):
         raise click.BadParameter(f"expected up to {MAX_NAME_CHARS} characters of text", param_hint="--tenant")
-    options = LoadOptions(store_url or default_store_url(), tenant, dry_run, reset_balances, wait_s)
+    options = LoadOptions(store_url, tenant, dry_run, reset_balances, wait_s)
     try:
         with _progress() as progress:
             result = load_paths(paths, options, progress)
@@ -88,7 +85,7 @@ def load(
         _fail(EXIT_STORE, str(error))
     except RatelError as error:
         _fail(EXIT_REFUSED, str(error))
-    _show_findings(result.report)
+    show_findings(result.report)
     if result.report.error_count:
         count = result.report.error_count
         _fail(EXIT_REFUSED, f"{count} error{'s' * (count > 1)} in the files: nothing was loaded")
@@ -128,7 +125,7 @@ def _progress() -> Iterator[Progress]:
 # --- what came out --------------------------------------------------------------------------------------
 
 
-def _show_findings(report: Report) -> None:
+def show_findings(report: Report) -> None:
     for word, lines, count in (
         ("warning", report.warnings, report.warning_count),
         ("error", report.errors, report.error_count),

@@ -32,7 +32,7 @@ local function each()
   local MAGIC = 'RATELac1' -- of a value that is an account, in this format
   local KEYS, ARGV = KEYS, ARGV
   local seq, credit, sms, traffic, volume_discount, received, min_credit
-  local reset_day, postpaid, has_floor, count, plan_size
+  local reset_day, postpaid, blocked, has_floor, count, plan_size
   local buckets, plan, now
   for key = 1, #KEYS, 3 do repeat
     local place = (key + 2) / 3
@@ -81,7 +81,7 @@ local function each()
         replies[place] = {err = 'ERR the account holds something else'}
         break
       end
-      account = KEYS[key]
+      account, blocked = KEYS[key], postpaid > 1
     end
     local amount = tonumber(ARGV[at])
     local refusal

@@ -13,6 +13,7 @@ ARGV: first one for all, then for each request four
   5  deadline on the store's clock, µs; 0 is none
 Returns: a list, for each request one: OK <credit left>
 Errors: in the place of the request
+  Blocked
   BelowFloor <credit> <floor>
   OutOfRange <balance>
   KeyReused
@@ -21,8 +22,11 @@ Errors: in the place of the request
 ]]
 local OP, WORDS = 'DebitBalance', 4
 --@include _begin.lua
+--@include _blocked.lua
     local left = credit - amount
-    if has_floor == 1 and amount > 0 and left < min_credit then
+    if refusal then
+      left = credit
+    elseif has_floor == 1 and amount > 0 and left < min_credit then
       refusal = 'BelowFloor ' .. format('%.0f %.0f', credit, min_credit)
     elseif left > LIMIT or left < -LIMIT then
       refusal = 'OutOfRange credit'

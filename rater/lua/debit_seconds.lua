@@ -19,6 +19,7 @@ ARGV: first one for all, then for each request five
      their order comes from the caller
 Returns: a list, for each request one: OK <seconds left in the matching buckets>
 Errors: in the place of the request
+  Blocked
   InsufficientSeconds <seconds>
   InsufficientCredit <cost> <spendable>
   NoBucket
@@ -38,6 +39,7 @@ local function before(a, b)
   return a.place < b.place
 end
 --@include _begin.lua
+--@include _blocked.lua
 --@include _buckets.lua
     local rank, precision, from = {}, {}, 1
     while from <= #ARGV[at + 4] do
@@ -63,7 +65,7 @@ end
 
     local cost, left_over, used = 0, amount, 0
     if amount > 0 then
-      if total < amount then
+      if not refusal and total < amount then
         refusal = 'InsufficientSeconds ' .. format('%.0f', total)
       end
       while left_over > 0 and not refusal do
@@ -99,7 +101,7 @@ end
         refusal = 'OutOfRange seconds'
       elseif cost > LIMIT or cost < -LIMIT then
         refusal = 'OutOfRange credit'
-      elseif cost > spendable and (has_floor == 1 or postpaid == 0) then
+      elseif cost > spendable and (has_floor == 1 or postpaid % 2 == 0) then
         refusal = 'InsufficientCredit ' .. format('%.0f %.0f', cost, spendable)
       elseif credit_left > LIMIT or credit_left < -LIMIT then
         refusal = 'OutOfRange credit'

@@ -13,6 +13,7 @@ ARGV: first one for all, then for each request four
   5  deadline on the store's clock, µs; 0 is none
 Returns: a list, for each request one: OK <SMS left>
 Errors: in the place of the request
+  Blocked
   InsufficientSms <SMS>
   OutOfRange <balance>
   KeyReused
@@ -21,8 +22,11 @@ Errors: in the place of the request
 ]]
 local OP, WORDS = 'DebitSMS', 4
 --@include _begin.lua
+--@include _blocked.lua
     local left = sms - amount
-    if amount > 0 and left < 0 then
+    if refusal then
+      left = sms
+    elseif amount > 0 and left < 0 then
       refusal = 'InsufficientSms ' .. format('%.0f', sms)
     elseif left > LIMIT or left < -LIMIT then
       refusal = 'OutOfRange sms'

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
+from common.errors import Blocked
 from rater.model import Account, spendable_micros
 from rater.rating.snapshot import CompiledTariff
 from rater.rating.spans import (
@@ -34,10 +35,12 @@ def max_session_us(
     """The granted duration, at most `amount_us`; `account` is None for a subject that has none.
 
     With nothing to spend it is what the free buckets give. A rate is needed only for time that the
-    buckets do not cover. Raises CallTooLong, NoRate and NotActive.
+    buckets do not cover. Raises Blocked, CallTooLong, NoRate and NotActive.
     """
     if amount_us <= 0:
         return 0
+    if account is not None and account.blocked:
+        raise Blocked(subject=account.subject)
     spendable = None if account is None else spendable_micros(account)
     if account is None or spendable is None:
         return amount_us

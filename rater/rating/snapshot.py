@@ -165,6 +165,11 @@ class CompiledTariff:
         table = self._rates.get(ANY_SUBJECT)
         return table.find(number) if table is not None else None
 
+    def rate_of(self, subject: str, number: str) -> CompiledRate | None:
+        """That subject's own rate for the number: `find_rate` without the fallback."""
+        table = self._rates.get(subject)
+        return table.find(number) if table is not None else None
+
     def matching_destinations(self, number: str) -> tuple[tuple[str, int], ...]:
         """(destination id, length of its longest prefix of the number), the most precise first."""
         return self._destinations.find(number) if self._destinations is not None else ()

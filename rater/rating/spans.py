@@ -9,6 +9,7 @@ read: the same arguments always give the same call cost. Source: docs/rating.md,
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from common.errors import CallTooLong, InvalidParams, NoRate, NotActive
 from common.money import NANO, format_micros, price_of
 from common.times import SECOND_US, format_rfc3339
-from rater.model import Account, spendable_micros
+from rater.model import Account, Bucket, spendable_micros
 from rater.rating.intervals import CompiledInterval
 from rater.rating.schedule import Piece, Winner, walk
 from rater.rating.snapshot import CompiledRate, CompiledTariff, RatePlan
@@ -165,14 +166,7 @@ def consume_buckets(
     if not matching:
         return []
     if len(matching) > 1:
-        matching.sort(
-            key=lambda bucket: (
-                -bucket.priority,
-                -precisions[bucket.destination],
-                bucket.price_nanos,
-                bucket.destination,
-            ),
-        )
+        sort_buckets(matching, precisions)
     left_micros = spendable_micros(account)
     uses: list[BucketUse] = []
     for bucket in matching:
@@ -193,6 +187,18 @@ def consume_buckets(
         duration_us -= quantity_us
         uses.append(BucketUse(bucket.destination, quantity_us, price_nanos, cost_micros))
     return uses
+
+
+def sort_buckets(matching: list[Bucket], precisions: Mapping[str, int]) -> None:
+    """Into the order of consumption; `precisions` has the length of each destination's matching prefix."""
+    matching.sort(
+        key=lambda bucket: (
+            -bucket.priority,
+            -precisions[bucket.destination],
+            bucket.price_nanos,
+            bucket.destination,
+        ),
+    )
 
 
 def charge_micros(interval: Winner, duration_us: int, discount_micros: int) -> int:

@@ -133,5 +133,10 @@ def test_a_start_that_waits_for_a_tariff_can_be_stopped(start_up: StartUp) -> No
     hint = start.cluster.up.wait_for_line("waiting for a tariff")
     name = f"embedded:{start.cluster.data}"
     assert f"--store '{name}' PATH" in hint
-    assert start.runs(f"--store {name}", 2), "raters find the store by the name that holds for every run"
+    raters = start.cluster.rater_pids()
+    assert len(raters) == 2
+    # They find the store by the name that holds for every run, and no command line shows it.
+    for pid in raters:
+        assert f"RATEL_STORE={name}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert name.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
     stop_and_look(start, signal.SIGINT)

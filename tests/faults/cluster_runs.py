@@ -125,7 +125,7 @@ def test_slots_move_and_primaries_die(tmp_path: Path, server: str) -> None:
 @servers
 @pytest.mark.parametrize("seed", [1, 2])
 def test_faults_in_random_order(tmp_path: Path, server: str, seed: int) -> None:
-    """The order is a function of the seed. A fault is over before the next one, but a move meets any of them."""
+    """The order is a function of the seed. A fault is over before the next one, and most meet a move."""
     chance = random.Random(seed)
     with (
         sharded(tmp_path, "--durability", "replicated", server=server, replicas=6) as (cluster, site),

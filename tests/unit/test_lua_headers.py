@@ -65,7 +65,7 @@ def header(name: str) -> Header:
         set(map(int, numbers)),
         COUNTS[match["each"].split()[-1]] if match["each"] else 0,
         bool(match["key_groups"]),
-        set(re.findall(r"\b(OK|Plan|Opened|Replaced|Kept)\b", match["returns"])),
+        set(re.findall(r"\b(OK|Plan|Opened|Replaced|Kept|Changed|Same|UnknownSubject)\b", match["returns"])),
         set(re.findall(r"^  (\w+)", match["errors"], re.MULTILINE)),
     )
 

@@ -1,0 +1,448 @@
+"""`ratel account`: one subscriber's account, for operators."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+
+import click
+import msgspec
+
+from common.errors import RatelError, StoreUnavailable
+from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
+from common.options import json_option, store_option
+from common.store import StoreUrlError
+from common.stores import Store, connect
+from rater import account_admin
+from rater.account_value import NotAnAccount
+from rater.accounts import LAST_DAY, Terms
+from rater.journal.lines import Damaged, Line
+from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
+
+EXIT_REFUSED: Final = 1
+EXIT_STORE: Final = 3
+
+STORE_TIMEOUT_MS: Final = 10_000
+MAX_LINES: Final = 10_000
+"""Of a history: what journals keep unless told otherwise. `ratel journal export` has all."""
+
+
+def _exact(scale: Callable[[Any], int]) -> Callable[..., int | None]:
+    def convert(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+        if value is None:
+            return None
+        try:
+            return scale(parse_decimal(value))
+        except NotExact as error:
+            raise click.BadParameter(str(error)) from None
+
+    return convert
+
+
+def _read_buckets(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> tuple[Bucket, ...]:
+    if len(values) > MAX_BUCKETS:
+        raise click.BadParameter(f"{len(values)} buckets, an account may have {MAX_BUCKETS}")
+    return tuple(map(_read_bucket, values))
+
+
+def _read_bucket(text: str) -> Bucket:
+    """`DESTINATION=SECONDS`, `DESTINATION=SECONDS@PRICE`, each also with `,PRIORITY` behind."""
+    destination, equals, rest = text.rpartition("=")
+    rest, comma, priority = rest.partition(",")
+    seconds, at, price = rest.partition("@")
+    if not (equals and destination and seconds) or (comma and not priority) or (at and not price):
+        raise click.BadParameter(f"expected DESTINATION=SECONDS[@PRICE][,PRIORITY], not {text!r}")
+    try:
+        bucket = Bucket(
+            destination,
+            to_micros(parse_decimal(seconds)),
+            int(priority or 0),
+            to_nanos(parse_decimal(price or "0")),
+        )
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}") from None
+    if bucket.seconds_us < 0 or bucket.price_nanos < 0:
+        raise click.BadParameter(f"{text!r}: seconds and price are not below 0")
+    return bucket
+
+
+_micros: Final = _exact(to_micros)
+_type_option: Final = click.option("--type", "kind", type=click.Choice(["prepaid", "postpaid"]))
+_plan_option: Final = click.option("--plan", metavar="ID", help="The tariff plan; an empty text is none.")
+_reset_day_option: Final = click.option(
+    "--reset-day", type=click.IntRange(0, LAST_DAY), help="Day of the month, for the operator; 0 is none."
+)
+
+
+@click.group()
+def account() -> None:
+    """Look at one account, open it, give it credit, decide its terms, block it, read its journal.
+
+    TENANT is what calls name as CstmId, SUBJECT what they name as Subject.
+
+    \b
+    Exit codes of all subcommands:
+      0  done
+      1  refused: no such account, or it exists, or a rule says no
+      2  the command line is wrong
+      3  the store is not available
+    """
+
+
+@account.command()
+@click.argument("tenant")
+@click.argument("subject")
+@store_option
+@json_option()
+def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
+    """Show budgets, minute buckets and terms.
+
+    \b
+    Example:
+      ratel account show vdf anna
+    """
+    with _store(store_url) as store:
+        found = account_admin.read(store, tenant, subject)
+    if as_json:
+        click.echo(_encode(_as_json(tenant, found)))
+        return
+    for name, text in _rows(tenant, found):
+        click.echo(f"{name:<18} {text}")
+
+
+@account.command()
+@click.argument("tenant")
+@click.argument("subject")
+@click.option("--credit", callback=_micros, default="0", metavar="CENTS", show_default=True)
+@click.option("--sms", callback=_micros, default="0", metavar="N", show_default=True)
+@click.option("--traffic", callback=_micros, default="0", metavar="N", show_default=True)
+@_type_option
+@click.option("--floor", callback=_micros, metavar="CENTS", help="MinCredit: debits don't go below it.")
+@_plan_option
+@_reset_day_option
+@click.option(
+    "--bucket",
+    "buckets",
+    multiple=True,
+    callback=_read_buckets,
+    metavar="DESTINATION=SECONDS[@PRICE][,PRIORITY]",
+    help="A minute bucket: seconds to a destination set, at a price a second (0), of a priority (0).",
+)
+@store_option
+def create(
+    tenant: str,
+    subject: str,
+    credit: int,
+    sms: int,
+    traffic: int,
+    kind: str | None,
+    floor: int | None,
+    plan: str | None,
+    reset_day: int | None,
+    buckets: tuple[Bucket, ...],
+    store_url: str,
+) -> None:
+    """Open an account. One that exists is left as it is, and the command fails.
+
+    \b
+    Examples:
+      ratel account create vdf bob --credit 1000 --floor 0
+      ratel account create vdf bob --plan gold --bucket mobile=600 --bucket landline=3600@0.01,5
+    """
+    new = Account(
+        subject=subject,
+        credit_micros=credit,
+        sms_micros=sms,
+        traffic_micros=traffic,
+        reset_day=reset_day or 0,
+        plan=plan or "",
+        postpaid=kind == "postpaid",
+        min_credit_micros=floor,
+        buckets=buckets,
+    )
+    with _store(store_url) as store:
+        created = account_admin.create(store, tenant, new)
+    if not created:
+        _refuse(f"tenant {tenant!r} has an account for subject {subject!r} already; nothing was changed")
+    click.echo("created")
+
+
+@account.command()
+@click.argument("tenant")
+@click.argument("subject")
+@click.argument("amount", callback=_micros)
+@click.option("--sms", "kind", flag_value="sms", help="AMOUNT are SMS units.")
+@click.option("--cents", "kind", flag_value="cents", default=True, help="AMOUNT are cents; the default.")
+@click.option(
+    "--request-id",
+    metavar="ID",
+    help="Give it just once under this id, however often the command is run.  [default: a new one]",
+)
+@store_option
+def credit(tenant: str, subject: str, amount: int, kind: str, request_id: str | None, store_url: str) -> None:
+    """Add AMOUNT to the credit. A negative one, behind `--`, takes away, by the rules of a debit.
+
+    \b
+    Examples:
+      ratel account credit vdf anna 500 --request-id topup-2024-118
+      ratel account credit vdf anna -- -500
+    """
+    request_id = request_id or f"account-credit-{secrets.token_hex(8)}"
+    with _store(store_url) as store:
+        given = account_admin.give(store, tenant, subject, kind, amount, request_id)
+    unit = "cents" if kind == "cents" else "SMS"
+    repeated = ", as before: this request id was carried out already" if given.replayed else ""
+    click.echo(f"{format_micros(given.value_micros)} {unit}{repeated}")
+
+
+@account.command("set")
+@click.argument("tenant")
+@click.argument("subject")
+@_type_option
+@click.option("--floor", callback=_micros, metavar="CENTS", help="MinCredit: debits don't go below it.")
+@click.option("--no-floor", is_flag=True, help="No MinCredit.")
+@_plan_option
+@_reset_day_option
+@store_option
+def set_(
+    tenant: str,
+    subject: str,
+    kind: str | None,
+    floor: int | None,
+    no_floor: bool,
+    plan: str | None,
+    reset_day: int | None,
+    store_url: str,
+) -> None:
+    """Change terms: type, floor, tariff plan, reset day. What is not named stays, balances too.
+
+    \b
+    Example:
+      ratel account set vdf anna --type postpaid --floor -5000
+    """
+    if no_floor and floor is not None:
+        raise click.UsageError("--floor and --no-floor exclude each other")
+    terms: dict[str, Any] = {}
+    if kind is not None:
+        terms["postpaid"] = kind == "postpaid"
+    if no_floor or floor is not None:
+        terms["min_credit_micros"] = floor
+    if plan is not None:
+        terms["plan"] = plan
+    if reset_day is not None:
+        terms["reset_day"] = reset_day
+    if not terms:
+        raise click.UsageError("nothing to set: give --type, --floor, --no-floor, --plan or --reset-day")
+    _decide(store_url, tenant, subject, Terms(**terms), "set", "it was so already")
+
+
+@account.command()
+@click.argument("tenant")
+@click.argument("subject")
+@store_option
+def block(tenant: str, subject: str, store_url: str) -> None:
+    """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
+
+    \b
+    Example:
+      ratel account block vdf anna
+    """
+    _decide(store_url, tenant, subject, Terms(blocked=True), "blocked", "it was blocked already")
+
+
+@account.command()
+@click.argument("tenant")
+@click.argument("subject")
+@store_option
+def unblock(tenant: str, subject: str, store_url: str) -> None:
+    """Lift a block.
+
+    \b
+    Example:
+      ratel account unblock vdf anna
+    """
+    _decide(store_url, tenant, subject, Terms(blocked=False), "unblocked", "it was not blocked")
+
+
+@account.command()
+@click.argument("tenant")
+@click.argument("subject")
+@click.option("--last", type=click.IntRange(1, MAX_LINES), default=20, show_default=True, metavar="N")
+@store_option
+@json_option("JSON Lines, one for each line of the journal.")
+def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool) -> None:
+    """Show the last lines of the journal, oldest first: each change, its request, the balances after it.
+
+    \b
+    Example:
+      ratel account history vdf anna --last 5
+    """
+    with _store(store_url) as store:
+        lines = account_admin.history(store, tenant, subject, last)
+        if not lines:
+            account_admin.read(store, tenant, subject)  # says so when there is no account either
+    for line in lines:
+        click.echo(_encode(_line_as_json(line)) if as_json else _line_text(line))
+    if not lines and not as_json:
+        click.echo("the journal is empty")
+
+
+# --- what they share --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _store(url: str) -> Iterator[Store]:
+    """A connection; what goes wrong with it, or is refused, ends the command."""
+    try:
+        with closing(connect(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
+            yield store
+    except StoreUrlError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
+    except StoreUnavailable as error:
+        _refuse(str(error), EXIT_STORE)
+    except NotAnAccount as error:
+        _refuse(f"the store holds something else as this account: {error}")
+    except (RatelError, ValueError) as error:
+        _refuse(str(error))
+
+
+def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)
+
+
+def _decide(store_url: str, tenant: str, subject: str, terms: Terms, done: str, same: str) -> None:
+    with _store(store_url) as store:
+        changed = account_admin.decide(store, tenant, subject, terms)
+    click.echo(done if changed else same)
+
+
+def _encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _number(micros: int) -> msgspec.Raw:
+    return msgspec.Raw(format_micros(micros).encode())
+
+
+def _instant(entry_id: str) -> str:
+    """The time of a journal line, in UTC."""
+    if not entry_id:
+        return "never"
+    ms = int(entry_id.partition("-")[0])
+    try:
+        return (
+            datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        )
+    except (OverflowError, ValueError):
+        return entry_id
+
+
+def _as_json(tenant: str, found: account_admin.Found) -> Mapping[str, Any]:
+    account, floor = found.account, found.account.min_credit_micros
+    spendable = spendable_micros(account)
+    return {
+        "CstmId": tenant,
+        "Subject": account.subject,
+        "Type": "postpaid" if account.postpaid else "prepaid",
+        "Blocked": account.blocked,
+        "Credit": _number(account.credit_micros),
+        "MinCredit": None if floor is None else _number(floor),
+        "Spendable": None if spendable is None else _number(spendable),
+        "SmsCredit": _number(account.sms_micros),
+        "Traffic": _number(account.traffic_micros),
+        "VolumeDiscountSeconds": _number(account.volume_discount_us),
+        "ReceivedCallSeconds": _number(account.received_us),
+        "ResetDayOfTheMonth": account.reset_day,
+        "TariffPlanId": account.plan or None,
+        "MinuteBuckets": [
+            {
+                "DestinationId": each.destination,
+                "Seconds": _number(each.seconds_us),
+                "Priority": each.priority,
+                "Price": msgspec.Raw(format_nanos(each.price_nanos).encode()),
+            }
+            for each in account.buckets
+        ],
+        "Changes": found.seq,
+        "LastChange": _instant(found.last_change),
+    }
+
+
+def _rows(tenant: str, found: account_admin.Found) -> Iterator[tuple[str, str]]:
+    account, floor = found.account, found.account.min_credit_micros
+    spendable = spendable_micros(account)
+    can_spend = "without limit" if spendable is None else f"{format_micros(spendable)} cents"
+    yield "account", f"{account.subject} of tenant {tenant}{'  BLOCKED' if account.blocked else ''}"
+    yield "type", f"{'postpaid' if account.postpaid else 'prepaid'}, {_floor(floor)}, can spend {can_spend}"
+    yield "credit", f"{format_micros(account.credit_micros)} cents"
+    yield "SMS", format_micros(account.sms_micros)
+    yield "traffic", format_micros(account.traffic_micros)
+    yield "volume discount", f"{format_micros(account.volume_discount_us)} s counted"
+    yield "received calls", f"{format_micros(account.received_us)} s counted"
+    yield "tariff plan", account.plan or "none"
+    yield "reset day", str(account.reset_day or "none")
+    for each in account.buckets:
+        yield (
+            "minute bucket",
+            f"{format_micros(each.seconds_us)} s to {each.destination}, "
+            f"{format_nanos(each.price_nanos)} a second, priority {each.priority}",
+        )
+    yield "changes", f"{found.seq}, the last one at {_instant(found.last_change)}"
+
+
+def _floor(floor: int | None) -> str:
+    return "no floor" if floor is None else f"floor {format_micros(floor)}"
+
+
+def _line_text(line: Line | Damaged) -> str:
+    if isinstance(line, Damaged):
+        field, expected, found = line.difference
+        return f"{_instant(line.id)}  DAMAGED {field}: expected {expected}, found {found}"
+    after = line.balances
+    rest = "".join(
+        f"  {name} {text}"
+        for name, text in (
+            ("cost", None if line.cost is None else format_micros(line.cost)),
+            ("bonus", None if line.bonus is None else f"× {line.bonus.times}"),
+            ("terms", line.terms),
+            ("request", line.token),
+        )
+        if text
+    )
+    return (
+        f"{_instant(line.id)}  {line.seq:>6}  {line.op:<16} {format_micros(line.amount):>10}  "
+        f"credit {format_micros(after.credit)}  sms {format_micros(after.sms)}{rest}"
+    )
+
+
+def _line_as_json(line: Line | Damaged) -> Mapping[str, Any]:
+    if isinstance(line, Damaged):
+        return {"Id": line.id, "Damaged": line.difference._asdict()}
+    after = line.balances
+    return {
+        "Id": line.id,
+        "Time": _instant(line.id),
+        "Seq": line.seq,
+        "Operation": line.op,
+        "Amount": _number(line.amount),
+        "Token": line.token,
+        "Credit": _number(after.credit),
+        "SmsCredit": _number(after.sms),
+        "Traffic": _number(after.traffic),
+        "VolumeDiscountSeconds": _number(after.volume_discount),
+        "ReceivedCallSeconds": _number(after.received),
+        "Cost": None if line.cost is None else _number(line.cost),
+        "Terms": line.terms,
+        "MinuteBuckets": None
+        if line.buckets is None
+        else [
+            {"DestinationId": each.destination, "Seconds": _number(each.seconds_us)} for each in line.buckets
+        ],
+    }

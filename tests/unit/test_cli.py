@@ -1,0 +1,71 @@
+"""The one command: its names, what it makes of a wrong one, and completion by a real shell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from common.cli import main
+from common.config import leaves
+from rater.tariff_commands import tariff
+
+SAMPLE = Path(__file__).resolve().parents[2] / "deploy" / "sample-tariff"
+
+
+def test_a_name_that_was_probably_meant_is_told() -> None:
+    result = CliRunner().invoke(main, ["tarif", "list"])
+    assert result.exit_code == 2
+    assert "No such command 'tarif'. Did you mean 'tariff'?" in result.stderr
+    nothing = CliRunner().invoke(main, ["frobnicate"])
+    assert "There are up, balancer" in nothing.stderr
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    without = []
+    for names, _ in leaves(main, click.Context(main)):
+        result = CliRunner().invoke(main, [*names, "--help"])
+        assert result.exit_code == 0
+        if f"  ratel {' '.join(names)}" not in result.stdout.partition("Options:")[0]:
+            without.append(" ".join(names))
+    assert without == []
+
+
+def test_bash_completes_commands_and_options() -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    script = CliRunner().invoke(main, ["completion", "bash"]).stdout
+    assert subprocess.run([bash, "-n"], input=script, text=True, check=False).returncode == 0
+    for words, expected in ((["ra"], {"rater", "rate"}), (["call", "--ad"], {"--address"})):
+        line = " ".join(["ratel", *words])
+        environment = {
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words)),
+            "_RATEL_COMPLETE": "bash_complete",
+            "PATH": "/usr/bin:/bin",
+        }
+        start = "import sys; sys.argv = ['ratel']; from common.cli import main; main(prog_name='ratel')"
+        found = subprocess.run(
+            [sys.executable, "-c", start], env=environment, capture_output=True, text=True, check=False
+        ).stdout
+        assert {row.partition(",")[2] for row in found.splitlines()} == expected
+
+
+def test_tariff_files_are_checked_without_a_store(tmp_path: Path) -> None:
+    whole = CliRunner().invoke(tariff, ["check", str(SAMPLE)])
+    assert whole.exit_code == 0
+    assert "errors: 0, warnings: 0" in whole.stdout
+    wrong = tmp_path / "rates.json"
+    wrong.write_text('[{"CstmId": "x", "Subject": "s", "DestinationPrefix": "1", "ActivationPeriods": 7}]')
+    shown = CliRunner().invoke(tariff, ["check", str(wrong)])
+    assert shown.exit_code == 1
+    assert "rates.json[0].ActivationPeriods" in shown.stderr
+    found = json.loads(CliRunner().invoke(tariff, ["check", str(wrong), "--json"]).stdout)
+    assert found["error_count"] == len(found["errors"]) == 1
