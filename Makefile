@@ -7,6 +7,7 @@
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
+#   make test-cluster   clusters of stores (redis+cluster://) under load, of Valkey and of Debian's redis-server
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
 #   make settings   deploy/ratel.toml anew, from the options of the commands
@@ -21,7 +22,7 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench calls micro chaos chaos-defects simulate fuzz settings setup lock clean
+.PHONY: run test check bench calls micro chaos chaos-defects test-cluster simulate fuzz settings setup lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -65,6 +66,10 @@ chaos: $(READY)
 
 chaos-defects: $(READY)
 	$(BIN)/python -m tests.chaos.defects
+
+test-cluster: $(READY)
+	RATEL_TEST_SERVERS=valkey,redis $(BIN)/python -m pytest tests/integration/test_cluster.py \
+		tests/faults/test_cluster_faults.py tests/faults/cluster_runs.py $(PYTEST_ARGS)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100000) --from $(or $(FROM),0)

@@ -12,6 +12,7 @@ What one says is in `<folder>/<name>/log`. Members die with the thread that star
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,9 @@ SERVERS: Final = {"valkey": find_server()} | (
     {"redis": found} if (found := shutil.which("redis-server")) else {}
 )
 """Those that are here; the second is Debian's package redis-server."""
+
+CHOSEN: Final = [name for name in SERVERS if name in os.environ.get("RATEL_TEST_SERVERS", "valkey")]
+"""For what runs in `make check`: `make test-cluster` runs it on both."""
 
 
 class StoreCluster:

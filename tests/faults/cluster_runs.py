@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import json
 import random
+import time
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from common.cluster import ClusterConnection
+from common.durability import Durability, Level
 from common.errors import ServiceError
+from rater.jobs import Outcome, Undecided
 from tests.faults.clusters import ACCOUNTS, UNKNOWN, accounts_of, move_key_by_key, sharded, slot_of_account
 from tests.faults.load import Load
 from tests.faults.nodes import TENANT, Site
+from tests.integration.conftest import STORE_TIMEOUT_MS
+from tests.integration.test_cluster import debit, open_accounts, service, subjects
+from tests.integration.test_service import job, results
 from tests.store_cluster import SERVERS, StoreCluster
 
 PROMISE_S = 10.0
+TIMEOUT_MS = 1_000
+"""A rater's own, for the store."""
 ROUNDS = 3
 REPLAYS = 300
 STEPS = 8
@@ -153,7 +164,7 @@ def test_faults_in_random_order(tmp_path: Path, server: str, seed: int) -> None:
                 cluster.kill(struck)
             elif fault == "flush":
                 cluster.ask(struck, "SCRIPT", "FLUSH")
-            load.wait(chance.choice((2, 20)))
+            time.sleep(chance.random())  # while the slot is half moved, its account holds up every client
             if moves:
                 cluster.move_keys(slot, source, to)
                 cluster.end_move(slot, source, to)
@@ -222,3 +233,72 @@ def test_without_confirmation_a_failover_may_lose_and_never_doubles(tmp_path: Pa
         if not reckoning.lost:
             assert reckoning.clean, reckoning
         site.run("audit", "--store", site.store_url)
+
+
+# --- a rater's service by itself ----------------------------------------------------------------------
+
+
+def test_a_node_without_its_replica_leaves_only_its_own_accounts_unconfirmed(tmp_path: Path) -> None:
+    with (
+        StoreCluster(tmp_path, options=("cluster-replica-no-failover yes",)) as cluster,
+        ClusterConnection(cluster.url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0) as work,
+    ):
+        names = subjects(cluster)
+        open_accounts(work, *names.values())
+        serve = service(work, Durability(Level.REPLICATED, 1, 300))
+        jobs = [debit(name, f"{name}/1") for name in names.values()]
+        assert results(serve.process(jobs)) == [99] * 3
+        [lonely, *_] = names
+        [replica] = cluster.replicas(lonely)
+        cluster.kill(replica)
+        again = [debit(name, f"{name}/2") for name in names.values()]
+        said = dict(zip(names, results(serve.process(again)), strict=True))
+        assert said == {name: "not_durable" if name == lonely else 98 for name in names}
+        assert results(serve.process([jobs[list(names).index(lonely)]])) == ["not_durable"]
+        cluster.restart(replica)
+        cluster.wait_for_replica(replica)
+        assert results(serve.process(again)) == [98] * 3
+
+
+def test_a_node_that_is_lost_leaves_the_accounts_of_the_others_alone(tmp_path: Path) -> None:
+    with (
+        StoreCluster(tmp_path, replicas=0) as cluster,
+        ClusterConnection(cluster.url, timeout_ms=TIMEOUT_MS, patience_ms=0) as work,
+    ):
+        names = subjects(cluster)
+        open_accounts(work, *names.values())
+        serve = service(work)
+        numbers = count(1)
+
+        def debits() -> dict[str, Any]:
+            number = next(numbers)
+            jobs = [debit(name, f"{name}/{number}") for name in names.values()]
+            jobs += [job("GetMaxSessionTime", Subject=name, Amount=1) for name in names.values()]
+            outcomes = serve.process(jobs)
+            for change, read in zip(outcomes[:3], outcomes[3:], strict=True):
+                assert isinstance(change, Outcome) == isinstance(read, Outcome)
+            return dict(zip(names, outcomes, strict=False))
+
+        [lost, *others] = names
+        for away, back in ((cluster.kill, cluster.restart), (cluster.pause, cluster.resume)):
+            debits()
+            away(lost)
+            began_s = time.monotonic()
+            for _ in range(10):
+                outcomes = debits()
+                assert outcomes.pop(lost) is Undecided.APART
+                assert all(isinstance(outcome, Outcome) for outcome in outcomes.values())
+            # The time-out is paid once; a node that hangs is then asked briefly and seldom.
+            assert time.monotonic() - began_s < 10 * TIMEOUT_MS / 1000 / 2
+            back(lost)
+            while debits()[lost] is Undecided.APART:
+                time.sleep(0.02)
+        for name in others:
+            cluster.kill(name)
+        cluster.kill(lost)
+        while serve.process([debit(names[lost], "last")]) != [Undecided.UNKNOWN]:
+            time.sleep(0.02)
+        for name in cluster.names:
+            cluster.restart(name)
+        while not isinstance(serve.process([debit(names[lost], "last")])[0], Outcome):
+            time.sleep(0.02)
