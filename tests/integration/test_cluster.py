@@ -4,8 +4,6 @@ way."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from redis.exceptions import ResponseError
 
+from common.cli import main
 from common.cluster import ClusterConnection
 from common.cluster_map import slot_of
 from common.durability import Durability
@@ -28,7 +27,7 @@ from rater.journal.scan import pattern, scan
 from rater.keys import account_keys
 from rater.model import Account
 from rater.rating.snapshot import Snapshot, compile_tariff
-from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, Cluster
+from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.faults.clock import LIBRARIES, Clock
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import TARIFF, job, results
@@ -309,12 +308,10 @@ def test_an_audit_covers_every_node(store: ClusterConnection, cluster: StoreClus
 
 
 def test_the_whole_of_ratel_works_on_a_cluster(tmp_path: Path, cluster: StoreCluster) -> None:
-    environment = os.environ | {"RATEL_STORE": cluster.url}
-
     def ratel(*words: str) -> str:
-        done = subprocess.run([*RATEL, *words], capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        done = CliRunner().invoke(main, list(words), env={"RATEL_STORE": cluster.url})
+        assert done.exit_code == 0, done.output
+        return done.output
 
     load = ("--load", str(SAMPLE_TARIFF), "--tenant", "vdf")
     running = Cluster(tmp_path / "data", "--store", cluster.url, *load)
@@ -330,9 +327,11 @@ def test_the_whole_of_ratel_works_on_a_cluster(tmp_path: Path, cluster: StoreClu
         assert "version 2" in picked_up
         assert "picked up by 2 raters" in picked_up
         assert "*    2" in ratel("tariff", "list", "vdf")
+        ratel("tariff", "diff", "vdf", "1", "2")
         ratel("tariff", "activate", "vdf", "1")
         assert "*    1" in ratel("tariff", "list", "vdf")
         of_rif = ("audit", "--tenant", "vdf", "--subject", "rif")
+        assert "1 account, 3 lines: 1 checked from the opening on" in ratel(*of_rif)
         ratel("journal", "export", "--to", str(tmp_path / "archive"), "--trim")
         assert "1 account, 1 line: 0 checked from the opening on" in ratel(*of_rif)
         whole = ratel(*of_rif, "--archive", str(tmp_path / "archive"))
