@@ -129,6 +129,15 @@ class ClusterConnection:
         """How many batches were sent and not received."""
         return len(self._trips)
 
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when replies come from some node; -1 when none is open."""
+        return self._nodes.fileno()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether some of the unread replies are in this process already, and `fileno` may stay silent."""
+        return self._nodes.has_input
+
     # --- what goes with a connection -------------------------------------------------------------------
 
     def leave_old_primary(self) -> None:

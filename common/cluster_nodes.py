@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import time
 from contextlib import suppress
 from itertools import repeat
@@ -43,6 +44,9 @@ class ClusterNodes:
         self._nodes: dict[Address, Node] = {}
         self._ranges: tuple[tuple[int, int, Address], ...] = ()
         self._refreshed_s = 0.0
+        self._watched: dict[int, tuple[Address, int]] = {}
+        """The sockets that are polled, each with its node and the number of the connection."""
+        self._epoll: select.epoll | None = None
         self._jump: tuple[float, int] = (0.0, 0)
         for seed in url.seeds:  # a wrong URL is found now, not at the first batch
             self._new_node(seed)
@@ -95,10 +99,32 @@ class ClusterNodes:
         nodes = list(dict.fromkeys(node for node in self.owners if node is not None))
         return {node.address: holdings(self._ask(node, [("CLUSTER", "NODES")])[0]) for node in nodes}
 
+    def fileno(self) -> int:
+        """Of what becomes readable when one of the nodes has replied; -1 when there is none."""
+        sockets = {
+            node.connection.fileno(): (node.address, node.connection.number) for node in self._nodes.values()
+        }
+        sockets.pop(-1, None)
+        if sockets != self._watched:
+            if self._epoll is not None:
+                self._epoll.close()
+            self._epoll = select.epoll()
+            for socket in sockets:
+                self._epoll.register(socket, select.EPOLLIN)
+            self._watched = sockets
+        return -1 if self._epoll is None or not sockets else self._epoll.fileno()
+
+    @property
+    def has_input(self) -> bool:
+        return any(node.connection.has_input for node in self._nodes.values())
+
     def close(self) -> None:
         for node in self._nodes.values():
             node.close()
         self._nodes.clear()
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll, self._watched = None, {}
         self.owners = []
         self._ranges = ()
 

@@ -10,7 +10,7 @@ Deadlines go out by our monotonic clock, and the connection sets them for the no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import groupby, repeat
 
 from redis.exceptions import ResponseError
@@ -26,7 +26,7 @@ from rater.jobs import Job, Outcome, Undecided
 from rater.rating.snapshot import Snapshot
 from rater.rounds import Change, Read, Round, account_of
 from rater.scripts import LOADS
-from rater.service import LATE_THERE, MAX_CLOCK_STEP_US, Service, passes
+from rater.service import LATE_THERE, MAX_CLOCK_STEP_US, Flight, Service, passes
 
 
 class ClusterRound(Round):
@@ -64,14 +64,15 @@ class ClusterService(Service):
     def _new_round(self) -> Round:
         return ClusterRound()
 
-    def _execute(
+    def _round_trip(
         self, commands: list[Command], *, changes: int
-    ) -> tuple[list[Reply], Iterable[NotDurable | None]]:
+    ) -> Generator[None, None, tuple[list[Reply], Iterable[NotDurable | None]]]:
         waits = self._waits if changes else NO_WAITS
         timed: list[ClusterCommand] = [
             Timed(command, deadline_places(command, int(command[2]) // 3)) for command in commands[:changes]
         ]
         trip = self._cluster.send([*timed, *commands[changes:]], changes=changes, waits=waits, loads=LOADS)
+        yield
         self._cluster.receive(trip)
         replies = trip.replies[:changes]
         if len(commands) > changes:
@@ -108,7 +109,7 @@ class ClusterService(Service):
         done: Iterable[tuple[Sequence[Change], Reply, NotDurable | None]],
         further: Round,
         outcomes: list[Outcome | Undecided],
-    ) -> None:
+    ) -> list[int]:
         decided = []
         for changes, reply, shortfall in done:
             if isinstance(reply, ResponseError) and passes(reply):
@@ -116,10 +117,13 @@ class ClusterService(Service):
                     outcomes[change.job] = Undecided.APART
             else:
                 decided.append((changes, reply, shortfall))
-        super()._take_changes(jobs, decided, further, outcomes)
+        return super()._take_changes(jobs, decided, further, outcomes)
 
-    def _look_at_the_clock(self) -> Outcome | Undecided:
-        return Undecided.NOT_BEGUN if self._cluster.measure_clocks() <= MAX_CLOCK_STEP_US else LATE_THERE
+    def _decide_late(self, flight: Flight, expired: Sequence[int]) -> Generator[None, None, None]:
+        in_time = self._cluster.measure_clocks() <= MAX_CLOCK_STEP_US
+        for index in expired:
+            flight.outcomes[index] = Undecided.NOT_BEGUN if in_time else LATE_THERE
+        yield from ()
 
 
 def service_for(

@@ -5,6 +5,11 @@ account or a *change* of one. All reads of a batch are one command, all changes 
 call or a few (`rater.accounts`), and they go out together. Most requests take that one round trip; a change
 that depends on the account's tariff plan is a read first, then a change that names the plan.
 
+A batch is a `Flight`: it pauses while its commands are with the store, and another one may begin meanwhile.
+The store carries out in order what comes on one connection, so the later one sees the changes of the earlier
+one, and flights go on in the order in which they paused. When the connection breaks, all that were paused
+are undecided.
+
 A request that fails, in whatever way, has its own outcome and never touches its neighbours'. Where a
 script call with many changes fails as a whole, each of them is sent alone: those that were done already
 are replays, and the error is that of the one that it belongs to. What could not be decided is `Undecided`,
@@ -22,7 +27,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
 from itertools import repeat
 from time import monotonic_ns
 from typing import Final
@@ -46,7 +52,7 @@ from common.errors import (
 from common.logs import Throttle
 from common.methods import BY_NAME, Method
 from common.money import format_micros
-from common.store import Command, Reply
+from common.store import Command, Reply, StoreConnection
 from common.stores import Store
 from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.accounts import (
@@ -68,7 +74,7 @@ from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
 from rater.rounds import Change, Read, Round
-from rater.scripts import execute
+from rater.scripts import round_trip
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +114,26 @@ PLAN_METHODS: Final = ("AddRecievedCallSeconds", "ResetUserBudget")
 """Their changes depend on the account's tariff plan, which is read first."""
 
 
+_END: Final = object()
+
 LATE_THERE: Final = failed(
     DeadlineExceeded(detail="it is past by the store's clock; whether the request was carried out is unknown")
 )
+
+
+class Flight:
+    """A batch that was begun: its outcomes so far, and its way to the others."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
+        self.changes = 0
+        """How many of it the store works on."""
+        self.clock_offset_us = 0
+        """What was added to deadlines to have them by the store's clock."""
+        self.landed = False
+        """Whether the outcomes are final."""
+        self.steps: Generator[None, None, None]
 
 
 class Service:
@@ -135,6 +158,11 @@ class Service:
         """The number of the connection on which that was measured."""
         self._warnings = Throttle(WARN_EVERY_S)
 
+    @property
+    def store(self) -> Store:
+        """To be told when replies are here; what is sent and received goes through flights."""
+        return self._store
+
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
         self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)
@@ -146,14 +174,37 @@ class Service:
         self.measure_store_clock()
 
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
-        """The outcome of each job, in order."""
-        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
-        if self._clock_of != self._store.number:
-            try:
+        """The outcome of each job, in order. No flight may be under way."""
+        flight = self.begin(jobs)
+        while not flight.landed:
+            self.go_on(flight)
+        return flight.outcomes
+
+    def begin(self, jobs: Sequence[Job]) -> Flight:
+        """Send what the store is to do for these jobs."""
+        flight = Flight(jobs)
+        try:
+            if self._clock_of != self._store.number:
                 self.measure_store_clock()
-            except StoreUnavailable as error:
-                self._complain(len(jobs), error)
-                return outcomes
+        except StoreUnavailable as error:
+            self._complain(len(jobs), error)
+            flight.landed = True
+            return flight
+        flight.clock_offset_us = self._store_clock_offset_us
+        flight.steps = self._steps(flight)
+        self.go_on(flight)
+        return flight
+
+    def go_on(self, flight: Flight) -> None:
+        """Take the replies, for which this waits, and land, or send what follows from them.
+
+        Of several flights the one is to go on that was paused first.
+        """
+        flight.landed = next(flight.steps, _END) is _END
+
+    def _steps(self, flight: Flight) -> Generator[None, None, None]:
+        """The way of a batch; it pauses where it waits for the store."""
+        jobs, outcomes = flight.jobs, flight.outcomes
         work = self._new_round()
         for index, job in enumerate(jobs):
             try:
@@ -163,44 +214,47 @@ class Service:
         for _ in range(MAX_ROUNDS):
             # Without the connection that the clock was measured on, what is left waits for another turn.
             if not work or self._clock_of != self._store.number:
-                return outcomes
+                return
             try:
                 commands = work.commands()
             except Exception as error:  # nothing was sent
                 outcome = _failed(error)
                 for index in work.places():
                     outcomes[index] = outcome
-                return outcomes
+                return
             try:
-                replies, shortfalls = self._execute(commands, changes=len(work.lists))
+                flight.changes = len(work.changes) + len(work.alone)
+                replies, shortfalls = yield from self._round_trip(commands, changes=len(work.lists))
             except StoreUnavailable as error:
                 self._complain(len(work.places()), error)
-                return outcomes
+                return
             further = self._new_round()
             if work.reads:
                 self._take_reads(jobs, work.reads, replies.pop(), further, outcomes)
             # Shortfalls may be endless, the lists and their replies are as many.
             done = zip(work.lists, replies, shortfalls, strict=False)
-            self._take_changes(jobs, done, further, outcomes)
+            expired = self._take_changes(jobs, done, further, outcomes)
+            if expired:
+                yield from self._decide_late(flight, expired)
             work = further
         for index in work.places():
             outcomes[index] = failed(Overloaded(detail="the account's tariff plan keeps changing"))
-        return outcomes
 
     # --- a round trip ---------------------------------------------------------------------------
 
     def _new_round(self) -> Round:
         return Round()
 
-    def _execute(
+    def _round_trip(
         self, commands: list[Command], *, changes: int
-    ) -> tuple[list[Reply], Iterable[NotDurable | None]]:
+    ) -> Generator[None, None, tuple[list[Reply], Iterable[NotDurable | None]]]:
         """The replies to the commands, of which the first `changes` are changes, and for each of these the
         error when too few copies confirmed it."""
-        waits = self._durability.waits
+        waits, store = self._durability.waits, self._store
+        assert isinstance(store, StoreConnection), "clusters have a service of their own"
         if not (waits and changes):
-            return execute(self._store, commands), repeat(None)
-        replies = execute(self._store, commands, waits)
+            return (yield from round_trip(store, commands)), repeat(None)
+        replies = yield from round_trip(store, commands, waits)
         return replies[: len(commands)], repeat(self._shortfall(replies[-1]))
 
     def _take_reads(
@@ -243,7 +297,8 @@ class Service:
         done: Iterable[tuple[Sequence[Change], Reply, NotDurable | None]],
         further: Round,
         outcomes: list[Outcome | Undecided],
-    ) -> None:
+    ) -> list[int]:
+        """The jobs that scripts took to be past their deadline, which by our clock they are not."""
         expired: list[int] = []
         for changes, reply, shortfall in done:
             if isinstance(reply, ResponseError) and len(changes) > 1 and not passes(reply):
@@ -265,20 +320,19 @@ class Service:
                     outcomes[index] = outcome
                 if is_expired(one) and jobs[index].deadline_us > monotonic_us():
                     expired.append(index)
-        if expired:
-            late = self._look_at_the_clock()
-            for index in expired:
-                outcomes[index] = late
+        return expired
 
-    def _look_at_the_clock(self) -> Outcome | Undecided:
-        """Measure the store's anew, when scripts dropped what is in time by ours; what becomes of that."""
-        before_us = self._store_clock_offset_us
-        try:
+    def _decide_late(self, flight: Flight, expired: Sequence[int]) -> Generator[None, None, None]:
+        """Scripts dropped what is in time by our clock: measure theirs anew, and say what becomes of that."""
+        while self._store.unread:  # by other flights
+            yield
+        late: Outcome | Undecided = LATE_THERE
+        with suppress(StoreUnavailable):
             self.measure_store_clock()
-        except StoreUnavailable:
-            return LATE_THERE
-        step_us = self._store_clock_offset_us - before_us
-        return Undecided.NOT_BEGUN if step_us <= MAX_CLOCK_STEP_US else LATE_THERE
+            if self._store_clock_offset_us - flight.clock_offset_us <= MAX_CLOCK_STEP_US:
+                late = Undecided.NOT_BEGUN
+        for index in expired:
+            flight.outcomes[index] = late
 
     def _shortfall(self, waited: Reply) -> NotDurable | None:
         level, _, timeout_ms = self._durability

@@ -1,9 +1,10 @@
 """The work loop: take everything that has arrived, do it as one batch, answer, again.
 
 One plain synchronous loop with no timers: what arrives while a batch is in progress is the next
-batch. It polls the links to the balancers, the direct JSON-RPC connections and a wake-up pipe (for
-signals and for new tariffs), and lets heartbeats out in between, so that they tell the truth about
-the loop itself.
+batch. While the store works on many changes, the next batch is begun if it is a large one, too, so that
+rater and store work side by side; small batches are waited for. The loop polls the links to the balancers,
+the direct JSON-RPC connections and a wake-up pipe (for signals and for new tariffs), and lets heartbeats out
+in between, so that they tell the truth about the loop itself.
 
 When the store is out of reach, the undecided jobs stay in the backlog and are tried again, under
 the same tokens, until their deadlines; the loop goes on polling and beating meanwhile.
@@ -31,7 +32,7 @@ from rater.apart import Apart
 from rater.direct import DirectServer
 from rater.jobs import Job, Undecided, failed
 from rater.link import Link
-from rater.service import Service
+from rater.service import Flight, Service
 from rater.tariff_watch import TariffWatch
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,14 @@ BATCH_JOBS: Final = 512
 
 MIN_BATCH_JOBS: Final = 4
 """However slow requests are: a batch of a few shares its round trip, and takes little of a heartbeat."""
+
+MAX_FLIGHTS: Final = 2
+"""Batches that the store has at a time: it works on one while this process works on the other."""
+
+MIN_AHEAD: Final = 48
+"""Changes of a batch during which the next one may begin, and requests that are worth that: so many keep the
+store busy for longer than this loop takes to wake, and share what a batch costs. More changes are shared out
+to all flights, or the first would take what the second could begin with."""
 
 RETRY_US: Final = 100_000
 """Pause between attempts while the store is out of reach: short beside any deadline."""
@@ -74,6 +83,12 @@ class Worker:
         self._direct = direct
         self._backlog: deque[Job] = deque()
         self._apart = Apart()
+        self._flights: deque[Flight] = deque()
+        """In the order in which they are to go on."""
+        self._busy_since_us = 0
+        """When the first of them was begun, or one of them went on last."""
+        self._busy_us = 0
+        """How long there was something to do, since replies went out last."""
         self._poller = zmq.Poller()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller.register(self._wake_read, zmq.POLLIN)
@@ -121,7 +136,7 @@ class Worker:
             os.close(self._wake_write)
 
     def _turn(self) -> None:
-        ready = dict(self._poller.poll(self._poll_timeout_ms()))
+        ready = self._poll()
         now_us = monotonic_us()
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
@@ -134,13 +149,12 @@ class Worker:
         if self._direct is not None:
             self._take_direct(self._direct.handle(ready, now_us))
         self._backlog.extend(self._apart.due(now_us))
-        busy_us = 0
-        if self._backlog and now_us >= self._retry_at_us:
-            began_us = monotonic_us()
-            self._work_one_batch()
-            busy_us = monotonic_us() - began_us
+        self._work(ready)
         if now_us >= self._next_beat_us:
+            while self._flights:  # the connection is needed for a look at the store
+                self._go_on()
             self._beat(now_us)
+        busy_us, self._busy_us = self._busy_us, 0
         for link in self._links:
             link.flush(busy_us)
         if self._direct is not None:
@@ -152,41 +166,100 @@ class Worker:
         for job in jobs[room:]:
             job.origin.reply(job.seq, OVERLOADED)
 
+    def _poll(self) -> dict[object, int]:
+        """What can be read: links, direct connections, the pipe, and the store while that is waited for."""
+        store = self._service.store.fileno() if self._awaits_store() else -1
+        if store < 0:
+            return dict(self._poller.poll(self._poll_timeout_ms()))
+        self._poller.register(store, zmq.POLLIN)
+        try:
+            return dict(self._poller.poll(self._poll_timeout_ms()))
+        finally:
+            self._poller.unregister(store)
+
     def _poll_timeout_ms(self) -> int:
-        if (self._backlog and not self._retry_at_us) or (self._direct is not None and self._direct.busy):
+        if self._direct is not None and self._direct.busy:
             return 0
         wait_us = self._next_beat_us - monotonic_us()
-        if self._backlog:
+        if self._flights:
+            if not self._awaits_store():
+                return 0
+        elif self._backlog:
+            if not self._retry_at_us:
+                return 0
             wait_us = min(wait_us, self._retry_at_us - monotonic_us())
         if self._apart.due_us is not None:
             wait_us = min(wait_us, self._apart.due_us - monotonic_us())
         return max(0, -(-wait_us // 1000))
 
-    def _work_one_batch(self) -> None:
+    # --- batches ---------------------------------------------------------------------------------
+
+    def _work(self, ready: dict[object, int]) -> None:
+        while self._begins_now():
+            self._begin_batch()
+        if self._flights and not (self._awaits_store() and self._service.store.fileno() not in ready):
+            self._go_on()
+
+    def _awaits_store(self) -> bool:
+        """Whether replies or requests are next, whichever come first; else the replies are waited for."""
+        flights, store = self._flights, self._service.store
+        if not flights or len(flights) == MAX_FLIGHTS or flights[0].changes < MIN_AHEAD:
+            return False
+        return store.unread > 0 and not store.has_input
+
+    def _begins_now(self) -> bool:
+        if not self._backlog or monotonic_us() < self._retry_at_us:
+            return False
+        if not self._flights:
+            return True
+        return (
+            len(self._backlog) >= MIN_AHEAD
+            and len(self._flights) < MAX_FLIGHTS
+            and self._flights[0].changes >= MIN_AHEAD
+        )
+
+    def _begin_batch(self) -> None:
         now_us = monotonic_us()
+        if not self._service.snapshot.epoch:
+            # Before the first tariff there is nothing to decide by: like a balancer's, requests wait.
+            self._retry_at_us = now_us + RETRY_US
+            return
+        if not self._flights:
+            self._busy_since_us = now_us
         jobs = []
+        changes = max(MIN_AHEAD, len(self._backlog) // (MAX_FLIGHTS - len(self._flights)))
         for _ in range(min(self._batch_jobs, len(self._backlog))):
             job = self._backlog.popleft()
             if job.deadline_us <= now_us:
                 job.origin.reply(job.seq, LATE_UNKNOWN if job.attempted else LATE)
-            else:
-                jobs.append(job)
-        again = self._process(jobs)
-        self._backlog.extendleft(reversed(again))
-        # As many as get done in the time that a batch may take: what is left over was read in vain.
-        done = len(jobs) - len(again)
-        self._batch_jobs = max(MIN_BATCH_JOBS, done) if again else min(2 * self._batch_jobs, BATCH_JOBS)
+                continue
+            jobs.append(job)
+            if job.method is not None and job.method.mutates:
+                changes -= 1
+                if not changes:
+                    break
+        if jobs:
+            self._flights.append(self._service.begin(jobs))
 
-    def _process(self, jobs: list[Job]) -> list[Job]:
-        """Answer what gets decided; the others are to be processed again."""
-        if not self._service.snapshot.epoch:
-            # Before the first tariff there is nothing to decide by: like a balancer's, requests wait.
-            self._retry_at_us = monotonic_us() + RETRY_US
-            return jobs
+    def _go_on(self) -> None:
+        """Let the oldest flight go on, and hand out what it brings when it lands."""
+        flight = self._flights.popleft()
+        if not flight.landed:
+            self._service.go_on(flight)
+        if flight.landed:
+            self._land(flight)
+        else:
+            self._flights.append(flight)
+        now_us = monotonic_us()
+        self._busy_us += now_us - self._busy_since_us
+        self._busy_since_us = now_us
+
+    def _land(self, flight: Flight) -> None:
+        """Answer what was decided; the others are to be processed again."""
         again = []
         lost = self._retry_at_us
         self._retry_at_us = 0
-        for job, outcome in zip(jobs, self._service.process(jobs), strict=True):
+        for job, outcome in zip(flight.jobs, flight.outcomes, strict=True):
             if outcome is Undecided.UNKNOWN:
                 job.attempted = True
                 again.append(job)
@@ -199,7 +272,10 @@ class Worker:
                 job.origin.reply(job.seq, outcome)
         if bool(lost) != bool(self._retry_at_us):
             self._next_beat_us = 0  # balancers should know at once whether to send work here
-        return again
+        self._backlog.extendleft(reversed(again))
+        # As many as get done in the time that a batch may take: what is left over was read in vain.
+        done = len(flight.jobs) - len(again)
+        self._batch_jobs = max(MIN_BATCH_JOBS, done) if again else min(2 * self._batch_jobs, BATCH_JOBS)
 
     def _take_new_tariff(self) -> None:
         snapshot = self._watch.take()
@@ -230,7 +306,7 @@ class Worker:
             self._direct.stop_accepting()
 
     def _finished(self) -> bool:
-        if self._leave_until_us is None or self._backlog or self._apart:
+        if self._leave_until_us is None or self._backlog or self._flights or self._apart:
             return False
         timed_out = monotonic_us() >= self._leave_until_us
         drained = all(link.drained for link in self._links)

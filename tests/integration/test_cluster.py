@@ -4,6 +4,7 @@ way."""
 from __future__ import annotations
 
 import json
+import select
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -338,3 +339,30 @@ def test_the_whole_of_ratel_works_on_a_cluster(tmp_path: Path, cluster: StoreClu
         assert "1 account, 3 lines: 1 checked from the opening on" in whole
     finally:
         running.stop()
+
+
+def test_batches_are_under_way_at_the_same_time_while_slots_move_and_nodes_answer(
+    store: ClusterConnection, work: ClusterConnection, cluster: StoreCluster
+) -> None:
+    names = subjects(cluster)
+    open_accounts(store, *names.values())
+    serve = service(work)
+    assert results(serve.process([debit(name, f"{name}/0") for name in names.values()])) == [99] * 3
+    assert work.unread == 0
+    (_, moving), (to, _), _ = names.items()
+    cluster.move_slot(account_slot(moving), to)
+    flights = [serve.begin([debit(name, f"{name}/{turn}") for name in names.values()]) for turn in (1, 2)]
+    assert work.unread == 2
+    poll = select.poll()
+    poll.register(work.fileno(), select.POLLIN)
+    assert poll.poll(10_000)
+    for flight in flights:
+        assert not flight.landed
+        serve.go_on(flight)
+        assert flight.landed
+    first, second = (results(flight.outcomes) for flight in flights)
+    # What was sent on to another node came there behind the later batch.
+    assert sorted((first[0], second[0])) == [97, 98]
+    assert (first[1:], second[1:]) == ([98, 98], [97, 97])
+    assert work.unread == 0
+    assert not work.has_input

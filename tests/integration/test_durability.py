@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from common.durability import Durability, Level
 from common.embedded_store import EmbeddedStore, find_server
 from common.errors import StoreUnavailable
-from common.store import Command, Reply, StoreConnection
+from common.store import Command, Reply, Sent, StoreConnection
 from common.up_command import up
 from rater import service as service_module
 from rater.accounts import Mutation, Refused, mutation_command, open_command, parse_mutation_reply
@@ -43,9 +43,9 @@ class Recording(StoreConnection):
         super().__init__(url, timeout_ms=STORE_TIMEOUT_MS + PATIENT_MS)
         self.sent: list[list[Command]] = []
 
-    def execute(self, commands: Any) -> list[Reply]:
+    def send(self, commands: Any) -> Sent:
         self.sent.append(list(commands))
-        return super().execute(commands)
+        return super().send(commands)
 
 
 def serve(store: StoreConnection, level: Level, timeout_ms: int, replicas: int = 1) -> Service:
