@@ -43,14 +43,15 @@ def balancer(
 
 async def serve(settings: front.FrontSettings, address: Address) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
+    handed = front.handed_over("jsonrpc", "http", "router")
     peers = RouterPeers()
     life = secrets.token_hex(8)
     router = Router(settings.dispatch, peers, life)
     with contextlib.closing(router):
         try:
-            bound = peers.bind(address)
+            bound = peers.bind(address, handed.pop("router", None))
         except OSError as error:
             raise front.CannotListen(front.why("router", address, error)) from None
         name = f"{socket.gethostname()}-{life[:4]}"
         clients = ZmqGateway(router, name, settings.dispatch.max_queued)
-        await front.serve(settings, router, clients, f"router={bound}")
+        await front.serve(settings, router, clients, f"router={bound}", handed)

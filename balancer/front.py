@@ -1,8 +1,12 @@
 """The front that balancers and gateways have in common: JSON-RPC over TCP and HTTP, one event loop.
 
-On SIGTERM or SIGINT it stops accepting connections, still takes what was on its way for a moment,
-refuses what comes later, answers what is in flight (each at its deadline at the latest), closes
-the connections and ends with code 0.
+On SIGTERM or SIGINT it says at /readyz that it ends, and in each HTTP response that this is the last one of
+its connection (for as long as `--lame-duck` says it still accepts connections, too). Then it stops accepting,
+still takes what was on its way for a moment, refuses what comes later, answers what is in flight (each at its
+deadline at the latest), closes the connections and ends with code 0.
+
+Its listening sockets may be handed to it (`common.listen_fds`): then connections that come while it is being
+restarted wait for its successor.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,9 +28,11 @@ import uvloop
 
 from balancer.dispatch import DispatchSettings
 from balancer.http_gateway import HttpGateway
+from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.zmq_gateway import ZmqGateway
+from common import listen_fds
 from common.addresses import Address
 from common.limits import raise_file_limit
 from common.options import http_option, jsonrpc_option, log_level_option, shared
@@ -35,6 +41,13 @@ log = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.2
 """After the signal, requests that were on their way are still taken for this long."""
+
+FIRST_REQUEST_S: Final = 1.0
+"""Beyond the grace, for clients that have connected and not asked yet: they are about to, and can't know of
+the signal. One that waits longer than this after it has connected may find itself cut off."""
+
+LAST_CALLS_S: Final = 0.01
+"""A few turns of the event loop."""
 
 CLOSE_S: Final = 2.0
 """For the last answers to reach their clients, beyond the deadline of the requests."""
@@ -52,6 +65,7 @@ class FrontSettings:
     """Other processes listen on the same ports; the kernel shares the connections out."""
     dispatch: DispatchSettings
     stuck_s: float
+    lame_duck_s: float = 0.0
 
 
 class CannotListen(Exception):
@@ -113,6 +127,16 @@ _OPTIONS: Final = (
         envvar="RATEL_STUCK",
         help="Seconds after which a client is let go that does not read its answers.",
     ),
+    shared(
+        "front",
+        "--lame-duck",
+        "lame_duck_s",
+        type=click.FloatRange(0, 3600),
+        default=0.0,
+        envvar="RATEL_LAME_DUCK",
+        help="Seconds that it goes on accepting connections after SIGTERM while /readyz says that it ends: "
+        "as long as a load balancer in front takes to notice.",
+    ),
     log_level_option(),
 )
 
@@ -125,11 +149,12 @@ def settings_of(
     max_queued: int,
     max_wait_ms: int,
     stuck_s: int,
+    lame_duck_s: float,
 ) -> FrontSettings:
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
-    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s)
+    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s, lame_duck_s)
 
 
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -144,10 +169,24 @@ def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         sys.exit(1)
 
 
-async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | None, where: str) -> None:
+def handed_over(*names: str) -> dict[str, socket.socket]:
+    """The listening sockets that this process was given, of those it may have. Raises CannotListen."""
+    try:
+        return listen_fds.take(names)
+    except listen_fds.ListenFdsError as error:
+        raise CannotListen(f"can't use the sockets that were handed over: {error}") from None
+
+
+async def serve(
+    settings: FrontSettings,
+    router: Router,
+    clients: ZmqGateway | None,
+    where: str,
+    handed: Mapping[str, socket.socket],
+) -> None:
     """Open the front of a router that is not open yet, and run until SIGTERM or SIGINT. Raises CannotListen.
 
-    `where` is said in the log, about the router itself.
+    `where` is said in the log, about the router itself. Sockets in `handed` take the place of the addresses.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -159,8 +198,8 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
             TcpGateway(router, settings.stuck_s),
             HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s),
         )
-        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings.reuse_port)
-        http_listener = _listen(listeners, "http", settings.http, settings.reuse_port)
+        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings.reuse_port, handed)
+        http_listener = _listen(listeners, "http", settings.http, settings.reuse_port, handed)
         router.open()
         if tcp_listener is not None:
             await tcp.open(tcp_listener)
@@ -173,25 +212,50 @@ async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | N
             where,
         )
         gc.freeze()
+        pulse = listeners.enter_context(Pulse(router, "raters" if clients is not None else "balancers"))
         await stop.wait()
+        pulse.stopping()
         log.info("draining unanswered=%s", router.unanswered)
-        tcp.stop_accepting()
-        http.stop_accepting()
+        http.make_responses_last()
+        await asyncio.sleep(settings.lame_duck_s)
+        await tcp.stop_accepting()
+        await http.stop_accepting()
         if clients is not None:
             clients.leave()
         await asyncio.sleep(GRACE_S)
-        router.refuse_new()
+        give_up_s = loop.time() + FIRST_REQUEST_S
+        while (tcp.awaits_first or http.awaits_first) and loop.time() < give_up_s:
+            await asyncio.sleep(0.01)
         async with asyncio.TaskGroup() as draining:
             draining.create_task(tcp.drain(deadline_s + CLOSE_S))
             draining.create_task(http.drain())
-            if clients is not None:
-                draining.create_task(clients.drain(deadline_s + CLOSE_S))
+            # What arrives until the ends of idle connections are written is answered; what comes on busy ones
+            # later is refused, so that these come to an end, too.
+            await asyncio.sleep(LAST_CALLS_S)
+            router.refuse_new()
+            draining.create_task(_leave_raters(router, clients, deadline_s + CLOSE_S))
         log.info("stopped")
 
 
+async def _leave_raters(router: Router, clients: ZmqGateway | None, timeout_s: float) -> None:
+    """Let them go once all is answered, so that they don't wait for the slowest reader of the last answers:
+    a successor at the same address gets no work done before it has them."""
+    if clients is not None:
+        await clients.drain(timeout_s)
+    else:
+        await router.drain(timeout_s)
+    router.close()
+
+
 def _listen(
-    listeners: contextlib.ExitStack, name: str, address: Address | None, reuse_port: bool
+    listeners: contextlib.ExitStack,
+    name: str,
+    address: Address | None,
+    reuse_port: bool,
+    handed: Mapping[str, socket.socket],
 ) -> socket.socket | None:
+    if name in handed:
+        return listeners.enter_context(handed[name])
     if address is None:
         return None
     try:
@@ -205,9 +269,10 @@ def _listen(
 
 
 def _bound(address: Address | None, listener: socket.socket | None) -> str:
-    if address is None or listener is None:
+    if listener is None:
         return "none"
-    return str(address._replace(port=listener.getsockname()[1]))
+    name = listener.getsockname()
+    return str(Address(address.host if address else name[0], name[1]))
 
 
 def why(name: str, address: Address, error: OSError) -> str:

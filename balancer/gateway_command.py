@@ -48,7 +48,8 @@ def gateway(
 
 async def serve(settings: front.FrontSettings, balancers: tuple[Address, ...]) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
+    handed = front.handed_over("jsonrpc", "http")
     life = secrets.token_hex(8)
     router = Router(settings.dispatch, BalancerPeers(balancers, life), life)
     with contextlib.closing(router):
-        await front.serve(settings, router, None, f"balancers={','.join(map(str, balancers))}")
+        await front.serve(settings, router, None, f"balancers={','.join(map(str, balancers))}", handed)

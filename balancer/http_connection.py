@@ -156,6 +156,11 @@ class Connection(asyncio.Protocol):
 
     # --- called by the application and the gateway -------------------------------------------
 
+    @property
+    def awaits_first(self) -> bool:
+        """No request has come yet, or not all of it."""
+        return not self._ending and self._reader.awaits is not Awaits.NEXT and not self._is_due
+
     def respond(self, request: Request, status: int, body: bytes, more: bytes) -> None:
         if request is not self._current:
             return  # the client went away meanwhile

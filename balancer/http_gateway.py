@@ -14,6 +14,7 @@ from typing import Final
 from balancer.http_app import HttpApp
 from balancer.http_connection import Connection
 from balancer.http_message import encode_date
+from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
 from common.logs import Throttle
@@ -43,20 +44,34 @@ class HttpGateway:
         self._drain_s = drain_s
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
 
     async def open(self, listener: socket.socket) -> None:
-        self._server = await self.loop.create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+        self._listener = listener
+        self._server = await self.loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
-    def stop_accepting(self) -> None:
-        """Connections end once their request is answered."""
+    def make_responses_last(self) -> None:
+        """Connections end once their request is answered; new ones are still accepted."""
         self.closing = self._app.closing = True
-        if self._server is not None:
-            self._server.close()
         for connection in list(self._connections):
             connection.wind_up()
+
+    @property
+    def awaits_first(self) -> bool:
+        """Somebody has connected, and not sent a request yet."""
+        return any(connection.awaits_first for connection in self._connections)
+
+    async def stop_accepting(self) -> None:
+        self.make_responses_last()
+        if self._server is not None and self._listener is not None:
+            await accept_the_rest(self._listener, self._arrive)
+            self._server.close()
+
+    def _arrive(self) -> Connection:
+        return Connection(self)
 
     async def drain(self) -> None:
         """Let every connection end once it has its responses; cut what is left after `drain_s`."""

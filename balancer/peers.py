@@ -90,12 +90,15 @@ class RouterPeers:
         self._watched: list[int] = []
         self._lost: Callable[[], None] = lambda: None
 
-    def bind(self, address: Address) -> Address:
-        """The address with its real port. Raises OSError."""
+    def bind(self, address: Address, handed: socket.socket | None = None) -> Address:
+        """The address with its real port; of the socket that was handed over, if any. Raises OSError."""
         family, _, _, _, resolved = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         router = self._socket
+        if handed is not None:
+            address = address._replace(port=int(handed.getsockname()[1]))
+            router.setsockopt(zmq.USE_FD, handed.detach())  # which closes it in the end
         router.setsockopt(zmq.IPV6, family == socket.AF_INET6)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 1)
@@ -135,6 +138,8 @@ class RouterPeers:
         return self._socket.closed
 
     def close(self) -> None:
+        if self.closed:
+            return
         for fd in self._watched:
             self._loop.remove_reader(fd)
         self._socket.disable_monitor()
@@ -164,6 +169,7 @@ class BalancerPeers:
             dealer.setsockopt(zmq.IPV6, ":" in address.host)
             dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
             dealer.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
+            dealer.setsockopt(zmq.PROBE_ROUTER, 1)
             _set_up(dealer)
             dealer.connect(f"tcp://{address}")
             self._sockets[str(address).encode()] = dealer
@@ -198,6 +204,8 @@ class BalancerPeers:
         return self._context.closed
 
     def close(self) -> None:
+        if self.closed:
+            return
         for dealer in self._sockets.values():
             self._loop.remove_reader(cast(int, dealer.getsockopt(zmq.FD)))
             dealer.close()

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from typing import Final, cast
 
+from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from common.addresses import Address
 from common.jsonrpc import Session
@@ -60,18 +61,27 @@ class TcpGateway:
         self._to_write: list[Connection] = []
         self._to_go_on: deque[Connection] = deque()
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
 
     async def open(self, listener: socket.socket) -> None:
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=BACKLOG
-        )
+        self._listener = listener
+        self._server = await self._loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
-    def stop_accepting(self) -> None:
-        if self._server is not None:
+    @property
+    def awaits_first(self) -> bool:
+        """Somebody has connected, and not sent a call yet."""
+        return any(connection.awaits_first for connection in self._connections)
+
+    async def stop_accepting(self) -> None:
+        if self._server is not None and self._listener is not None:
+            await accept_the_rest(self._listener, self._arrive)
             self._server.close()
+
+    def _arrive(self) -> Connection:
+        return Connection(self)
 
     async def drain(self, timeout_s: float) -> None:
         """Let every connection end once it has its answers; cut what is left after `timeout_s`."""
@@ -227,6 +237,10 @@ class Connection(asyncio.Protocol):
         self._gateway.forget(self)
 
     # --- called by the router and the gateway ------------------------------------------------
+
+    @property
+    def awaits_first(self) -> bool:
+        return not self._session.found and not self._eof
 
     def go_on(self) -> None:
         """With what was read before, if that is still wanted; `_update_reading` asks again."""

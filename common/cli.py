@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "balancer": ("balancer.command:balancer", "Run a balancer: the JSON-RPC and HTTP gateways."),
     "gateway": ("balancer.gateway_command:gateway", "Run a gateway: the front as a process of its own."),
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
+    "roll": ("common.roll_command:roll", "Restart this host's services, one after the other, under load."),
     "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
     "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
     "account": ("rater.account_commands:account", "Look at one account, open, credit, set or block it."),

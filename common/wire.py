@@ -6,7 +6,7 @@ A *client* is a gateway that runs as a process of its own, or any program that s
 | kind | direction | fields after the kind |
 | --- | --- | --- |
 | WORK | asks → does | id of who asks, its clock (µs), list of work items |
-| BEAT | asks → does | id of who asks, its clock (µs) |
+| BEAT | asks → does, and balancer → who has just connected | id of who asks, its clock (µs) |
 | DRAINED | asks → does | id of who asks: nothing more will come, answer to LEAVE |
 | JOIN | client → balancer | protocol, id of the client: sent on joining and as heartbeat |
 | STATE | does → asks | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
@@ -52,6 +52,11 @@ make their deadline elsewhere, long enough for one long batch."""
 
 SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
 """Whoever was not heard for this long gets no more work, until heard again."""
+
+PROBE: Final = b""
+"""What ZeroMQ sends by itself on each new connection of who has ZMQ_PROBE_ROUTER set. A balancer answers it
+with a BEAT, and who gets that says STATE or JOIN: so they know each other before the next heartbeat, and a
+client learns that answers may have been lost with the connection before."""
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A frame holds at most one batch of requests, each bounded by the gateways; more is an attack."""

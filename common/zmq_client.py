@@ -77,6 +77,7 @@ class _Balancer:
         self.socket.setsockopt(zmq.IPV6, ":" in parsed.host)
         self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self.socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self.socket.setsockopt(zmq.PROBE_ROUTER, 1)
         self.socket.connect(f"tcp://{parsed}")
 
     @property
@@ -234,6 +235,9 @@ class ZmqClient:
             balancer.send(encode_drained(self._life))
         elif kind is Kind.GOODBYE:
             self._drop(balancer, waiting)
+        elif kind is Kind.BEAT:  # the connection is new, and what was to come by the one before is lost
+            self._drop(balancer, waiting)
+            balancer.send(encode_join(self._life))
         return answered
 
     def _error(self, seq: int, body: bytes) -> RatelError:

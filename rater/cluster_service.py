@@ -10,7 +10,9 @@ Deadlines go out by our monotonic clock, and the connection sets them for the no
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import logging
+import time
+from collections.abc import Generator, Iterable, Sequence
 from itertools import groupby, repeat
 
 from redis.exceptions import ResponseError
@@ -28,11 +30,13 @@ from rater.rounds import Change, Read, Round, account_of
 from rater.scripts import LOADS
 from rater.service import LATE_THERE, MAX_CLOCK_STEP_US, Flight, Service, passes
 
+log = logging.getLogger(__name__)
+
 
 class ClusterRound(Round):
-    def _calls(self, changes: list[Change]) -> Iterator[list[Change]]:
-        for _, same in groupby(changes, key=account_of):
-            yield from super()._calls(list(same))
+    def _calls(self, changes: list[Change]) -> list[list[Change]]:
+        accounts = groupby(changes, key=account_of)
+        return [call for _, same in accounts for call in super(ClusterRound, self)._calls(list(same))]
 
     def _reads(self, accounts: list[bytes]) -> list[Command]:
         return [read_command((account,)) for account in accounts]
@@ -97,6 +101,7 @@ class ClusterService(Service):
             place for place, value in enumerate(reply) if isinstance(value, ResponseError) and passes(value)
         }
         if apart:
+            self._complain_apart(len(apart), reply[next(iter(apart))])
             for index, place, *_ in reads:
                 if place in apart:
                     outcomes[index] = Undecided.APART
@@ -113,6 +118,7 @@ class ClusterService(Service):
         decided = []
         for changes, reply, shortfall in done:
             if isinstance(reply, ResponseError) and passes(reply):
+                self._complain_apart(len(changes), reply)
                 for change in changes:
                     outcomes[change.job] = Undecided.APART
             else:
@@ -124,6 +130,14 @@ class ClusterService(Service):
         for index in expired:
             flight.outcomes[index] = Undecided.NOT_BEGUN if in_time else LATE_THERE
         yield from ()
+
+    def _complain_apart(self, requests: int, error: ResponseError) -> None:
+        """A slot that is on its way is nothing to tell of, a node that is away is."""
+        if str(error).startswith("TRYAGAIN"):
+            return
+        held = self._warnings.passes(time.monotonic())
+        if held is not None:
+            log.warning("apart=%s held_back=%s %s", requests, held, error)
 
 
 def service_for(

@@ -69,6 +69,8 @@ class Link:
     ) -> None:
         self.endpoint = endpoint
         self.drained = False
+        self.is_new = False
+        """Since the last beat, another balancer, or another life of it, was heard."""
         self._credit = credit
         self._clock_us = clock_us
         self._peer: Peer | None = None
@@ -83,8 +85,14 @@ class Link:
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, CONNECTION_TIMEOUT_MS)
         self.socket.setsockopt(zmq.HEARTBEAT_TTL, CONNECTION_TIMEOUT_MS)
         self.socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self.socket.setsockopt(zmq.PROBE_ROUTER, 1)
         self.socket.setsockopt(zmq.IPV6, "[" in endpoint)
         self.socket.connect(endpoint)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the balancer was ever heard."""
+        return self._peer is not None
 
     def receive(self) -> list[Job]:
         """The jobs that have arrived, a bounded number of frames of them."""
@@ -117,6 +125,7 @@ class Link:
         if self._peer is None or self._peer.life != balancer_id:
             log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
             self._peer = Peer(balancer_id, sent_us, now_us)
+            self.is_new = True
         else:
             self._peer.clock_difference.see(sent_us, now_us)
         return self._peer
@@ -131,6 +140,7 @@ class Link:
 
     def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:
         """A heartbeat. A rater that can do nothing now offers no credit, and so gets no new work."""
+        self.is_new = False
         self._send(encode_state(name, self._credit if takes_work else 0, tariff_epoch))
 
     def leave(self) -> None:

@@ -78,9 +78,12 @@ class Round:
     def _reads(self, accounts: list[bytes]) -> list[Command]:
         return [read_command(accounts)]
 
-    def _calls(self, changes: list[Change]) -> Iterator[list[Change]]:
-        for start in range(0, len(changes), MAX_SCRIPT_REQUESTS):
-            yield changes[start : start + MAX_SCRIPT_REQUESTS]
+    def _calls(self, changes: list[Change]) -> list[list[Change]]:
+        """Of one method, by account: those that are made by one script call."""
+        if len(changes) <= MAX_SCRIPT_REQUESTS:
+            return [changes]
+        starts = range(0, len(changes), MAX_SCRIPT_REQUESTS)
+        return [changes[start : start + MAX_SCRIPT_REQUESTS] for start in starts]
 
 
 def account_of(change: Change) -> bytes:

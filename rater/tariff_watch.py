@@ -178,6 +178,7 @@ class TariffWatch:
         self._reader = TariffReader(store, max_call_us, self._rest)
         self._ready: deque[Snapshot] = deque(maxlen=1)
         """Appending and popping are one step each, so that no snapshot is lost between the threads."""
+        self._has_looked = False
         self._taken = EMPTY
         self._in_use = EMPTY
         self._reported: tuple[int, float] = (-1, 0.0)
@@ -190,6 +191,11 @@ class TariffWatch:
         _hide_from_collector()
         self._thread = threading.Thread(target=self._run, args=(wake,), name="tariff-watch", daemon=True)
         self._thread.start()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what was active at the start, which may be nothing, was read and taken."""
+        return self._has_looked and not self._ready
 
     def take(self) -> Snapshot | None:
         """The newest snapshot, once; None when there is no newer one."""
@@ -219,6 +225,7 @@ class TariffWatch:
                 if snapshot is not None:
                     self._ready.append(snapshot)
                     wake()
+                self._has_looked = True
                 self._report()
                 if self._in_use is self._reader.latest:
                     self._reader.free_replaced()

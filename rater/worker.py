@@ -27,6 +27,7 @@ import zmq
 
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
+from common.notify import Notifier
 from common.wire import HEARTBEAT_MS
 from rater.apart import Apart
 from rater.direct import DirectServer
@@ -101,6 +102,7 @@ class Worker:
         self._batch_jobs = BATCH_JOBS
         self._stop_asked = False
         self._leave_until_us: int | None = None
+        self._notifier = Notifier()
 
     def stop(self) -> None:
         """Begin to drain. Safe to call from a signal handler or another thread."""
@@ -134,6 +136,7 @@ class Worker:
                 self._direct.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
+            self._notifier.close()
 
     def _turn(self) -> None:
         ready = self._poll()
@@ -146,6 +149,8 @@ class Worker:
         for link in self._links:
             if link.socket in ready:
                 self._backlog.extend(link.receive())
+                if link.is_new:
+                    self._next_beat_us = 0  # it can give work as soon as it knows of us
         if self._direct is not None:
             self._take_direct(self._direct.handle(ready, now_us))
         self._backlog.extend(self._apart.due(now_us))
@@ -289,16 +294,43 @@ class Worker:
 
     def _beat(self, now_us: int) -> None:
         self._next_beat_us = now_us + HEARTBEAT_MS * 1000
-        if not self._retry_at_us:
+        store_answers = not self._retry_at_us
+        if store_answers:
             try:
                 self._service.look_at_store()
             except StoreUnavailable as error:
+                store_answers = False
                 log.warning("store unavailable: %s", error)
+        self._tell_service_manager(store_answers)
         for link in self._links:
             link.beat(self._name, self._service.snapshot.epoch, takes_work=not self._retry_at_us)
 
+    def _tell_service_manager(self, store_answers: bool) -> None:
+        """Ready is a rater that has the tariffs that there are, a store that answers, and a balancer.
+
+        Without any tariff it is ready too: `ratel load` may come later. One balancer is enough: another that
+        is away is no reason to hold up what starts after the raters.
+        """
+        notifier, epoch = self._notifier, self._service.snapshot.epoch
+        joined = sum(link.joined for link in self._links)
+        notifier.alive()
+        if self._leave_until_us is not None:
+            return
+        if not store_answers:
+            notifier.status("waiting for the store")
+        elif not self._watch.is_settled:
+            notifier.status("reading the tariff")
+        elif not joined and self._direct is None:
+            notifier.status("waiting for a balancer")
+        else:
+            tariff = f"tariff epoch {epoch}" if epoch else "no tariff loaded yet"
+            notifier.status(f"{tariff}, {joined} of {len(self._links)} balancers joined")
+            notifier.ready()
+
     def _begin_to_leave(self, now_us: int) -> None:
         log.info("draining")
+        self._notifier.stopping()
+        self._notifier.status("draining")
         self._leave_until_us = now_us + LEAVE_TIMEOUT_US
         for link in self._links:
             link.leave()

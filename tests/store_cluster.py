@@ -53,13 +53,16 @@ class StoreCluster:
         password: str = "",
         options: tuple[str, ...] = (),
         environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        certificates: Path | None = None,
     ) -> None:
+        """With `certificates`, a folder that has ca.crt, server.crt and server.key, all speak TLS only."""
         self._folder = folder
         self._server = server
         self._appendfsync = appendfsync
         self._password = password
         self._options = options
         self._environments = environments
+        self._certificates = certificates
         self._names = [f"store-{n}" for n in range(primaries + replicas)]
         self._primaries = primaries
         ports = free_ports(2 * len(self._names))
@@ -73,7 +76,15 @@ class StoreCluster:
         """What `--store` takes: three of the nodes, the others are to be found."""
         login = f":{self._password}@" if self._password else ""
         hosts = ",".join(f"127.0.0.1:{self._ports[name]}" for name in self._names[:3])
-        return f"redis+cluster://{login}{hosts}"
+        return f"{self._scheme}+cluster://{login}{hosts}{self._trust}"
+
+    @property
+    def _scheme(self) -> str:
+        return "rediss" if self._certificates else "redis"
+
+    @property
+    def _trust(self) -> str:
+        return f"?ssl_ca_certs={self._certificates}/ca.crt" if self._certificates else ""
 
     def __enter__(self) -> StoreCluster:
         try:
@@ -144,7 +155,7 @@ class StoreCluster:
 
     def node_url(self, name: str) -> str:
         login = f":{self._password}@" if self._password else ""
-        return f"redis://{login}127.0.0.1:{self._ports[name]}"
+        return f"{self._scheme}://{login}127.0.0.1:{self._ports[name]}{self._trust}"
 
     # --- faults -------------------------------------------------------------------------------------
 
@@ -313,7 +324,7 @@ class StoreCluster:
     def _config(self, name: str, folder: Path) -> list[str]:
         lines = [
             "bind 127.0.0.1",
-            f"port {self._ports[name]}",
+            f"{'tls-port' if self._certificates else 'port'} {self._ports[name]}",
             f'dir "{folder}"',
             "cluster-enabled yes",
             f"cluster-port {self._bus_ports[name]}",
@@ -328,6 +339,16 @@ class StoreCluster:
             "repl-diskless-sync-delay 0",
             *self._options,
         ]
+        if folder_of := self._certificates:
+            lines += [
+                "port 0",
+                "tls-cluster yes",
+                "tls-replication yes",
+                "tls-auth-clients no",
+                f"tls-ca-cert-file {folder_of}/ca.crt",
+                f"tls-cert-file {folder_of}/server.crt",
+                f"tls-key-file {folder_of}/server.key",
+            ]
         if self._password:
             lines += [f"requirepass {self._password}", f"masterauth {self._password}"]
         return lines

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+import subprocess
 import time
 from itertools import count
 from pathlib import Path
@@ -18,7 +20,8 @@ import pytest
 
 from common.cluster import ClusterConnection
 from common.durability import Durability, Level
-from common.errors import ServiceError
+from common.errors import ServiceError, StoreUnavailable
+from common.stores import connect
 from rater.jobs import Outcome, Undecided
 from tests.faults.clusters import ACCOUNTS, UNKNOWN, accounts_of, move_key_by_key, sharded, slot_of_account
 from tests.faults.load import Load
@@ -32,31 +35,15 @@ PROMISE_S = 10.0
 TIMEOUT_MS = 1_000
 """A rater's own, for the store."""
 ROUNDS = 3
-REPLAYS = 300
 STEPS = 8
 
 servers = pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS.keys())
 
 
-def replay(site: Site, load: Load) -> None:
-    """What was acknowledged last is answered in the same way when it is asked again, and changes nothing."""
-    told = list(load.ledger.told.items())[-REPLAYS:]
-    with site.client() as client:
-        for key, left in told:
-            intent = load.ledger.intents[key]
-            descriptor = {
-                "CstmId": TENANT,
-                "Subject": intent.subject,
-                "Amount": intent.amount,
-                "RequestId": key,
-            }
-            assert client.call("DebitBalance", descriptor) == left
-
-
 def settle(site: Site, load: Load, *errors: str) -> None:
     load.stop()
     load.check(site, *errors)
-    replay(site, load)
+    load.replay(site)
     load.check(site, *errors)
     summary = json.loads(site.run("audit", "--json", "--store", site.store_url).splitlines()[-1])["summary"]
     assert summary["accounts"] == summary["whole"] == len(ACCOUNTS)
@@ -302,3 +289,41 @@ def test_a_node_that_is_lost_leaves_the_accounts_of_the_others_alone(tmp_path: P
             cluster.restart(name)
         while not isinstance(serve.process([debit(names[lost], "last")])[0], Outcome):
             time.sleep(0.02)
+
+
+# --- TLS --------------------------------------------------------------------------------------------
+
+
+def make_certificates(folder: Path) -> Path:
+    """A CA and a server's certificate for 127.0.0.1."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj")
+    openssl(*new, "/CN=test", "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-days", "2")
+    openssl(*new, "/CN=store", "-keyout", "server.key", "-out", "server.csr")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+    openssl("x509", "-req", "-in", "server.csr", "-out", "server.crt", *signed)
+    return folder
+
+
+@pytest.mark.skipif(
+    "redis" not in SERVERS or not shutil.which("openssl"), reason="needs Debian's redis-server and openssl"
+)
+def test_a_cluster_that_speaks_tls(tmp_path: Path) -> None:
+    """The server that comes with Ratel has no TLS, so it is Debian's."""
+    certificates = make_certificates(tmp_path)
+    with (
+        sharded(tmp_path, server=SERVERS["redis"], certificates=certificates, replicas=0) as (cluster, site),
+        Load(lambda _: site.client(), ACCOUNTS) as load,
+    ):
+        assert cluster.url.startswith("rediss+cluster://")
+        load.wait(100)
+        load.start_measuring()
+        move_key_by_key(cluster, load, 1)
+        load.recovered("cluster: slots moved, TLS", PROMISE_S)
+        settle(site, load)
+        with pytest.raises(StoreUnavailable, match=r"no node answers.*certificate verify failed"):
+            connect(cluster.url.partition("?")[0]).execute([("GET", "a")])

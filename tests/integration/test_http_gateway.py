@@ -28,7 +28,7 @@ def with_gateway(act: Callable[[HttpGateway, Address], Awaitable[None]], drain_s
         try:
             await act(gateway, listener.getsockname())
         finally:
-            gateway.stop_accepting()
+            await gateway.stop_accepting()
             await gateway.drain()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -88,7 +88,7 @@ def test_who_does_not_end_is_cut_when_the_time_is_up() -> None:
         writer.write(REQUEST[:9])
         while not gateway._connections:
             await asyncio.sleep(0.001)
-        gateway.stop_accepting()
+        await gateway.stop_accepting()
         await gateway.drain()
         with suppress(ConnectionResetError):
             assert await reader.read() == b""

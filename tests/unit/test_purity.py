@@ -45,6 +45,7 @@ PURE = (
     "balancer/openapi.py",
     "balancer/openapi_schemas.py",
     "balancer/sharing.py",
+    "common/cluster_map.py",
     "common/errors.py",
     "common/jsonrpc.py",
     "common/methods.py",
