@@ -163,6 +163,11 @@ class Service:
         """To be told when replies are here; what is sent and received goes through flights."""
         return self._store
 
+    @property
+    def waits_for_copies(self) -> bool:
+        """Whether changes wait for disks or replicas, and with them what is sent behind them."""
+        return bool(self._durability.waits)
+
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
         self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)

@@ -45,7 +45,8 @@ MIN_BATCH_JOBS: Final = 4
 """However slow requests are: a batch of a few shares its round trip, and takes little of a heartbeat."""
 
 MAX_FLIGHTS: Final = 2
-"""Batches that the store has at a time: it works on one while this process works on the other."""
+"""Batches that the store has at a time: it works on one while this process works on the other. Where changes
+wait for disks or replicas it is one, as large as may be: the store would leave the other alone meanwhile."""
 
 MIN_AHEAD: Final = 48
 """Changes of a batch during which the next one may begin, and requests that are worth that: so many keep the
@@ -86,6 +87,7 @@ class Worker:
         self._apart = Apart()
         self._flights: deque[Flight] = deque()
         """In the order in which they are to go on."""
+        self._max_flights = 1 if service.waits_for_copies else MAX_FLIGHTS
         self._busy_since_us = 0
         """When the first of them was begun, or one of them went on last."""
         self._busy_us = 0
@@ -208,7 +210,7 @@ class Worker:
     def _awaits_store(self) -> bool:
         """Whether replies or requests are next, whichever come first; else the replies are waited for."""
         flights, store = self._flights, self._service.store
-        if not flights or len(flights) == MAX_FLIGHTS or flights[0].changes < MIN_AHEAD:
+        if not flights or len(flights) == self._max_flights or flights[0].changes < MIN_AHEAD:
             return False
         return store.unread > 0 and not store.has_input
 
@@ -219,7 +221,7 @@ class Worker:
             return True
         return (
             len(self._backlog) >= MIN_AHEAD
-            and len(self._flights) < MAX_FLIGHTS
+            and len(self._flights) < self._max_flights
             and self._flights[0].changes >= MIN_AHEAD
         )
 
@@ -232,7 +234,7 @@ class Worker:
         if not self._flights:
             self._busy_since_us = now_us
         jobs = []
-        changes = max(MIN_AHEAD, len(self._backlog) // (MAX_FLIGHTS - len(self._flights)))
+        changes = max(MIN_AHEAD, len(self._backlog) // (self._max_flights - len(self._flights)))
         for _ in range(min(self._batch_jobs, len(self._backlog))):
             job = self._backlog.popleft()
             if job.deadline_us <= now_us:

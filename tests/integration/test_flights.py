@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from common.durability import Durability, Level
 from common.embedded_store import EmbeddedStore
 from common.errors import StoreUnavailable
 from common.store import StoreConnection
@@ -185,6 +186,8 @@ class HandedLink:
     """A link to no balancer: the test hands it jobs."""
 
     drained = True
+    joined = True
+    is_new = False
 
     def __init__(self) -> None:
         self.socket, self._write = os.pipe()
@@ -212,6 +215,8 @@ class HandedLink:
 
 
 class NoNews:
+    is_settled = True
+
     def take(self) -> None:
         return None
 
@@ -270,6 +275,21 @@ def test_many_changes_go_to_the_store_in_two_flights_of_which_the_first_lands_fi
     loop.finish()
     assert sorted(loop.origin.outcomes) == list(range(1, 4 * MIN_AHEAD + 1))
     assert len(accounts.journal("anna")) == 2 + 4 * MIN_AHEAD
+
+
+def test_changes_that_wait_for_copies_go_out_in_one_flight(
+    service: Service, counting: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent behind a wait is held up by it."""
+    monkeypatch.setattr(service, "_durability", Durability(Level.REPLICATED, 1, 1))
+    loop = Loop(service)
+    loop.turn()
+    counting.trips.clear()
+    loop.hand(4 * MIN_AHEAD)
+    assert loop.turn() == 0
+    assert len(counting.trips) == 1
+    assert len(loop.origin.outcomes) == 4 * MIN_AHEAD
+    loop.link.close()
 
 
 def test_while_the_store_works_on_many_changes_few_requests_wait_for_more(
