@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import select
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.faults.clock import LIBRARIES, Clock
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import TARIFF, job, results
 from tests.store_cluster import CHOSEN, SERVERS, StoreCluster
+from tests.store_group import wait_until
 
 SNAPSHOT = Snapshot(1, {"vdf": 1}, {"vdf": compile_tariff(TARIFF, 31 * 86_400_000_000)})
 _numbers = count()
@@ -243,10 +245,19 @@ def clocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StoreClus
         yield cluster, clocks
 
 
+def move(cluster: StoreCluster, name: str, clock: Clock, ahead_s: int) -> None:
+    """Set a node's clock, and wait until the node sees it."""
+    clock.move_to(ahead_s)
+    wait_until(
+        lambda: abs(int(cluster.ask(name, "TIME")[0]) - time.time() - ahead_s) < 2,
+        f"the clock of {name} moves",
+    )
+
+
 def test_each_node_s_own_clock_decides_whether_it_is_late(clocks: tuple[StoreCluster, list[Clock]]) -> None:
     cluster, [ahead_clock, _, behind_clock] = clocks
-    ahead_clock.move_to(3_600)
-    behind_clock.move_to(-3_600)
+    move(cluster, "store-0", ahead_clock, 3_600)
+    move(cluster, "store-2", behind_clock, -3_600)
     with ClusterConnection(cluster.url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0) as work:
         names = subjects(cluster)
         open_accounts(work, *names.values())
@@ -276,12 +287,12 @@ def test_a_node_s_clock_that_jumps_ahead_is_noticed(clocks: tuple[StoreCluster, 
         open_accounts(work, *names.values())
         serve = service(work)
         hit, other = names["store-1"], names["store-0"]
-        clock.move_to(20)
+        move(cluster, "store-1", clock, 20)
         first = serve.process([debit(hit, "a", timeout_us=10_000_000), debit(other, "b")])
         assert first[0] is Undecided.NOT_BEGUN
         assert results(first[1:]) == [99]
         assert results(serve.process([debit(hit, "a", timeout_us=10_000_000)])) == [99]
-        clock.move_to(100)
+        move(cluster, "store-1", clock, 100)
         jobs = [debit(hit, "c", timeout_us=10_000_000), debit(other, "d")]
         assert results(serve.process(jobs)) == ["deadline_exceeded", 98]
         assert credit(work, hit) == 99
