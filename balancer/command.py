@@ -33,7 +33,7 @@ def balancer(
 
     \b
     Examples:
-      ratel balancer --http 0.0.0.0:8000
+      ratel balancer --http 0.0.0.0:8000 --api-keys /etc/ratel/api-keys.json
       ratel balancer --jsonrpc none --http none      # only for gateways, see `ratel gateway`
     """
     setup(log_level)

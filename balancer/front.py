@@ -21,21 +21,36 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import click
 import uvloop
 
+from balancer.client_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, ClientLimits
 from balancer.dispatch import DispatchSettings
 from balancer.http_gateway import HttpGateway
+from balancer.http_patience import KEEP_ALIVE_S, READ_TIMEOUT_S
+from balancer.http_reader import MAX_BODY_BYTES
 from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.zmq_gateway import ZmqGateway
 from common import listen_fds
 from common.addresses import Address
+from common.api_keys import BadKeyFile
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import LOOK_EVERY_S, WatchedKeyring
+from common.keyring import Keyring
 from common.limits import raise_file_limit
-from common.options import http_option, jsonrpc_option, log_level_option, shared
+from common.options import (
+    allow_insecure_option,
+    api_keys_option,
+    http_option,
+    jsonrpc_option,
+    log_level_option,
+    shared,
+)
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +80,11 @@ class FrontSettings:
     """Other processes listen on the same ports; the kernel shares the connections out."""
     dispatch: DispatchSettings
     stuck_s: float
+    clients: ClientLimits
+    api_keys: Path | None
+    """The file of keys; None: everybody may do everything."""
+    allow_insecure: bool
+    """Even where others than this host can connect."""
     lame_duck_s: float = 0.0
 
 
@@ -137,6 +157,52 @@ _OPTIONS: Final = (
         help="Seconds that it goes on accepting connections after SIGTERM while /readyz says that it ends: "
         "as long as a load balancer in front takes to notice.",
     ),
+    shared(
+        "front",
+        "--max-connections",
+        type=click.IntRange(1, 1_000_000),
+        default=MAX_CONNECTIONS,
+        envvar="RATEL_MAX_CONNECTIONS",
+        help="Connections of JSON-RPC, and as many of HTTP; one more is refused.",
+    ),
+    shared(
+        "front",
+        "--max-in-flight",
+        type=click.IntRange(1, 1_000_000),
+        default=MAX_IN_FLIGHT,
+        envvar="RATEL_MAX_IN_FLIGHT",
+        help="Unanswered calls of one JSON-RPC connection; beyond it, it is not read.",
+    ),
+    shared(
+        "front",
+        "--max-message",
+        "max_message_bytes",
+        type=click.IntRange(1024, MAX_BODY_BYTES),
+        default=MAX_BODY_BYTES,
+        envvar="RATEL_MAX_MESSAGE",
+        help="Bytes of a JSON-RPC message and of an HTTP body.",
+    ),
+    shared(
+        "front",
+        "--read-timeout",
+        "read_timeout_s",
+        type=click.IntRange(1, 3600),
+        default=int(READ_TIMEOUT_S),
+        envvar="RATEL_READ_TIMEOUT",
+        help="Seconds for the head of an HTTP request to arrive, as many for its body, and as many for a "
+        "JSON-RPC client to say its API key.",
+    ),
+    shared(
+        "front",
+        "--keep-alive",
+        "keep_alive_s",
+        type=click.IntRange(1, 86_400),
+        default=int(KEEP_ALIVE_S),
+        envvar="RATEL_KEEP_ALIVE",
+        help="Seconds that an HTTP connection is kept open for its next request.",
+    ),
+    api_keys_option(),
+    allow_insecure_option,
     log_level_option(),
 )
 
@@ -150,11 +216,21 @@ def settings_of(
     max_wait_ms: int,
     stuck_s: int,
     lame_duck_s: float,
+    max_connections: int,
+    max_in_flight: int,
+    max_message_bytes: int,
+    read_timeout_s: int,
+    keep_alive_s: int,
+    api_keys: Path | None,
+    allow_insecure: bool,
 ) -> FrontSettings:
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
-    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s, lame_duck_s)
+    clients = ClientLimits(max_connections, max_in_flight, max_message_bytes, read_timeout_s, keep_alive_s)
+    return FrontSettings(
+        jsonrpc, http_, reuse_port, dispatch, stuck_s, clients, api_keys, allow_insecure, lame_duck_s
+    )
 
 
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -190,16 +266,18 @@ async def serve(
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_report_defect)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     deadline_s = settings.dispatch.deadline_us / 1_000_000
     with contextlib.ExitStack() as listeners:
+        keyring = _watch_keys(listeners, settings.api_keys)
         tcp, http = (
-            TcpGateway(router, settings.stuck_s),
-            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s),
+            TcpGateway(router, settings.stuck_s, keyring, settings.clients),
+            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s, keyring, settings.clients),
         )
-        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings.reuse_port, handed)
-        http_listener = _listen(listeners, "http", settings.http, settings.reuse_port, handed)
+        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings, handed)
+        http_listener = _listen(listeners, "http", settings.http, settings, handed)
         router.open()
         if tcp_listener is not None:
             await tcp.open(tcp_listener)
@@ -247,11 +325,36 @@ async def _leave_raters(router: Router, clients: ZmqGateway | None, timeout_s: f
     router.close()
 
 
+def _report_defect(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop itself would say shows arguments of calls, and those hold what clients sent."""
+    error = context.get("exception")
+    log.error("a defect in the event loop", exc_info=error if isinstance(error, BaseException) else None)
+
+
+def _watch_keys(stack: contextlib.ExitStack, path: Path | None) -> Keyring | None:
+    """The keys in the file, which are those of now for as long as the stack is open."""
+    if path is None:
+        return None
+    try:
+        watched = WatchedKeyring(path)
+    except BadKeyFile as error:
+        raise CannotListen(f"--api-keys: {error}") from None
+    following = asyncio.get_running_loop().create_task(_follow(watched))
+    stack.callback(following.cancel)
+    return watched.keyring
+
+
+async def _follow(watched: WatchedKeyring) -> None:
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        watched.look()
+
+
 def _listen(
     listeners: contextlib.ExitStack,
     name: str,
     address: Address | None,
-    reuse_port: bool,
+    settings: FrontSettings,
     handed: Mapping[str, socket.socket],
 ) -> socket.socket | None:
     if name in handed:
@@ -259,10 +362,12 @@ def _listen(
     if address is None:
         return None
     try:
+        if settings.api_keys is None and not settings.allow_insecure and is_exposed(address):
+            raise CannotListen(refusal(f"--{name}", address, API_KEYS_REMEDY))
         family, _, _, _, resolved = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.create_server(resolved[:2], family=family, reuse_port=reuse_port)
+        listener = socket.create_server(resolved[:2], family=family, reuse_port=settings.reuse_port)
     except OSError as error:
         raise CannotListen(why(name, address, error)) from None
     return listeners.enter_context(listener)

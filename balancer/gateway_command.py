@@ -39,7 +39,7 @@ def gateway(
     \b
     Examples:
       ratel gateway --reuse-port
-      ratel gateway --balancer 10.0.0.1:2000 --balancer 10.0.0.2:2000 --http 0.0.0.0:8000
+      ratel gateway --balancer 10.0.0.1:2000 --balancer 10.0.0.2:2000
     """
     setup(log_level)
     settings = front.settings_of(**options)

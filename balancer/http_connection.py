@@ -21,8 +21,9 @@ import logging
 from collections import deque
 from typing import Final, Protocol
 
+from balancer.client_limits import ClientLimits
 from balancer.http_message import CONTINUE, Refusal, Request, encode_response, plain_error
-from balancer.http_patience import READ_TIMEOUT_S, Patience, Verdict
+from balancer.http_patience import Patience, Verdict
 from balancer.http_reader import PIECE_BYTES, Awaits, RequestReader
 from common.addresses import Address
 
@@ -40,6 +41,7 @@ class Service(Protocol):
     closing: bool
     """Each response is the last one of its connection."""
     stuck_s: float
+    limits: ClientLimits
     date: bytes
 
     def serve(self, request: Request) -> None:
@@ -58,7 +60,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._reader = RequestReader(self)
+        limits = service.limits
+        self._reader = RequestReader(self, limits.max_message_bytes)
         self._unread: memoryview | None = None
         """Received, but not parsed yet: what came before it is to be dealt with first."""
         self._waiting: deque[Request] | None = None
@@ -78,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._finished = False
         """All is written."""
         self._eof = False
-        self._patience = Patience()
+        self._patience = Patience(limits.read_timeout_s, limits.keep_alive_s)
         self._active = False
         """A request was taken since the last `check`."""
 
@@ -187,7 +190,7 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif verdict is Verdict.LATE:
             what = "the body did not arrive" if awaits is Awaits.BODY else "no request arrived"
-            self._refuse(408, "request_timeout", f"{what} within {READ_TIMEOUT_S:.0f} s")
+            self._refuse(408, "request_timeout", f"{what} within {self._service.limits.read_timeout_s:.0f} s")
         elif verdict is Verdict.END and self._finished:
             self._transport.close()
         elif verdict is Verdict.END:

@@ -11,18 +11,17 @@ import socket
 import time
 from typing import Final
 
+from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
 from balancer.http_app import HttpApp
 from balancer.http_connection import Connection
 from balancer.http_message import encode_date
 from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
+from common.keyring import Keyring
 from common.logs import Throttle
 
 log = logging.getLogger(__name__)
-
-MAX_CONNECTIONS: Final = 10_000
-"""Each takes some 3 KB while it is idle, and has one request in progress; others wait unread."""
 
 SWEEP_S: Final = 1.0
 """Clients are let go so much later than they might be, and so late the header Date may be."""
@@ -34,12 +33,21 @@ WARN_EVERY_S: Final = 5.0
 class HttpGateway:
     """The `Service` of its connections."""
 
-    def __init__(self, router: Router, drain_s: float, stuck_s: float = STUCK_S) -> None:
+    def __init__(
+        self,
+        router: Router,
+        drain_s: float,
+        stuck_s: float = STUCK_S,
+        keyring: Keyring | None = None,
+        limits: ClientLimits = DEFAULT_CLIENT_LIMITS,
+    ) -> None:
+        """Without a `keyring` everybody may do everything."""
         self.loop = asyncio.get_running_loop()
         self.stuck_s = stuck_s
+        self.limits = limits
         self.closing = False
         self.date = encode_date(time.time())
-        self._app = HttpApp(router)
+        self._app = HttpApp(router, keyring)
         self.serve = self._app.serve
         self._drain_s = drain_s
         self._connections: set[Connection] = set()
@@ -89,12 +97,13 @@ class HttpGateway:
 
     def admit(self, connection: Connection) -> str:
         self._connections.add(connection)  # refused ones have to end, too
-        if len(self._connections) <= MAX_CONNECTIONS:
+        limit = self.limits.max_connections
+        if len(self._connections) <= limit:
             return ""
         held = self._refused.passes(time.monotonic())
         if held is not None:
-            log.warning("connection refused limit=%s held_back=%s", MAX_CONNECTIONS, held)
-        return f"more than {MAX_CONNECTIONS} connections"
+            log.warning("connection refused limit=%s held_back=%s", limit, held)
+        return f"more than {limit} connections"
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)

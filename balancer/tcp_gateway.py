@@ -19,22 +19,19 @@ import logging
 import socket
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Final, cast
 
+from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
 from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from common.addresses import Address
-from common.jsonrpc import Session
+from common.jsonrpc import DEFAULT_LIMITS, Call, Session
+from common.keyring import Keyring
 from common.logs import Throttle
+from common.visitor import Visitor
 
 log = logging.getLogger(__name__)
-
-MAX_CONNECTIONS: Final = 10_000
-"""Some 30 KB each. A switch needs one; this is for hundreds of hosts with pools of them."""
-
-MAX_IN_FLIGHT: Final = 1_000
-"""Calls of one connection. Above it reading stops, so a client can't fill the queue alone; under overload
-further calls are refused instead, so that it learns of that at once."""
 
 HIGH_WATER_BYTES: Final = 256 * 1024
 """Unsent answers of one connection. Above it reading stops: who does not read can't ask more."""
@@ -52,9 +49,19 @@ WARN_EVERY_S: Final = 5.0
 
 
 class TcpGateway:
-    def __init__(self, router: Router, stuck_s: float = STUCK_S) -> None:
+    def __init__(
+        self,
+        router: Router,
+        stuck_s: float = STUCK_S,
+        keyring: Keyring | None = None,
+        limits: ClientLimits = DEFAULT_CLIENT_LIMITS,
+    ) -> None:
+        """Without a `keyring` everybody may do everything."""
         self.router = router
         self.stuck_s = stuck_s
+        self.keyring = keyring
+        self.limits = limits
+        self.session_limits = replace(DEFAULT_LIMITS, max_message_bytes=limits.max_message_bytes)
         self.closing = False
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
@@ -99,10 +106,11 @@ class TcpGateway:
     # --- for connections ---------------------------------------------------------------------
 
     def admit(self, connection: Connection) -> bool:
-        if len(self._connections) >= MAX_CONNECTIONS:
+        limit = self.limits.max_connections
+        if len(self._connections) >= limit:
             held = self._refused.passes(time.monotonic())
             if held is not None:
-                log.warning("connection refused limit=%s held_back=%s", MAX_CONNECTIONS, held)
+                log.warning("connection refused limit=%s held_back=%s", limit, held)
             return False
         self._connections.add(connection)
         return True
@@ -155,11 +163,13 @@ class Connection(asyncio.Protocol):
         "_eof",
         "_gateway",
         "_gone",
+        "_most_in_flight",
         "_reading",
         "_router",
         "_session",
         "_transport",
         "_unfinished_since_s",
+        "_visitor",
         "_write_paused_since_s",
         "go_on_is_due",
         "write_is_due",
@@ -172,7 +182,9 @@ class Connection(asyncio.Protocol):
         self.go_on_is_due = False
         self._gateway = gateway
         self._router = gateway.router
-        self._session = Session()
+        self._most_in_flight = gateway.limits.max_in_flight
+        self._session = Session(gateway.session_limits)
+        self._visitor = self._new_visitor() if gateway.keyring is not None else None
         self._reading = True
         self._eof = False
         self._ending = False
@@ -203,15 +215,17 @@ class Connection(asyncio.Protocol):
         session = self._session
         found_before = session.found
         calls = session.feed(data)
+        if self._visitor is not None or session.asks_front:
+            calls = self._admitted(calls)
         in_flight = session.in_flight
         if calls:
-            full = in_flight - len(calls) > MAX_IN_FLIGHT
+            full = in_flight - len(calls) > self._most_in_flight
             (self._router.refuse_all if full else self._router.submit_all)(calls, self)
         if not session.unfinished:
             self._unfinished_since_s = None
         elif self._unfinished_since_s is None or session.found != found_before:
             self._unfinished_since_s = time.monotonic()
-        if session.more or in_flight > MAX_IN_FLIGHT or not self._reading:
+        if session.more or in_flight > self._most_in_flight or not self._reading:
             self._update_reading()
         if not calls or session.has_output:  # errors to write, or an end that waited for what was read
             self._gateway.write_soon(self)
@@ -249,6 +263,9 @@ class Connection(asyncio.Protocol):
 
     def answer(self, slot: int, code: int, body: bytes) -> None:
         """As a `Sink`, for the router."""
+        visitor = self._visitor
+        if visitor is not None and visitor.counted:
+            visitor.answered(slot)
         if code:
             self._session.fail(slot, body)
         else:
@@ -282,6 +299,10 @@ class Connection(asyncio.Protocol):
         elif self._write_paused_since_s is not None and now_s - self._write_paused_since_s >= stuck_s:
             log.warning("peer=%s does not read its answers, closing", self._peer)
             self.abort()
+        elif self._visitor is not None and self._visitor.is_stranger(now_s):
+            log.info("peer=%s has no valid API key, closing", self._peer)
+            self._ending = True
+            self.write()
         elif not self._reading or self._unfinished_since_s is None:
             return  # while it is not read, the end of its message may wait to be
         elif now_s - self._unfinished_since_s >= stuck_s:
@@ -293,6 +314,15 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def _admitted(self, calls: list[Call]) -> list[Call]:
+        """The calls that are for the router; the others are answered."""
+        if self._visitor is None:
+            self._visitor = self._new_visitor()
+        return self._visitor.admit(calls)
+
+    def _new_visitor(self) -> Visitor:
+        return Visitor(self._session, self._gateway.keyring, self._gateway.limits.read_timeout_s)
 
     # --- states ------------------------------------------------------------------------------
 
@@ -317,7 +347,7 @@ class Connection(asyncio.Protocol):
     def _may_take(self) -> bool:
         if self._write_paused_since_s is not None:
             return False
-        return self._session.in_flight <= MAX_IN_FLIGHT or self._gateway.router.overloaded
+        return self._session.in_flight <= self._most_in_flight or self._gateway.router.overloaded
 
     def _end(self) -> None:
         if self._ended_at_s is not None:

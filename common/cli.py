@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rate": ("rater.bulk.command:rate", "Rate a file of call records."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
+    "apikey": ("common.apikey_command:apikey", "Make, list and revoke API keys, and limit tenants."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
     "config": ("common.config_command:config", "Check and show the settings of all commands."),
     "completion": ("common.completion_command:completion", "Print what a shell needs to complete commands."),

@@ -22,6 +22,10 @@ not exist, which every server answers by itself, however busy its raters are; wh
 for the rest of that time, it goes on to the next one. A slow answer alone moves nobody. All that
 happens while some thread waits for a reply.
 
+**API keys.** With `api_key`, or the file that it stands in, each connection begins by saying it; calls follow
+without waiting for the answer. A file is read for each connection, and again when the server does not take
+the key any more: so a key is exchanged by writing the new one there before the old one is revoked.
+
 **Time.** No call waits longer than its timeout; then it raises DeadlineExceeded, its late reply is
 dropped, and the connection goes on being used.
 
@@ -31,6 +35,7 @@ is answered to the parent; in the child it fails with ConnectionLost.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
@@ -43,8 +48,17 @@ from types import TracebackType
 from typing import Any, Final
 from weakref import WeakSet
 
-from common.client_link import Link, Pending, Redial, ServerAddress, parse_servers, request_id_of
-from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
+from common.client_link import (
+    AUTHENTICATE_ID,
+    ApiKey,
+    Link,
+    Pending,
+    Redial,
+    ServerAddress,
+    parse_servers,
+    request_id_of,
+)
+from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown, Unauthorized
 from common.jsonrpc_replies import NotAReply, encode_call
 from common.methods import BY_RPC_NAME, SERVICE
 
@@ -54,6 +68,8 @@ DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
 DEFAULT_ATTEMPT_TIMEOUT_S: Final = 1.5
 """Of silence, with another server to turn to: calls are answered again within 2 s, and no pause of a
 server that is well lasts nearly as long."""
+_KEY_CHANGED: Final = "there is another API key by now"
+
 DEFAULT_WINDOW: Final = 64
 """Calls in flight in `call_many`: enough to keep several raters busy, few enough that none of them
 waits long behind the others."""
@@ -75,7 +91,10 @@ class JSONClient:
         connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
         attempt_timeout_s: float = DEFAULT_ATTEMPT_TIMEOUT_S,
         auto_request_id: bool = True,
+        api_key: str | None = None,
+        api_key_file: str | os.PathLike[str] | None = None,
     ) -> None:
+        self._api_key = ApiKey(api_key, api_key_file)
         self._servers = parse_servers(address)
         self._address = self._servers[0]
         """The one in use, or tried last."""
@@ -257,13 +276,14 @@ class JSONClient:
     def _receive(self, link: Link) -> None:
         if link.lost:
             return
-        shuts_down = False
+        leave = ""
         try:
             for call_id, outcome in link.receive():
                 link.owed -= 1
                 pending = self._waiting.get(call_id)
-                if isinstance(outcome, ShuttingDown):
-                    shuts_down = True
+                reason = self._reason_to_leave(link, outcome)
+                if reason:
+                    leave = reason
                     if pending is not None:
                         pending._sent = False  # nothing was done: the next connection takes it
                     continue
@@ -271,6 +291,8 @@ class JSONClient:
                 if pending is not None:  # else it comes too late
                     del self._waiting[call_id]
                     pending._settle(outcome)
+                elif call_id == AUTHENTICATE_ID and isinstance(outcome, Unauthorized):
+                    self._fail_waiting(outcome.message, outcome)
         except OSError as error:
             self._lose(link, str(error))
         except NotAReply as error:  # and it would be none the next time
@@ -279,8 +301,8 @@ class JSONClient:
         else:
             # What can't be repeated is still answered here, and the server ends the connection then.
             may_leave = all(one._repeatable or not one._sent for one in self._waiting.values())
-            if shuts_down and may_leave and len(self._servers) > 1:
-                self._lose(link, "the server shuts down")
+            if leave is _KEY_CHANGED or (leave and may_leave and len(self._servers) > 1):
+                self._lose(link, leave)
 
     def _doubt(self, link: Link, patience_s: float) -> None:
         """Nothing came in time: see whether the server is there at all, and leave it if it is not."""
@@ -327,7 +349,12 @@ class JSONClient:
         if self._closed:
             connected.close()
             return
-        link = self._link = Link(connected)
+        try:
+            link = self._link = Link(connected, self._api_key.read())
+        except Unauthorized as error:
+            connected.close()
+            self._fail_waiting(error.message, error)
+            return
         now = time.monotonic()
         for pending in list(self._waiting.values()):
             if now < pending._deadline:
@@ -354,9 +381,10 @@ class JSONClient:
                 pending._settle(self._connection_lost(detail, pending.request_id))
         self._changed.notify_all()
 
-    def _fail_waiting(self, detail: str) -> None:
+    def _fail_waiting(self, detail: str, error: RatelError | None = None) -> None:
+        """With that error, or with ConnectionLost for that reason."""
         for pending in self._waiting.values():
-            pending._settle(self._connection_lost(detail, pending.request_id))
+            pending._settle(error or self._connection_lost(detail, pending.request_id))
         self._waiting.clear()
         self._changed.notify_all()
 
@@ -372,6 +400,16 @@ class JSONClient:
             pending._settle(
                 DeadlineExceeded(timeout_ms=timeout_ms, detail=detail, request_id=pending.request_id)
             )
+
+    def _reason_to_leave(self, link: Link, outcome: Any | RatelError) -> str:
+        """Why the next connection is to take this call, where this one did nothing for it."""
+        if isinstance(outcome, ShuttingDown):
+            return "the server shuts down"
+        if isinstance(outcome, Unauthorized) and link.api_key is not None:
+            with contextlib.suppress(Unauthorized):
+                if self._api_key.read() != link.api_key:
+                    return _KEY_CHANGED
+        return ""
 
     def _connection_lost(self, detail: str, request_id: str = "") -> ConnectionLost:
         return ConnectionLost(address=str(self._address), detail=detail, request_id=request_id)

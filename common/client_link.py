@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import secrets
 import select
 import socket
@@ -16,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from common.addresses import Address, parse_address
-from common.errors import RatelError
+from common.errors import RatelError, Unauthorized
 from common.jsonrpc_replies import Reply, ReplyReader, encode_call
+from common.methods import AUTHENTICATE, SERVICE
 
 if TYPE_CHECKING:
     from common.client import JSONClient
@@ -33,6 +35,9 @@ PROBE_SHARE: Final = 1 / 3
 """Of the client's patience, before it asks whether the server is there; the rest is for the answer."""
 PROBE: Final = encode_call(0, "Responder.AreYouThere", {})
 """Answered with method_not_found by the server itself. No call has the id 0, so the answer is dropped."""
+
+_MAX_KEY_FILE_BYTES: Final = 1024
+"""An API key has 82 characters."""
 
 ServerAddress = tuple[str, int] | str
 
@@ -145,12 +150,46 @@ class Redial:
         self._pauses_s[self.turn] = FIRST_BACKOFF_S
 
 
+AUTHENTICATE_ID: Final = -1
+"""Of the call that says who the client is; no other call has it."""
+
+
+class ApiKey:
+    """The key that a client says when it connects. A file is read for each connection, so that it may change
+    meanwhile."""
+
+    def __init__(self, text: str | None, path: str | os.PathLike[str] | None) -> None:
+        if text is not None and path is not None:
+            raise ValueError("give api_key or api_key_file, not both")
+        self._text = text
+        self._path = path
+
+    def read(self) -> str | None:
+        """None where there is none to say. Raises Unauthorized when the file can't be read."""
+        if self._path is None:
+            return self._text
+        try:
+            with open(self._path, encoding="ascii") as file:
+                return file.read(_MAX_KEY_FILE_BYTES).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it holds no API key"
+            raise Unauthorized(
+                detail=f"can't read the API key in {os.fspath(self._path)}: {reason}"
+            ) from None
+
+
+def encode_authenticate(key: str) -> bytes:
+    return encode_call(AUTHENTICATE_ID, f"{SERVICE}.{AUTHENTICATE.name}", {"ApiKey": key})
+
+
 class Link:
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, api_key: str | None = None) -> None:
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connected
         self._replies = ReplyReader()
+        self.api_key = api_key
+        """By which it came in."""
         self.outbox = bytearray()
         self.waiters = 0
         self.lost = False
@@ -159,6 +198,8 @@ class Link:
         self._heard_at = 0.0
         """When something came, or was first owed."""
         self._probed_at: float | None = None
+        if api_key is not None:
+            self.take(encode_authenticate(api_key))
 
     def take(self, message: bytes) -> None:
         """To be sent: one call."""

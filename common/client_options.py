@@ -56,6 +56,13 @@ _OPTIONS: Final = (
         envvar="RATEL_CALL_TIMEOUT",
         help="Seconds to wait for the answer.",
     ),
+    shared(
+        "client",
+        "--api-key-file",
+        type=click.Path(dir_okay=False),
+        envvar="RATEL_API_KEY_FILE",
+        help="The file that the API key stands in, where the balancer asks for one.",
+    ),
 )
 
 
@@ -63,9 +70,15 @@ def client_options(command: Command) -> Command:
     """Adds the options; the command gets the argument `connect` in their place."""
 
     @functools.wraps(command)
-    def with_connect(*args: Any, addresses: list[Address], timeout_s: float, **others: Any) -> None:
+    def with_connect(
+        *args: Any, addresses: list[Address], timeout_s: float, api_key_file: str | None, **others: Any
+    ) -> None:
         connect = functools.partial(
-            JSONClient, addresses, timeout_s=timeout_s, connect_timeout_s=min(timeout_s, CONNECT_TIMEOUT_S)
+            JSONClient,
+            addresses,
+            timeout_s=timeout_s,
+            connect_timeout_s=min(timeout_s, CONNECT_TIMEOUT_S),
+            api_key_file=api_key_file,
         )
         command(*args, connect=connect, **others)
 

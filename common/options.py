@@ -47,18 +47,22 @@ SECTIONS: Final = {
     "front": Section(
         "What balancers and gateways do for clients.",
         (
-            "jsonrpc",
-            "http",
-            "router",
-            "reuse-port",
-            "deadline",
-            "max-queued",
-            "max-wait",
-            "stuck",
-            "lame-duck",
+            *(
+                "jsonrpc",
+                "http",
+                "router",
+                "reuse-port",
+                "deadline",
+                "max-queued",
+                "max-wait",
+                "stuck",
+                "lame-duck",
+            ),
+            *("max-connections", "max-in-flight", "max-message", "read-timeout", "keep-alive"),
+            *("api-keys", "allow-insecure"),
         ),
     ),
-    "client": Section("Whom the commands that call the API ask.", ("address", "timeout")),
+    "client": Section("Whom the commands that call the API ask.", ("address", "timeout", "api-key-file")),
     "log": Section("What is written to stderr.", ("level",)),
 }
 """The shared tables of the configuration file. They are listed, so that a command knows which names are right
@@ -298,6 +302,24 @@ def _listener(
 ) -> Decorator:
     kind = AddressType(or_none=or_none)
     return shared("front", name, argument, type=kind, default=default, envvar=envvar, help=help)
+
+
+def api_keys_option(
+    help: str = "Let in only who has one of the API keys in this file, see `ratel apikey --help`. It is "
+    "read again whenever it has changed.",
+    **attributes: Any,
+) -> Decorator:
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return shared("front", "--api-keys", type=kind, envvar="RATEL_API_KEYS", help=help, **attributes)
+
+
+allow_insecure_option: Final = shared(
+    "front",
+    "--allow-insecure",
+    is_flag=True,
+    envvar="RATEL_ALLOW_INSECURE",
+    help="Listen on other addresses than this host's own although anybody there may do everything.",
+)
 
 
 def log_level_option(default: str = "info") -> Decorator:

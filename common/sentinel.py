@@ -53,7 +53,9 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
     if not service:
         raise ValueError(f"the name of the service is missing: {SCHEME}HOST:{DEFAULT_PORT}/SERVICE")
     if slash and not (db.isascii() and db.isdecimal()):
-        raise ValueError(f"after the service comes the number of a database, not {db[:40]!r}")
+        # With an @ in it, it may be a piece of a password with a "/" in it.
+        shown = f", not {db[:40]!r}" if "@" not in db + service else "; a / in a password is written %2F"
+        raise ValueError(f"after the service comes the number of a database{shown}")
     options = parse_qsl(parts.query, keep_blank_values=True)
     own = {name: value for name, value in options if name.startswith("sentinel_")}
     user, password = own.pop("sentinel_user", ""), own.pop("sentinel_password", "")

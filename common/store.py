@@ -18,6 +18,7 @@ connection is given up after that batch.
 from __future__ import annotations
 
 import logging
+import re
 import select
 import socket
 import ssl
@@ -27,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import hiredis
 import redis
@@ -40,7 +41,6 @@ from common.errors import StoreUnavailable
 from common.paths import data_dir
 from common.sentinel import SCHEME as SENTINEL_SCHEME
 from common.sentinel import Sentinels, parse_sentinel_url
-from common.store_login import mask_url
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,10 @@ _READ_BYTES: Final = 65_536
 
 _EMBEDDED: Final = "embedded:"
 _SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME, *CLUSTER_SCHEMES)
+_OPTIONS_BEGIN: Final = re.compile(r"[?#]")
+_HOSTS: Final = re.compile(r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d+)?,?)*")
+_UNCLEAR: Final = "…"
+_ENCODE: Final = "its parts can't be told apart; in user and password, / ? # @ and : are percent-encoded"
 _MORE: Final = object()
 _pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
 
@@ -104,16 +108,21 @@ def default_store_url(data: Path | None = None) -> str:
 
 
 def describe_store_url(url: str) -> str:
-    """The URL without user, password and options, fit for logs and messages."""
+    """The URL without user, password and options, fit for logs and messages.
+
+    A password that is not encoded as it should be makes other parts of what belongs to it; where it can't be
+    told what is what, nothing is shown.
+    """
     if not url.startswith(_SCHEMES):
         return url
-    try:
-        parts = urlsplit(mask_url(url))  # a password that was not encoded may look like a path
-    except ValueError:
-        return f"{url.partition(':')[0]}:…"
-    if "@" in parts.path:  # a password with a "/" in it, which was to be written as %2F
-        return f"{parts.scheme}:…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
+    scheme, _, rest = url.partition("://")
+    shown, *options = _OPTIONS_BEGIN.split(rest, maxsplit=1)
+    if not (scheme == "unix" and shown.startswith("/")):
+        shown = shown.rpartition("@")[2]
+    hosts, slash, path = shown.partition("/")
+    if "@" in "".join(options) or not _HOSTS.fullmatch(hosts):
+        return f"{scheme}://{_UNCLEAR}"
+    return f"{scheme}://{hosts}{slash}{unquote(path)}"
 
 
 class Sent:
@@ -307,6 +316,11 @@ class StoreConnection:
         return bool(poller.poll(max(0, int((until_s - time.monotonic()) * 1000))))
 
     def _pool(self, url: str) -> redis.ConnectionPool:
+        head, *options = _OPTIONS_BEGIN.split(url, maxsplit=1)
+        if "@" in head and "@" in "".join(
+            options
+        ):  # both may be of a password, so that a piece of it is the host
+            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {_ENCODE}")
         try:
             return redis.ConnectionPool.from_url(
                 url,
@@ -315,7 +329,11 @@ class StoreConnection:
                 socket_timeout=self._timeout_s,
             )
         except (ValueError, TypeError) as error:
-            reason = "the port is no number" if str(error).startswith("Port could not") else error
+            reason = str(error)
+            if reason.startswith("Port could not"):
+                reason = "the port is no number"
+            elif not reason.startswith("Invalid value for"):  # it may quote a piece of a password
+                reason = _ENCODE
             raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {reason}") from None
 
     def _connect(self) -> None:

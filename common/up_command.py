@@ -19,12 +19,17 @@ import click
 
 from common import config
 from common.addresses import NOWHERE, Address
+from common.api_keys import BadKeyFile
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
 from common.doors import CannotOpen, Doors, open_several
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import read_keys
 from common.logs import setup
 from common.options import (
+    allow_insecure_option,
+    api_keys_option,
     durability_options,
     http_option,
     jsonrpc_option,
@@ -73,6 +78,8 @@ class Wanted(NamedTuple):
     http: Address
     router: Address
     log_level: str
+    guard: tuple[str, ...]
+    """Of the front: who is let in."""
 
 
 @click.command()
@@ -102,6 +109,8 @@ class Wanted(NamedTuple):
 @jsonrpc_option("JSON-RPC over TCP; port 0 takes a free one.")
 @http_option("HTTP.")
 @router_option("Where raters join.")
+@api_keys_option()
+@allow_insecure_option
 @click.option(
     "--load",
     "paths",
@@ -127,6 +136,8 @@ def up(
     jsonrpc: Address,
     http_: Address,
     router: Address,
+    api_keys: Path | None,
+    allow_insecure: bool,
     log_level: str,
     paths: tuple[str, ...],
     tenant: str | None,
@@ -142,12 +153,13 @@ def up(
     \b
     Examples:
       ratel up --load deploy/sample-tariff
-      ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000
+      ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000 --api-keys /etc/ratel/api-keys.json
       ratel up --raters 8 --gateways 2
       ratel up --store redis://127.0.0.1:6379/0
     """
     setup(log_level)
-    wanted = Wanted(raters, gateways, durability, replicas, jsonrpc, http_, router, log_level)
+    guard = _guard(api_keys, allow_insecure, {"--jsonrpc": jsonrpc, "--http": http_})
+    wanted = Wanted(raters, gateways, durability, replicas, jsonrpc, http_, router, log_level, guard)
     given = GivenStore(**store)
     _refuse_what_can_t_be(wanted, given)
     config.check_parts(click.get_current_context(), PARTS)
@@ -291,10 +303,27 @@ def _raters(wanted: Wanted) -> list[Child]:
     return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
 
 
+def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> tuple[str, ...]:
+    """What the front is to be told of it. Raises ClickException for what it would not start with."""
+    if api_keys is not None:
+        try:
+            read_keys(api_keys)
+        except BadKeyFile as error:
+            raise click.ClickException(f"--api-keys: {error}") from None
+        return ("--api-keys", str(api_keys.absolute()))
+    if allow_insecure:
+        return ("--allow-insecure",)
+    for option, address in listeners.items():
+        with contextlib.suppress(OSError):  # it is said when the address is claimed
+            if is_exposed(address):
+                raise click.ClickException(refusal(option, address, API_KEYS_REMEDY))
+    return ()
+
+
 def _front(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> list[list[Child]]:
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
-    listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http)]
+    listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
     router, level = str(wanted.router), ["--log-level", wanted.log_level]
     if not wanted.gateways:
         [doors] = entrance

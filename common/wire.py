@@ -24,6 +24,9 @@ clock jumps do not matter.
 The id of who asks is new with each start, and sequence numbers begin anew: DONE names the id, so that one
 that was restarted never takes an answer to its predecessor's request for one to its own.
 
+A method's name may be bound to tenants, as in `GetCost ["vdf"]`: then it is done for no others, which the
+rater sees to, as it alone reads the parameters (`common.scopes`).
+
 A key is `c:` and what the client called its request, `g:` and a token that a gateway made, or "". Then the
 one who does it makes the token, of the id of who asks and the sequence number, and passes it on as `g:…`:
 so a gateway can ask several balancers, each of which may ask several raters, and it is done once.
@@ -70,10 +73,10 @@ MAX_KEY_CHARS: Final = 512
 MAX_ID_CHARS: Final = 64
 """Of who asks: it becomes part of tokens."""
 
-MAX_METHOD_CHARS: Final = 64
-"""The longest that there is has 26; later versions may have longer ones."""
+MAX_METHOD_CHARS: Final = 1024
+"""A name of some 26 characters, and the tenants that it may be done for (`common.scopes`)."""
 
-ITEM_BYTES: Final = 2560
+ITEM_BYTES: Final = 6400
 """What a work item takes beside its parameters, at most: a key and a method's name, up to 4 bytes for each
 character, and some numbers."""
 

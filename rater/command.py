@@ -7,15 +7,21 @@ import os
 import secrets
 import socket
 import zoneinfo
+from pathlib import Path
 from typing import Final
 
 import click
 import zmq
 
 from common.addresses import Address, AddressType
+from common.api_keys import BadKeyFile
 from common.durability import Durability, Level
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import WatchedKeyring
 from common.logs import setup
 from common.options import (
+    allow_insecure_option,
+    api_keys_option,
     balancers_option,
     durability_options,
     durability_timeout_option,
@@ -56,6 +62,10 @@ DAY_S: Final = 86_400
     show_envvar=True,
     help="Answer JSON-RPC here too, without a balancer; port 0 is any free one.",
 )
+@api_keys_option(
+    "With --jsonrpc: let in only who has one of the API keys in this file, as `ratel balancer` does."
+)
+@allow_insecure_option
 @click.option(
     "--name",
     envvar="RATEL_RATER_NAME",
@@ -109,6 +119,8 @@ def rater(
     replicas: int,
     durability_timeout_ms: int,
     jsonrpc: Address | None,
+    api_keys: Path | None,
+    allow_insecure: bool,
     name: str | None,
     credit: int,
     deadline_ms: int,
@@ -148,7 +160,12 @@ def rater(
     direct = None
     if jsonrpc is not None:
         try:
-            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms)
+            if api_keys is None and not allow_insecure and is_exposed(jsonrpc):
+                raise click.ClickException(refusal("--jsonrpc", jsonrpc, API_KEYS_REMEDY))
+            keys = WatchedKeyring(api_keys) if api_keys else None
+            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keys)
+        except BadKeyFile as error:
+            raise click.ClickException(f"--api-keys: {error}") from None
         except OSError as error:
             raise click.ClickException(f"can't listen for JSON-RPC on {jsonrpc}: {error.strerror}") from None
         click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")

@@ -35,6 +35,8 @@ class Job(msgspec.Struct, eq=False):
     """On this process's monotonic clock."""
     attempted: bool = False
     """Whether a command for it may have reached the store before."""
+    tenants: frozenset[str] | None = None
+    """Whom it may be done for, by the client's API key (`common.scopes`); None for anybody."""
 
     @property
     def token(self) -> str:

@@ -10,6 +10,7 @@ import zmq
 
 from common.clock import ClockDifference, monotonic_us
 from common.methods import BY_NAME
+from common.scopes import Bound, unbind
 from common.wire import (
     Kind,
     ReplyRow,
@@ -54,6 +55,11 @@ class Peer:
 
     def reply(self, seq: int, outcome: Outcome) -> None:
         self.replies.append((seq, outcome.code, outcome.body, outcome.replayed))
+
+
+def _bound_job(peer: Peer, seq: int, bound: Bound, params: bytes, key: str, deadline_us: int) -> Job:
+    """For a name that is more than that of a method, or none."""
+    return Job(peer, seq, bound[0], params, key, deadline_us, False, bound[1])
 
 
 class Link:
@@ -111,7 +117,9 @@ class Link:
                 peer = self._see(fields[0], fields[1])
                 difference_us = peer.clock_difference.us
                 jobs += [
-                    Job(peer, seq, BY_NAME.get(method), params, key, deadline_us + difference_us)
+                    Job(peer, seq, known, params, key, deadline_us + difference_us)
+                    if (known := BY_NAME.get(method))
+                    else _bound_job(peer, seq, unbind(method), params, key, deadline_us + difference_us)
                     for seq, method, params, key, deadline_us in fields[2]
                 ]
             elif kind is Kind.BEAT:

@@ -39,6 +39,7 @@ from common.clock import monotonic_us
 from common.durability import DEFAULT_DURABILITY, Durability
 from common.errors import (
     DeadlineExceeded,
+    Forbidden,
     InternalError,
     MethodNotFound,
     NotDurable,
@@ -368,6 +369,8 @@ class Service:
         if method is None:
             raise MethodNotFound(method="unknown to this rater")
         descriptor = parse_descriptor(job.params, method)
+        if job.tenants is not None and descriptor.tenant not in job.tenants:
+            raise Forbidden(what=f"tenant {descriptor.tenant!r}")
         if not method.mutates:
             tariff = self._tariff(descriptor.tenant)
             work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, tariff)

@@ -193,6 +193,33 @@ def test_a_url_is_described_without_its_secrets() -> None:
     assert default_store_url().startswith("embedded:/")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@h:1/0",
+        "redis://:hunter2/x@h:1/0",
+        "redis://u:hunter2#x@h:1/0",
+        "redis://u:hunter2?x@h:1/0",
+        "redis://u:x@hunter2?y@h:1/0",
+        "redis://u:hun[hunter2@h:1/0",
+        "redis://h:hunter2/0",
+        "redis://h:1?password=a@hunter2",
+        "rediss://h:1?colour=hunter2",
+        "redis://h:1?socket_timeout=hunter2",
+        "unix://:hunter2@/tmp/x.sock",
+        "redis+sentinel://u:hunter2/x@a:1/service",
+        "redis+sentinel://u:hunter2/x/y@a:1/service",
+        "redis+sentinel://a:1/service?sentinel_password=hunter2",
+    ],
+)
+def test_no_piece_of_a_password_is_shown_however_the_url_is_written(url: str) -> None:
+    shown = describe_store_url(url)
+    assert "hunter2" not in shown
+    with pytest.raises((StoreUrlError, StoreUnavailable)) as caught:
+        StoreConnection(url, timeout_ms=100).execute([("PING",)])
+    assert "hunter2" not in str(caught.value)
+
+
 def test_database_and_password_of_a_url_are_used(own_server: EmbeddedStore) -> None:
     with StoreConnection(f"{own_server.url}?db=3") as third, StoreConnection(own_server.url) as store:
         third.execute([("SET", "k", 3)])

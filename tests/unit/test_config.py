@@ -52,8 +52,15 @@ ONE_RUN = {
     "--reset-day",
     "--bucket",
     "--subject",  # which accounts one run looks at
+    "--name",  # what one key is for, and what is limited
     "--tenant",
     "--force",  # restart what would refuse connections meanwhile
+    "--all-tenants",
+    "--allow",
+    "--expires",
+    "--rate",
+    "--burst",
+    "--in-flight",
 }
 """Options that are no settings: in a file, each would change what every later run does."""
 
