@@ -7,7 +7,8 @@
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
-#   make test-cluster   a cluster on eight hosts, network namespaces with bad cables that are cut; root, 2 minutes
+#   make test-cluster   a cluster on eight hosts (network namespaces whose cables are cut; root), and clusters of stores
+#                under load, of Valkey and of Debian's redis-server; some 8 minutes
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
 #   make audit-deps   known vulnerabilities of the locked packages; needs a network
@@ -69,7 +70,9 @@ chaos-defects: $(READY)
 	$(BIN)/python -m tests.chaos.defects
 
 test-cluster: $(READY)
-	RATEL_TEST_CLUSTER=1 $(BIN)/python -m pytest -s tests/cluster $(PYTEST_ARGS)
+	RATEL_TEST_CLUSTER=1 RATEL_TEST_SERVERS=valkey,redis $(BIN)/python -m pytest -s tests/cluster \
+		tests/integration/test_cluster.py tests/faults/test_cluster_faults.py tests/faults/cluster_runs.py \
+		$(PYTEST_ARGS)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100000) --from $(or $(FROM),0)

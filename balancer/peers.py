@@ -17,9 +17,9 @@ from typing import Final, NamedTuple, Protocol, cast
 import zmq
 
 from balancer.gate import MONITORED, Gate, Strangers
-from common.addresses import Address, resolve
+from common.addresses import Address
 from common.dealer import Dealer, DealerKeys, set_up
-from common.exposure import is_exposed
+from common.exposure import is_exposed, resolve
 
 MONITOR_ADDRESS: Final = "inproc://monitor"
 

@@ -5,7 +5,6 @@ Port 0 asks the system for a free port; what it gave is found on the bound socke
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -42,14 +41,6 @@ def parse_address(text: str) -> Address:
     if not (port_text.isascii() and port_text.isdecimal()) or int(port_text[:6]) > MAX_PORT:
         raise ValueError(f"expected a port from 0 to {MAX_PORT}, not {port_text!r}")
     return Address(host, int(port_text))
-
-
-def resolve(address: Address) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    """Family and address of a socket that is to listen there. Raises OSError."""
-    family, _, _, _, resolved = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    return family, resolved
 
 
 EXPOSED: Final = (

@@ -126,10 +126,11 @@ class StoreUrl(_TextType):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from common.store import StoreConnection, StoreUrlError  # noqa: PLC0415 - only where a URL is given
+        from common.store import StoreUrlError  # noqa: PLC0415 - only where a URL is given
+        from common.stores import connect  # noqa: PLC0415
 
         try:
-            StoreConnection(str(value)).close()
+            connect(str(value)).close()
         except StoreUrlError as error:
             self.fail(str(error), param, ctx)
         return str(value)
@@ -169,7 +170,7 @@ def store_parts(*, url_help: str, data_help: str) -> Decorator:
 
 
 _store_parts: Final = store_parts(
-    url_help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    url_help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
     "[default: the store of `ratel up`]",
     data_help="Without --store: the folder of `ratel up`, to use the store that runs there.",
 )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import re
+import select
 import socket
 import ssl
 import struct
@@ -34,6 +35,7 @@ import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from common.addresses import Address
+from common.cluster_map import SCHEMES as CLUSTER_SCHEMES
 from common.embedded_store import read_url
 from common.errors import StoreUnavailable
 from common.paths import data_dir
@@ -56,11 +58,24 @@ _LOOK_AGAIN_S: Final = 10.0
 """Whether a primary still is one is asked so often; when no sentinel answered, which holds up the caller
 for `common.sentinel.TIMEOUT_MS` each, so much later."""
 
+NOT_DONE: Final = (
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "READONLY",
+    "NOSCRIPT",
+    "EXECABORT",
+)
+"""What a node of a cluster says of a command that it did not run, and that may go elsewhere or wait."""
+
 _READ_BYTES: Final = 65_536
 """One read takes the replies of a full batch of debits."""
 
 _EMBEDDED: Final = "embedded:"
-_SCHEMES: Final = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES)
+_SCHEMES: Final = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
 _OPTIONS_BEGIN: Final = re.compile(r"[?#]")
 _HOSTS: Final = re.compile(r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d+)?,?)*")
 _UNCLEAR: Final = "…"
@@ -136,6 +151,8 @@ class StoreConnection:
         self._look_at_s = 0.0
         self._made = 0
         self._is_readonly = False
+        self.was_redirected = False
+        """Set by a node of a cluster that did not do some command, and says why; see `common.cluster`."""
         if url.startswith(SENTINEL_SCHEMES):
             try:
                 parsed = parse_sentinel_url(url)
@@ -186,10 +203,12 @@ class StoreConnection:
         self._unread.append(sent)
         return sent
 
-    def receive(self, sent: Sent) -> list[Reply]:
+    def receive(self, sent: Sent, give_up_s: float | None = None) -> list[Reply]:
         """The replies to a batch: batches are received in the order in which they were sent.
 
-        Raises StoreUnavailable when the connection has broken meanwhile, breaks, or gives no answer in time.
+        They are waited for until `give_up_s` by the monotonic clock, where that comes before the time-out.
+        Raises StoreUnavailable when the connection has broken meanwhile, breaks, or gives no answer in
+        time.
         """
         if sent not in self._unread:
             raise StoreUnavailable(detail=f"{self.where}: the connection broke")
@@ -198,7 +217,7 @@ class StoreConnection:
         sock, reader = self._socket, self._reader
         assert sock is not None
         try:
-            replies = self._read(sock, reader, sent.count)
+            replies = self._read(sock, reader, sent.count, give_up_s)
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self.close()
             raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
@@ -270,7 +289,7 @@ class StoreConnection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _read(self, sock: socket.socket, reader: Any, count: int) -> list[Reply]:
+    def _read(self, sock: socket.socket, reader: Any, count: int, until_s: float | None) -> list[Reply]:
         gets, feed, buffer = reader.gets, reader.feed, self._buffer
         replies: list[Reply] = []
         append = replies.append
@@ -282,10 +301,21 @@ class StoreConnection:
                     return replies
             if time.monotonic() > give_up_s:  # one that trickles never runs into the socket's timeout
                 raise TimeoutError
+            if until_s is not None and not self._is_readable(sock, until_s):
+                raise TimeoutError
             size = sock.recv_into(buffer)
             if not size:
                 raise ConnectionResetError("closed by the store")
             feed(buffer, 0, size)
+
+    @staticmethod
+    def _is_readable(sock: socket.socket, until_s: float) -> bool:
+        """Whether there is something to read, or is before that moment."""
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        return bool(poller.poll(max(0, int((until_s - time.monotonic()) * 1000))))
 
     def _pool(self, url: str) -> redis.ConnectionPool:
         head, *options = _OPTIONS_BEGIN.split(url, maxsplit=1)
@@ -350,6 +380,8 @@ class StoreConnection:
         # redis-py's own mapping makes connection errors of some and cuts the code off others.
         if text.startswith("READONLY"):
             self._is_readonly = True
+        if text.startswith(NOT_DONE):
+            self.was_redirected = True
         return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
 
 

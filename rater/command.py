@@ -31,11 +31,12 @@ from common.options import (
     log_level_option,
     store_option,
 )
-from common.store import StoreConnection, StoreUrlError, describe_store_url
+from common.store import StoreUrlError, describe_store_url
+from common.stores import connect
 from rater.accounts import JOURNAL_LINES
+from rater.cluster_service import service_for
 from rater.direct import DirectServer
 from rater.link import Link
-from rater.service import Service
 from rater.tariff_watch import EMPTY, TariffWatch
 from rater.worker import Worker
 
@@ -147,13 +148,15 @@ def rater(
     zoneinfo.reset_tzpath(to=())
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     try:
-        work_store, watch_store = (StoreConnection(store_url, timeout_ms=STORE_TIMEOUT_MS) for _ in range(2))
+        # The work loop does not wait for one node of a cluster while others could work.
+        work_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0)
+        watch_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS)
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
     endpoints = balancers or (() if jsonrpc else (Address("127.0.0.1", 2000),))
     keys = dealer_keys(curve_key, curve_server_keys, len(endpoints))
     max_call_us = max_call_s * 1_000_000
-    service = Service(
+    service = service_for(
         work_store,
         EMPTY,
         key_ttl_ms=key_ttl_s * 1000,

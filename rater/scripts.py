@@ -24,7 +24,9 @@ from typing import Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from common.cluster import ClusterConnection
 from common.store import Command, Reply, StoreConnection
+from common.stores import Store
 
 _INCLUDE: Final = re.compile(r"^--@include (_\w+\.lua)$", re.MULTILINE)
 _FOLDER: Final = files("rater") / "lua"
@@ -59,10 +61,14 @@ SCRIPTS: Final[dict[str, Script]] = {
 }
 
 
-def execute(
-    store: StoreConnection, commands: Sequence[Command], waits: Sequence[Command] = ()
-) -> list[Reply]:
+LOADS: Final[list[Command]] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
+
+
+def execute(store: Store, commands: Sequence[Command], waits: Sequence[Command] = ()) -> list[Reply]:
     """`round_trip` from its beginning to its end."""
+    if isinstance(store, ClusterConnection):
+        assert not waits, "in a cluster they go to each node, see rater.cluster_service"
+        return store.receive(store.send(commands, loads=LOADS)).replies
     steps = round_trip(store, commands, waits)
     while True:
         try:
@@ -99,8 +105,7 @@ def round_trip(
         return replies
     missing = [index for index, reply in enumerate(replies) if type(reply) is NoScriptError]
     missing += range(len(commands) - len(waits), len(commands))
-    loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
-    again = store.execute([*loads, *(commands[index] for index in missing)])[len(loads) :]
+    again = store.execute([*LOADS, *(commands[index] for index in missing)])[len(LOADS) :]
     for index, reply in zip(missing, again, strict=True):
         replies[index] = reply
     return replies

@@ -29,6 +29,7 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
+from itertools import repeat
 from time import monotonic_ns
 from typing import Final
 
@@ -53,6 +54,7 @@ from common.logs import Throttle
 from common.methods import BY_NAME, Method
 from common.money import format_micros
 from common.store import Command, Reply, StoreConnection
+from common.stores import Store
 from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.accounts import (
     Mutation,
@@ -84,8 +86,10 @@ TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its
 deadline, and the script itself refuses what comes later, so any margin above clock errors will do."""
 
-PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOSCRIPT")
-"""The store's words for states that end by themselves: the command was not run, and is tried again."""
+PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "NOSCRIPT")
+PASSING_ERRORS_OF_CLUSTERS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NODELOST")
+"""The store's words for states that end by themselves: the command was not run, or (`NODELOST`, see
+`common.cluster`) that is unknown, and it is tried again."""
 
 MAX_CLOCK_STEP_US: Final = 30_000_000
 """The store's clock may be set forward by this much without requests failing for it. After a larger step
@@ -101,6 +105,8 @@ WARN_EVERY_S: Final = 5.0
 
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 """A result with its neighbours must fit into a frame (`common.wire.MAX_FRAME_BYTES`)."""
+
+_PASSING: Final = PASSING_ERRORS + PASSING_ERRORS_OF_CLUSTERS
 
 _GET_COST: Final = BY_NAME["GetCost"]
 _EXPLAIN: Final = BY_NAME["Explain"]
@@ -136,7 +142,7 @@ class Service:
 
     def __init__(
         self,
-        store: StoreConnection,
+        store: Store,
         snapshot: Snapshot,
         *,
         key_ttl_ms: int,
@@ -154,7 +160,7 @@ class Service:
         self._warnings = Throttle(WARN_EVERY_S)
 
     @property
-    def store(self) -> StoreConnection:
+    def store(self) -> Store:
         """To be told when replies are here; what is sent and received goes through flights."""
         return self._store
 
@@ -205,7 +211,7 @@ class Service:
     def _steps(self, flight: Flight) -> Generator[None, None, None]:
         """The way of a batch; it pauses where it waits for the store."""
         jobs, outcomes = flight.jobs, flight.outcomes
-        work = Round()
+        work = self._new_round()
         for index, job in enumerate(jobs):
             try:
                 self._begin(index, job, work)
@@ -224,15 +230,16 @@ class Service:
                 return
             try:
                 flight.changes = len(work.changes) + len(work.alone)
-                replies, shortfall = yield from self._round_trip(commands, changes=bool(work.lists))
+                replies, shortfalls = yield from self._round_trip(commands, changes=len(work.lists))
             except StoreUnavailable as error:
                 self._complain(len(work.places()), error)
                 return
-            further = Round()
+            further = self._new_round()
             if work.reads:
                 self._take_reads(jobs, work.reads, replies.pop(), further, outcomes)
-            changes = zip(work.lists, replies, strict=True)
-            expired = self._take_changes(jobs, changes, shortfall, further, outcomes)
+            # Shortfalls may be endless, the lists and their replies are as many.
+            done = zip(work.lists, replies, shortfalls, strict=False)
+            expired = self._take_changes(jobs, done, further, outcomes)
             if expired:
                 yield from self._decide_late(flight, expired)
             work = further
@@ -241,15 +248,20 @@ class Service:
 
     # --- a round trip ---------------------------------------------------------------------------
 
+    def _new_round(self) -> Round:
+        return Round()
+
     def _round_trip(
-        self, commands: list[Command], *, changes: bool
-    ) -> Generator[None, None, tuple[list[Reply], NotDurable | None]]:
-        """The replies to the commands. The error is for all changes, when too few copies confirmed them."""
-        waits = self._durability.waits
+        self, commands: list[Command], *, changes: int
+    ) -> Generator[None, None, tuple[list[Reply], Iterable[NotDurable | None]]]:
+        """The replies to the commands, of which the first `changes` are changes, and for each of these the
+        error when too few copies confirmed it."""
+        waits, store = self._durability.waits, self._store
+        assert isinstance(store, StoreConnection), "clusters have a service of their own"
         if not (waits and changes):
-            return (yield from round_trip(self._store, commands)), None
-        replies = yield from round_trip(self._store, commands, waits)
-        return replies[: len(commands)], self._shortfall(replies[-1])
+            return (yield from round_trip(store, commands)), repeat(None)
+        replies = yield from round_trip(store, commands, waits)
+        return replies[: len(commands)], repeat(self._shortfall(replies[-1]))
 
     def _take_reads(
         self,
@@ -260,7 +272,7 @@ class Service:
         outcomes: list[Outcome | Undecided],
     ) -> None:
         if isinstance(reply, ResponseError):
-            if not _passes(reply):
+            if not passes(reply):
                 outcome = failed(store_error(reply))
                 for index, *_ in reads:
                     outcomes[index] = outcome
@@ -288,21 +300,20 @@ class Service:
     def _take_changes(
         self,
         jobs: Sequence[Job],
-        replies: Iterable[tuple[Sequence[Change], Reply]],
-        shortfall: NotDurable | None,
+        done: Iterable[tuple[Sequence[Change], Reply, NotDurable | None]],
         further: Round,
         outcomes: list[Outcome | Undecided],
     ) -> list[int]:
         """The jobs that scripts took to be past their deadline, which by our clock they are not."""
         expired: list[int] = []
-        for changes, reply in replies:
-            if isinstance(reply, ResponseError) and len(changes) > 1 and not _passes(reply):
+        for changes, reply, shortfall in done:
+            if isinstance(reply, ResponseError) and len(changes) > 1 and not passes(reply):
                 further.alone += changes
                 continue
             given = isinstance(reply, list) and len(reply) == len(changes)
             for change, one in zip(changes, reply if given else [reply] * len(changes), strict=True):
                 index = change.job
-                if isinstance(one, ResponseError) and _passes(one):
+                if isinstance(one, ResponseError) and passes(one):
                     continue
                 if shortfall and is_stored(one):
                     outcomes[index] = failed(shortfall)
@@ -440,9 +451,9 @@ class Service:
         return tariff
 
 
-def _passes(error: ResponseError) -> bool:
+def passes(error: ResponseError) -> bool:
     """The store is in a state that ends by itself."""
-    return str(error).startswith(PASSING_ERRORS)
+    return str(error).startswith(_PASSING)
 
 
 def _failed(error: Exception) -> Outcome:

@@ -43,6 +43,9 @@ class User:
 _CONNECT: Final = ("client|setinfo", "select", "role", "time")
 """What each connection may begin with, and the clock."""
 
+_CLUSTER: Final = ("asking", "cluster|info", "cluster|slots")
+"""To find the nodes of a cluster that serve a key, also while it moves."""
+
 _SCRIPTS: Final = ("evalsha", "script|load", "get", "set", "setrange", "pexpire", "xadd")
 """To run the scripts of accounts, with what they run."""
 
@@ -53,13 +56,14 @@ _HELLO: Final = ("&__sentinel__:hello",)
 STORE_USERS: Final = (
     User(
         RATER,
-        (*_CONNECT, *_SCRIPTS, "mget", "hgetall", "hset", "hdel", "wait", "waitaof"),
+        (*_CONNECT, *_CLUSTER, *_SCRIPTS, "mget", "hgetall", "hset", "hdel", "wait", "waitaof"),
         (*_ACCOUNTS, "~ratel:raters", "%R~ratel:tariff:*", "%R~ratel:{tariff}:*"),
     ),
     User(
         OPERATOR,
         (
-            *(*_CONNECT, *_SCRIPTS, "eval", "multi", "exec", "scan", "dbsize", "del", "exists", "incr"),
+            *(*_CONNECT, *_CLUSTER, "cluster|nodes", *_SCRIPTS),
+            *("eval", "multi", "exec", "scan", "dbsize", "del", "exists", "incr"),
             *("hget", "hgetall", "hset", "hdel", "xrange", "xrevrange", "xtrim"),
         ),
         ("~ratel:*",),
@@ -67,7 +71,7 @@ STORE_USERS: Final = (
     User(
         AUDITOR,
         (
-            *(*_CONNECT, "multi", "exec", "scan", "dbsize"),
+            *(*_CONNECT, *_CLUSTER, "cluster|nodes", "multi", "exec", "scan", "dbsize"),
             *("get", "exists", "hget", "hgetall", "xrange", "xrevrange"),
         ),
         ("%R~ratel:*",),

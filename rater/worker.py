@@ -29,6 +29,7 @@ from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.notify import Notifier
 from common.wire import HEARTBEAT_MS
+from rater.apart import Apart
 from rater.direct import DirectServer
 from rater.jobs import Job, Undecided, failed
 from rater.link import Link
@@ -83,6 +84,7 @@ class Worker:
         self._links = links
         self._direct = direct
         self._backlog: deque[Job] = deque()
+        self._apart = Apart()
         self._flights: deque[Flight] = deque()
         """In the order in which they are to go on."""
         self._max_flights = 1 if service.waits_for_copies else MAX_FLIGHTS
@@ -153,6 +155,7 @@ class Worker:
                     self._next_beat_us = 0  # it can give work as soon as it knows of us
         if self._direct is not None:
             self._take_direct(self._direct.handle(ready, now_us))
+        self._backlog.extend(self._apart.due(now_us))
         self._work(ready)
         if now_us >= self._next_beat_us:
             while self._flights:  # the connection is needed for a look at the store
@@ -192,6 +195,8 @@ class Worker:
             if not self._retry_at_us:
                 return 0
             wait_us = min(wait_us, self._retry_at_us - monotonic_us())
+        if self._apart.due_us is not None:
+            wait_us = min(wait_us, self._apart.due_us - monotonic_us())
         return max(0, -(-wait_us // 1000))
 
     # --- batches ---------------------------------------------------------------------------------
@@ -268,6 +273,8 @@ class Worker:
                 self._retry_at_us = monotonic_us() + RETRY_US
             elif outcome is Undecided.NOT_BEGUN:
                 again.append(job)
+            elif outcome is Undecided.APART:
+                self._apart.add(job, monotonic_us())
             else:
                 job.origin.reply(job.seq, outcome)
         if bool(lost) != bool(self._retry_at_us):
@@ -333,7 +340,7 @@ class Worker:
             self._direct.stop_accepting()
 
     def _finished(self) -> bool:
-        if self._leave_until_us is None or self._backlog or self._flights:
+        if self._leave_until_us is None or self._backlog or self._flights or self._apart:
             return False
         timed_out = monotonic_us() >= self._leave_until_us
         drained = all(link.drained for link in self._links)

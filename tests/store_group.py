@@ -71,7 +71,7 @@ class StoreGroup:
         self._stores = [f"store-{n}" for n in range(1 + replicas)]
         self._sentinels = [f"sentinel-{n}" for n in range(sentinels)]
         names = [*self._stores, *self._sentinels]
-        self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -84,16 +84,21 @@ class StoreGroup:
         options = f"?sentinel_password={self._password}" if self._password else ""
         return f"redis+sentinel://{login}{hosts}/{SERVICE}{options}"
 
+    @property
+    def names(self) -> list[str]:
+        """Of the stores."""
+        return list(self._stores)
+
     def __enter__(self) -> StoreGroup:
         try:
             for name in self._stores:
                 self._write_config(name, self._store_config(name))
                 self._start(name)
-            _wait_until(lambda: all(self._is_in_step(name) for name in self._stores[1:]), "replicas in step")
+            wait_until(lambda: all(self._is_in_step(name) for name in self._stores[1:]), "replicas in step")
             for name in self._sentinels:
                 self._write_config(name, self._sentinel_config(name))
                 self._start(name)
-            _wait_until(lambda: all(map(self._sees_all, self._sentinels)), "sentinels that know each other")
+            wait_until(lambda: all(map(self._sees_all, self._sentinels)), "sentinels that know each other")
         except BaseException:
             self.stop()
             raise
@@ -170,12 +175,12 @@ class StoreGroup:
             primary = self.primary().name
             return primary != old and self.role(primary) == "master"
 
-        _wait_until(found, f"another primary than {old}")
+        wait_until(found, f"another primary than {old}")
         return self.primary()
 
     def wait_for_replica(self, name: str) -> None:
         """Wait until `name` is a replica that has all that its primary has at this moment."""
-        _wait_until(lambda: self._is_in_step(name), f"{name} being in step")
+        wait_until(lambda: self._is_in_step(name), f"{name} being in step")
 
     # --- inside -------------------------------------------------------------------------------------
 
@@ -231,7 +236,7 @@ class StoreGroup:
             assert self._processes[name].poll() is None, (folder / "log").read_text()[-2_000:]
             return bool(self._ask(name, "PING") == b"PONG")
 
-        _wait_until(answers, f"{name} answering")
+        wait_until(answers, f"{name} answering")
 
     def _write_config(self, name: str, lines: list[str]) -> None:
         folder = self._folder / name
@@ -269,7 +274,7 @@ class StoreGroup:
         return lines
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     chosen: list[int] = []
     ports = random.SystemRandom()
     while len(chosen) < count:
@@ -285,7 +290,7 @@ def _free_ports(count: int) -> list[int]:
     return chosen
 
 
-def _wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
     give_up_s = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < give_up_s, f"waited {WAIT_S:.0f} s in vain for {what}"

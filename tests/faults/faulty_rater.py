@@ -53,12 +53,12 @@ def _before_writes(
 
 
 def _after_writes(
-    receive: Callable[[StoreConnection, Sent], list[Reply]],
-) -> Callable[[StoreConnection, Sent], list[Reply]]:
-    def wrapped(self: StoreConnection, sent: Sent) -> list[Reply]:
+    receive: Callable[..., list[Reply]],
+) -> Callable[..., list[Reply]]:
+    def wrapped(self: StoreConnection, sent: Sent, *give_up_s: float) -> list[Reply]:
         writes = sent in _state.writes
         _state.writes.discard(sent)
-        replies = receive(self, sent)
+        replies = receive(self, sent, *give_up_s)
         if writes:
             _pass("after_write")
             _state.wrote = True

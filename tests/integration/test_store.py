@@ -168,7 +168,7 @@ def test_the_clock_offset_turns_local_instants_into_the_store_s(store: StoreConn
 def test_another_scheme_is_refused_by_naming_the_ones_there_are(url: str) -> None:
     with pytest.raises(
         StoreUrlError,
-        match=r"redis://, rediss://, unix://, redis\+sentinel://, rediss\+sentinel:// or embedded:",
+        match=r"rediss\+sentinel://, redis\+cluster://, rediss\+cluster:// or embedded:DIR",
     ) as caught:
         StoreConnection(url)
     assert "secret" not in str(caught.value)

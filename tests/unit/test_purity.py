@@ -47,6 +47,7 @@ PURE = (
     "balancer/openapi_schemas.py",
     "balancer/sharing.py",
     "common/api_keys.py",
+    "common/cluster_map.py",
     "common/errors.py",
     "common/jsonrpc.py",
     "common/keyring.py",

@@ -33,8 +33,8 @@ CONTAINERS = ("SCRIPT", "CLIENT", "CLUSTER", "CONFIG", "ACL", "SENTINEL")
 BY_THE_LIBRARY = {"select", "client|setinfo"}
 """What redis-py sends when it makes a connection."""
 
-NO_COMMANDS = {"ERR", "LOADING", "SMS", "TOR"}
-"""Words in capitals at the beginning of tuples that are none."""
+NO_COMMANDS = {"CLUSTERDOWN", "ERR", "LOADING", "MOVED", "PING", "SMS", "TOR"}
+"""Words in capitals at the beginning of tuples that are none; nobody sends a PING by itself."""
 
 
 def sent_by_python() -> set[str]:
