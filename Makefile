@@ -12,7 +12,11 @@
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
 #   make audit-deps   known vulnerabilities of the locked packages; needs a network
-#   make settings   deploy/ratel.toml and the table in docs/configuration.md anew, from the options
+#   make settings   deploy/ratel.toml, the table in docs/configuration.md, docs/commands.md and docs/keys.md anew, from
+#                the code
+#   make docs    the documentation as a site in var/site; needs no network. make docs-serve shows it while you write
+#   make docs-outputs PAGE=docs/tutorial.md   what a page's commands print, written into it
+#   make tutorial-cast   types the tutorial in a fresh clone and records the terminal: docs/tutorial.cast
 #   make lock    choose the newest releases anew and write requirements.lock
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell \
@@ -24,7 +28,8 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench calls micro chaos chaos-defects test-cluster simulate fuzz settings setup audit-deps lock clean
+.PHONY: run test check bench calls micro chaos chaos-defects test-cluster simulate fuzz settings docs docs-serve docs-outputs tutorial-cast \
+	setup audit-deps lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -84,6 +89,20 @@ fuzz: $(READY)
 settings: $(READY)
 	$(BIN)/ratel config example > deploy/ratel.toml
 	$(BIN)/python -m tests.settings_doc
+	$(BIN)/python -m tests.reference_doc
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'built: var/site/index.html'
+
+docs-serve: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-outputs: $(READY)
+	$(BIN)/python -m tests.docs $(PAGE)
+
+tutorial-cast: $(READY)
+	$(BIN)/python -m tests.docs.cast
 
 setup: $(READY)
 
@@ -96,7 +115,7 @@ $(READY): requirements.lock pyproject.toml
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --group loadtests --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --group docs --group loadtests --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet \
 		--output-file requirements.lock
 
