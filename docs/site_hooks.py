@@ -1,8 +1,8 @@
-"""What the site needs beside mkdocs: pages link to files of the repository, and these belong to the site then.
+"""What the site needs beside mkdocs: pages link to files of the repository, which then belong to the site.
 
 A link such as `../deploy/ratel.toml` works where the repository is browsed. In the site that file is at
-`source/deploy/ratel.toml`, copied there because a page links to it; Markdown becomes a page. So the site is whole by
-itself, and a link to a file that there is not stops the build.
+`source/deploy/ratel.toml`, copied there because a page links to it; Markdown becomes a page. So the site is
+whole by itself, and a link to a file that there is not stops the build.
 """
 
 from __future__ import annotations

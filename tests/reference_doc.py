@@ -1,6 +1,7 @@
-"""Writes docs/commands.md and docs/keys.md from the code itself: `python -m tests.reference_doc`, or `make settings`.
+"""Writes docs/commands.md and docs/keys.md from the code itself: `python -m tests.reference_doc`.
 
-The help is what click prints, at a fixed width, so that the page is the same wherever it is made.
+`make settings` runs it. The help is what click prints, at a fixed width, so that the page is the same wherever
+it is made.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ WIDTH: Final = 92
 HEAD: Final = """\
 # Commands
 
-Every command of `ratel`, with its own `--help`. What is marked with an environment variable is a setting, and may stand in the
-[configuration file](configuration.md) too. `ratel completion` makes a shell complete all of it.
+Every command of `ratel`, with its own `--help`. What is marked with an environment variable is a setting, and
+may stand in the [configuration file](configuration.md) too. `ratel completion` makes a shell
+complete all of it.
 
 <!-- `make settings` writes this page from the commands -->
 

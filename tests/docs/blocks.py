@@ -1,13 +1,13 @@
 """What a page in Markdown shows to be typed or run: its fenced blocks, in their order.
 
-    ```console                 `$ ` begins a command, `> ` goes on with it, the rest is what it prints; `…` stands for
-    ```                        what varies within a line, or as a whole line for any lines
+    ```console                 `$ ` begins a command, `> ` goes on with it, the rest is what it prints;
+    ```                        `…` stands for what varies within a line, as a whole line for any lines
     ```sh                      commands without what they print
     ```python                  a program; `print(…)  # text` says what it prints
     ```json title="my/file"    a file that the reader writes
 
-A comment before a block keeps it from being run, `<!-- not run: why -->`, or says that its first command does not end,
-`<!-- keeps running -->`: that is typed in a terminal of its own, which stays open.
+A comment before a block keeps it from being run, `<!-- not run: why -->`, or says that its first command
+does not end, `<!-- keeps running -->`: that is typed in a terminal of its own, which stays open.
 """
 
 from __future__ import annotations

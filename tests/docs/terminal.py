@@ -1,8 +1,8 @@
-"""A terminal in which a page's commands are typed: one bash in a home of its own, its output a real terminal's.
+"""A terminal in which a page's commands are typed: a bash in a home of its own, which prints to a terminal.
 
-The ports of the page are free ones in truth: they are set in the environment, where the commands take them from, and
-put in place of the page's wherever it names them; what is printed is translated back. The home holds links to what a
-clone has, and a `.venv` that `make` finds up to date.
+The ports of the page are free ones in truth: they are set in the environment, where the commands take them
+from, and put in place of the page's wherever it names them; what is printed is translated back. The home
+holds links to what a clone has, and a `.venv` that `make` finds up to date, or it is a fresh clone without one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CLONE: Final = (
 SHOWN_HOME: Final = "/home/you/ratel"
 """What pages call the folder of the clone."""
 PORTS: Final = {"2001": "RATEL_JSONRPC", "8000": "RATEL_HTTP", "2000": "RATEL_ROUTER"}
-WITHIN_S: Final = 120.0
+WITHIN_S: Final = 60.0
 _ADDRESS: Final = re.compile(rf'(127\.0\.0\.1(?::|", ))({"|".join(PORTS)})\b')
 COLUMNS: Final = "92"
 """So wide are tables, and so wide is the site's text."""
@@ -55,14 +55,14 @@ def free_ports(count: int) -> list[str]:
 
 
 class Terminal:
-    def __init__(self) -> None:
+    def __init__(self, fresh_clone: bool = False) -> None:
         # Not pytest's folder: the path of a Unix socket may have 107 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="ratel-docs-"))
-        for name in CLONE:
-            (self.home / name).symlink_to(ROOT / name)
-        (self.home / ".venv").mkdir()
-        (self.home / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-        (self.home / ".venv" / ".ready").touch()
+        self._fresh_clone = fresh_clone
+        if fresh_clone:
+            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(self.home)], check=True)
+        else:
+            self._link()
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._printed, terminal = pty.openpty()
         try:
@@ -80,7 +80,17 @@ class Terminal:
         self._count = 0
         self._others: list[tuple[subprocess.Popen[bytes], int]] = []
 
+    def _link(self) -> None:
+        for name in CLONE:
+            (self.home / name).symlink_to(ROOT / name)
+        (self.home / ".venv").mkdir()
+        (self.home / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+        (self.home / ".venv" / ".ready").touch()
+
     def _environment(self) -> dict[str, str]:
+        path = os.environ["PATH"]
+        if not self._fresh_clone:
+            path = f"{Path(sys.executable).parent}:{path}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RATEL_")}
         ports = {name: f"127.0.0.1:{self.ports[port]}" for port, name in PORTS.items()}
         return (
@@ -91,7 +101,7 @@ class Terminal:
                 "RATEL_CONFIG": os.devnull,
                 "HOME": str(self.home),
                 "XDG_DATA_HOME": "",
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PATH": path,
                 "TERM": "dumb",
                 "COLUMNS": COLUMNS,
                 "LINES": "40",
@@ -151,15 +161,16 @@ class Terminal:
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{shown}")
         text = _ESCAPES.sub("", text).replace(str(self.home), SHOWN_HOME)
         # Of a line that was written over, as progress bars are, the last state stays.
-        lines = [line.rstrip().rpartition("\r")[2] for line in text.strip("\r\n ").split("\n")]
-        return "".join(f"{line}\n" for line in lines) if text.strip() else ""
+        text = re.sub(r"\A(?:[ \r]*\n)+", "", text).rstrip()
+        lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
+        return "".join(f"{line}\n" for line in lines) if text else ""
 
     def write(self, name: str, text: str) -> None:
         path = self.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.here(text))
 
-    def type(self, command: str) -> tuple[str, int]:
+    def type(self, command: str, within_s: float = WITHIN_S) -> tuple[str, int]:
         """What the command prints, as the page would show it, and its exit code."""
         self._count += 1
         end = f"--- end {self._count} "
@@ -169,7 +180,7 @@ class Terminal:
         self._bash.stdin.write(f"eval {quoted} </dev/null; printf '\\n%s%s ---\\n' '{end}' $?\n".encode())
         self._bash.stdin.flush()
         seen = ""
-        until = time.monotonic() + WITHIN_S
+        until = time.monotonic() + within_s
         while not (found := re.search(rf"\r?\n{end}(\d+) ---\r\n", seen)):
             assert time.monotonic() < until, f"{command!r} does not end; it has printed {seen!r}"
             seen += self._read(0.5)

@@ -20,7 +20,7 @@ ELSEWHERE = {
 }
 """Pages beside the guides, and what runs what they show."""
 NOT_RUN = {
-    "deploy.md": "systemd and several hosts: `make test-systemd`, tests/e2e/test_rolling.py and tests/cluster",
+    "deploy.md": "systemd and several hosts: `make test-systemd`, tests/e2e/test_rolling.py, tests/cluster",
     "monitoring.md": "a Prometheus and a Grafana",
     "status-page.md": "a browser",
 }

@@ -1,4 +1,4 @@
-"""The site is whole: it builds strictly, offline, and every link of it leads somewhere; so do those in the repository."""
+"""The site is whole: it builds strictly, offline, and all its links lead somewhere; so do the others."""
 
 from __future__ import annotations
 
