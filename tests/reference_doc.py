@@ -1,7 +1,7 @@
 """Writes docs/commands.md and docs/keys.md from the code itself: `python -m tests.reference_doc`.
 
-`make settings` runs it. The help is what click prints, at a fixed width, so that the page is the same wherever
-it is made.
+`make settings` runs it. The help is what click prints, at a fixed width, so that the page is the same
+wherever it is made.
 """
 
 from __future__ import annotations

@@ -83,10 +83,15 @@ def printed_by(program: str) -> tuple[str, ...]:
     return tuple(re.findall(r"^\s*print\(.*\)  # (.*)$", program, re.MULTILINE))
 
 
+def compact(text: str) -> str:
+    """Without empty lines: a progress bar that is taken away may leave one."""
+    return "".join(line for line in text.splitlines(True) if line.strip())
+
+
 def pattern(lines: tuple[str, ...]) -> str:
-    """A regular expression for what is printed, whose lines are stripped at their ends."""
+    """A regular expression for what is printed, `compact`."""
     parts = []
-    for line in lines:
+    for line in filter(None, map(str.rstrip, lines)):
         if line.strip() == ANY_LINES:
             parts.append(r"(?:[^\n]*\n)*?")
         else:

@@ -2,8 +2,9 @@
 
     python -m tests.docs.cast
 
-writes docs/tutorial.cast (asciicast v2, for `asciinema play`) and docs/tutorial-session.md, the same as text. Durations
-are true; only ports and the folder are called as on the page. It stops where a command fails or prints something else.
+writes docs/tutorial.cast (asciicast v2, for `asciinema play`) and docs/tutorial-session.md, the same as text.
+Durations are true; only ports and the folder are called as on the page. It stops where a command fails or
+prints something else.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ SETUP_WITHIN_S: Final = 1800.0
 HEAD: Final = """\
 # The tutorial, typed
 
-What a terminal showed when everything in [the tutorial](tutorial.md) was typed in a fresh clone, the setup of its virtual
-environment included, {minutes:.1f} minutes in all; [tutorial.cast](tutorial.cast) is the recording for `asciinema play`. `make tutorial-cast`
-makes both anew.
+What a terminal showed when everything in [the tutorial](tutorial.md) was typed in a fresh clone, the setup
+of its virtual environment included, {minutes:.1f} minutes in all; [tutorial.cast](tutorial.cast) is the
+recording for `asciinema play`. `make tutorial-cast` makes both anew.
 
 ```text
 {session}```

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.docs.blocks import RUN, Block, Step, blocks, pattern, printed_by, steps
+from tests.docs.blocks import RUN, Block, Step, blocks, compact, pattern, printed_by, steps
 from tests.docs.terminal import ROOT, Terminal
 
 DOCS: Final = ROOT / "docs"
@@ -23,7 +23,7 @@ class Ran(NamedTuple):
         """What differs from the page: the output, or, where none is to be compared, the exit code."""
         if self.block.language == "sh":
             return f"exit code {self.code}: {self.output}" if self.code else None
-        if re.fullmatch(pattern(self.step.printed), self.output):
+        if re.fullmatch(pattern(self.step.printed), compact(self.output)):
             return None
         shown = "".join(f"{line}\n" for line in self.step.printed)
         return f"the page shows\n{shown}and what is printed is\n{self.output}"

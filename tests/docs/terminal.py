@@ -2,7 +2,7 @@
 
 The ports of the page are free ones in truth: they are set in the environment, where the commands take them
 from, and put in place of the page's wherever it names them; what is printed is translated back. The home
-holds links to what a clone has, and a `.venv` that `make` finds up to date, or it is a fresh clone without one.
+holds links to what a clone has, and a `.venv` that `make` finds up to date, or is a fresh clone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+
+from tests.docs.blocks import compact
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CLONE: Final = (
@@ -205,7 +207,7 @@ class Terminal:
         self._others.append((process, printed))
         seen = ""
         until = time.monotonic() + WITHIN_S
-        while not (found := re.match(wanted, self.as_shown(seen))):
+        while not (found := re.match(wanted, compact(self.as_shown(seen)))):
             assert time.monotonic() < until, f"{command!r} has printed no more than {seen!r}"
             assert process.poll() is None, f"{command!r} ended; it had printed {seen!r}"
             seen += self._read(0.5, printed)

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "configuration.md": "tests/unit/test_configuration_doc.py",
     "exactly-once.md": "tests/e2e/test_exactly_once_doc.py",
     "examples/README.md": "tests/e2e/test_examples.py",
+    "performance.md": "tests/e2e/test_locust.py",
     "security.md": "tests/e2e/test_isolation.py",
 }
 """Pages beside the guides, and what runs what they show."""
