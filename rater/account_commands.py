@@ -15,7 +15,7 @@ import msgspec
 from common.errors import RatelError, StoreUnavailable
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.options import json_option, store_option
-from common.store import StoreUrlError
+from common.store_url import StoreUrlError
 from common.stores import Store, connect
 from rater import account_admin
 from rater.account_value import NotAnAccount

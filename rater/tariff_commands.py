@@ -13,7 +13,7 @@ import click
 
 from common.errors import RatelError, StoreUnavailable
 from common.options import json_option, store_option, wait_option
-from common.store import StoreUrlError
+from common.store_url import StoreUrlError
 from common.stores import Store, connect
 from rater.loader.assembly import NothingActive, assemble
 from rater.loader.command import show_findings

@@ -13,7 +13,7 @@ import click
 
 from common.errors import RatelError, StoreUnavailable
 from common.options import json_option, key_ttl_option, store_option
-from common.store import StoreUrlError
+from common.store_url import StoreUrlError
 from common.stores import connect
 from rater.journal.archive import ArchiveError, Format
 from rater.journal.audit import ArchiveIndex, Result, Selection, Summary

@@ -12,7 +12,7 @@ import click
 
 from common.errors import RatelError, StoreUnavailable
 from common.options import store_option, wait_option
-from common.store import StoreUrlError
+from common.store_url import StoreUrlError
 from rater.accounts import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
