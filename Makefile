@@ -100,7 +100,7 @@ wheelhouse: $(READY)
 
 # Real machines with systemd; needs root, debootstrap and systemd-nspawn. Their tree stays in var/systemd.
 test-systemd: $(READY) wheelhouse
-	$(BIN)/python -m pytest tests/systemd $(PYTEST_ARGS)
+	RATEL_TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd $(PYTEST_ARGS)
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
