@@ -9,7 +9,7 @@
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
-#   make settings   deploy/ratel.toml anew, from the options of the commands
+#   make settings   deploy/ratel.toml and the table in docs/configuration.md anew, from the options
 #   make lock    choose the newest releases anew and write requirements.lock
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell \
@@ -75,6 +75,7 @@ fuzz: $(READY)
 
 settings: $(READY)
 	$(BIN)/ratel config example > deploy/ratel.toml
+	$(BIN)/python -m tests.settings_doc
 
 setup: $(READY)
 

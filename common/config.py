@@ -12,22 +12,19 @@ shared ones that it uses. `ratel up` does so for the parts that it starts, `rate
 from __future__ import annotations
 
 import contextlib
-import difflib
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
 
 from common.config_file import DEFAULT_FILE, ConfigError, ConfigFile, Names, read_file
+from common.config_values import hint, reason_of, show_value, wrong_value
 from common.options import SECTIONS, Shared, flag, is_setting
-from common.store_login import mask_url
 
 FILE_VARIABLE: Final = "RATEL_CONFIG"
 _NAMED: Final = "ratel.config.named"
 _READ: Final = "ratel.config.read"
-_MAX_SHOWN_CHARS: Final = 60
 
 
 class Place(NamedTuple):
@@ -120,16 +117,12 @@ def environment_errors() -> Iterator[None]:
             raise
         if ctx.get_parameter_source(option.name) is not click.core.ParameterSource.ENVIRONMENT:
             raise
-        raise ConfigError(f"{variable(option)}: {_reason(error)}") from None
+        raise ConfigError(f"{variable(option)}: {reason_of(error)}") from None
 
 
 def variable(option: click.Option) -> str:
     """The environment variable of a setting."""
     return option.envvar if isinstance(option.envvar, str) else (option.envvar or [""])[0]
-
-
-def _reason(error: click.UsageError) -> str:
-    return error.message.rstrip(".")
 
 
 def _apply(ctx: click.Context, _option: click.Parameter, named: Path | None) -> None:
@@ -253,7 +246,7 @@ def environment_problems(command: click.Command) -> list[Problem]:
             if value is not None:
                 option.process_value(ctx, value)
         except click.UsageError as error:
-            problems.append(f"{variable(option)}: {_reason(error)}")
+            problems.append(f"{variable(option)}: {reason_of(error)}")
     return problems
 
 
@@ -270,84 +263,3 @@ def check_parts(ctx: click.Context, parts: tuple[str, ...]) -> None:
         problems = [*command_problems(file, command, (name,), root), *environment_problems(command)]
         if problems:
             raise ConfigError(summary(problems))
-
-
-def wrong_value(option: click.Option, value: Any, command: click.Command) -> str | None:
-    """Why this can't be the option's value, in a sentence without the value's name."""
-    if value == "":
-        return None
-    if reason := _wrong_type(option, value):
-        return reason
-    ctx = click.Context(command, info_name=command.name)
-    try:
-        option.process_value(ctx, value)
-    except click.UsageError as error:
-        return _reason(error)
-    return None
-
-
-def _wrong_type(option: click.Option, value: Any) -> str | None:
-    one, many = _kind(option)
-    if option.multiple:
-        if not isinstance(value, list):
-            return f"expected a list of {many} in brackets, not {_name(value)}"
-        for each in value:
-            if not _is_one(one, each):
-                return f"expected a list of {many}, with {_name(each)} in it"
-        return None
-    return None if _is_one(one, value) else f"expected {one}, not {_name(value)}"
-
-
-def _kind(option: click.Option) -> tuple[str, str]:
-    if option.is_flag or isinstance(option.type, click.types.BoolParamType):
-        return "true or false", "true or false"
-    if isinstance(option.type, click.types.IntParamType):
-        return "a whole number", "whole numbers"
-    if isinstance(option.type, click.types.FloatParamType):
-        return "a number", "numbers"
-    return "text in quotes", "texts in quotes"
-
-
-def _is_one(kind: str, value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {
-        "true or false": isinstance(value, bool),
-        "a whole number": is_number and isinstance(value, int),
-        "a number": is_number and math.isfinite(value),
-        "text in quotes": isinstance(value, str),
-    }[kind]
-
-
-def _name(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    names = ((str, "text"), (int, "a whole number"), (float, "a number"), (list, "a list"), (dict, "a table"))
-    return next((name for kind, name in names if isinstance(value, kind)), "a date or time")
-
-
-def hint(wrong: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(wrong, sorted(set(known)), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-# --- values as they are written ---------------------------------------------------------------------------
-
-
-def show_value(value: Any) -> str:
-    """In TOML, without passwords, shortened for a message."""
-    text = to_toml(value)
-    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[: _MAX_SHOWN_CHARS - 1]}…"
-
-
-def to_toml(value: Any) -> str:
-    """A setting in TOML, without passwords."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):  # an address is a tuple, too
-        return f"[{', '.join(map(to_toml, value))}]"
-    if isinstance(value, dict):
-        return "{…}"
-    text = mask_url(str(value)).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text) + '"'

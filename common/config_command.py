@@ -13,7 +13,9 @@ from common import config as settings
 from common.config_example import example_file, settings_table
 from common.config_file import DEFAULT_FILE, ConfigError, ConfigFile, Names
 from common.config_show import as_objects, as_text, grouped, resolve
-from common.options import json_option
+from common.config_values import hint
+from common.options import json_option, store_with_login
+from common.store import default_store_url
 
 EXIT_WRONG: Final = 2
 PREFIX: Final = "RATEL_"
@@ -70,20 +72,40 @@ def said_of(file: ConfigFile) -> str:
 
 
 def all_problems(ctx: click.Context, file: ConfigFile, commands: Commands) -> list[str]:
-    """Each once, though several commands have it."""
+    """Each once, though several commands have it: those of the file by their lines, then the others."""
     root = ctx.find_root()
     problems = settings.unknown_tables(file, root)
     for path, command in commands:
         problems += settings.command_problems(file, command, path, root)
         problems += settings.environment_problems(command)
-    return list(dict.fromkeys(problems))
+    if not problems:
+        problems = [problem for path, command in commands for problem in login_problems(file, path, command)]
+
+    def line(problem: str) -> int:
+        number = problem.removeprefix(f"{file.path}:").partition(":")[0]
+        return int(number) if number.isdecimal() else sys.maxsize
+
+    return sorted(dict.fromkeys(problems), key=line)
+
+
+def login_problems(file: ConfigFile, path: Names, command: click.Command) -> list[str]:
+    """What is wrong with a store's URL and the passwords for it together."""
+    found = {setting.option.name: setting.value for setting in resolve(file, path, command)}
+    if "store_url" not in found:
+        return []
+    url = found["store_url"] or default_store_url()
+    try:
+        store_with_login(url, found["store_password_file"], found["sentinel_password_file"])
+    except ConfigError as error:
+        return [error.message]
+    return []
 
 
 def unknown_variables(commands: Commands) -> list[str]:
     known = {settings.variable(option) for _, command in commands for option in settings.options_of(command)}
     known |= {settings.FILE_VARIABLE}
     return [
-        f"{name}: no setting has this environment variable{settings.hint(name, known)}"
+        f"{name}: no setting has this environment variable{hint(name, known)}"
         for name in sorted(os.environ)
         if name.startswith(PREFIX) and name not in known
     ]
@@ -129,7 +151,7 @@ def named_command(commands: Commands, words: tuple[str, ...]) -> tuple[Commands,
     if group and len(words) == 1:
         return group, ()
     names = [" ".join(path) for path, _ in commands]
-    raise click.UsageError(f"there is no command {' '.join(words)!r}{settings.hint(' '.join(words), names)}")
+    raise click.UsageError(f"there is no command {' '.join(words)!r}{hint(' '.join(words), names)}")
 
 
 @config.command()

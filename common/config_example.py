@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from common.config import options_of, to_toml, variable
+from common.config import options_of, variable
 from common.config_file import Names
 from common.config_show import default_of
+from common.config_values import to_toml
 from common.options import SECTIONS, Shared, flag
 
 WIDTH: Final = 100
@@ -86,7 +87,9 @@ def _comment(text: str) -> list[str]:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    """Groups of commands by the group's name."""
+    """Several commands of a group by the group's name."""
+    if len(names) == 1:
+        return names[0]
     return ", ".join(dict.fromkeys(name.partition(" ")[0] for name in names))
 
 

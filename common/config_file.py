@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +51,8 @@ class ConfigFile:
     @cached_property
     def _lines(self) -> dict[Names, int]:
         """tomllib tells no lines, so the text is cut into its statements, each of which is TOML by itself."""
+        import tomllib  # noqa: PLC0415 - where there is no file it is not needed
+
         lines: dict[Names, int] = {}
         table: Names = ()
         statement, began = "", 0
@@ -101,6 +102,8 @@ def read_file(named: Path | None) -> ConfigFile:
         raise ConfigError(f"can't read the configuration file {path}: {error.strerror}") from None
     if len(content) > MAX_BYTES:
         raise ConfigError(f"the configuration file {path} has more than {MAX_BYTES} bytes")
+    import tomllib  # noqa: PLC0415 - where there is no file it is not needed
+
     try:
         text = content.decode()
         tables = tomllib.loads(text)

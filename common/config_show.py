@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple
 import click
 from click.core import ParameterSource
 
-from common.config import Place, defaults, options_of, place_in, places, to_toml, variable
+from common.config import Place, defaults, options_of, place_in, places, variable
 from common.config_file import ConfigFile, Names
+from common.config_values import to_toml
 from common.options import SECTIONS, Shared, flag
 from common.store_login import mask_url
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from common.addresses import AddressType
+from common.config_file import ConfigError
 from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Level
 from common.durability import LEVELS as DURABILITY_LEVELS
 from common.logs import LEVELS
-from common.store_login import LoginError, read_secret, with_login
 
 if TYPE_CHECKING:
     _TextType = click.ParamType[str]
@@ -174,7 +174,11 @@ def store_option(command: Command) -> Command:
 
 
 def store_with_login(url: str, password_file: Path | None, sentinel_password_file: Path | None) -> str:
-    """Raises BadParameter, which names the option whose file or combination is wrong."""
+    """Raises ConfigError, which names the option whose file or combination is wrong."""
+    if password_file is None and sentinel_password_file is None:
+        return url
+    from common.store_login import LoginError, read_secret, with_login  # noqa: PLC0415
+
     for name, file, option in (
         ("password", password_file, "--store-password-file"),
         ("sentinel_password", sentinel_password_file, "--sentinel-password-file"),
@@ -184,7 +188,7 @@ def store_with_login(url: str, password_file: Path | None, sentinel_password_fil
         try:
             url = with_login(url, **{name: read_secret(file)})
         except LoginError as error:
-            raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
+            raise ConfigError(f"{option}: {error}") from None
     return url
 
 

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from common import call_command, client_link
+from common import call_command, client_link, client_options
 from common.client import JSONClient
 from common.client_link import Redial
 from common.errors import (
@@ -683,7 +683,7 @@ def test_call_ends_with_3_when_the_service_fails(server: RpcServer, monkeypatch:
     result = ratel_call(server, "GetCost", "--timeout", "0.05")
     assert (result.exit_code, result.stdout) == (3, "")
     server.stop()
-    monkeypatch.setattr(call_command, "CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(client_options, "CONNECT_TIMEOUT_S", 0.1)
     result = ratel_call(server, "GetCost")
     assert result.exit_code == 3
     assert "can't connect" in result.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -300,6 +302,26 @@ def test_help_is_there_whatever_the_file_says(write: Write) -> None:
     assert "--config FILE" in result.stdout
 
 
+def test_a_command_pays_for_no_more_than_it_needs() -> None:
+    program = (
+        "import sys\n"
+        "from common.cli import main\n"
+        "try:\n"
+        "    main(['call', 'GetCost', '--address', '127.0.0.1:1', '--timeout', '0.1'])\n"
+        "finally:\n"
+        "    print(sorted({'tomllib', 'redis', 'zmq', 'uvloop', 'common.store_login'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"RATEL_CONFIG": ""},
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
 # --- secrets --------------------------------------------------------------------------------------
 
 
@@ -317,6 +339,22 @@ def test_no_password_is_shown(write: Write) -> None:
         assert "hush" not in result.output
 
 
+def test_a_password_that_fits_no_store_is_found(write: Write, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hush")
+    for url, complaint in (
+        ("redis://:hush@h", "the store's URL has a password in it already"),
+        ("", "the embedded store has no password: say which store by --store"),
+    ):
+        file = write(f'[store]\nurl = "{url}"\npassword-file = "{secret}"\n')
+        for words in (("config", "check"), ("audit",)):
+            result = ratel(*words, RATEL_CONFIG=str(file))
+            assert result.exit_code == 2
+            [said] = result.stderr.splitlines()
+            assert "--store-password-file" in said
+            assert said.endswith(complaint)
+
+
 # --- every option ---------------------------------------------------------------------------------
 
 
@@ -328,6 +366,11 @@ def test_every_option_is_a_setting_or_says_what_one_run_does(commands: Commands)
         if isinstance(option, click.Option) and not option.envvar
     }
     assert without <= ONE_RUN
+    for name in ("balancer", "gateway", "rater", "up"):
+        options = [option for option in commands[name].params if not option.envvar]
+        assert {option.opts[0] for option in options} <= {"--config", "--example"}, (
+            "services have settings only"
+        )
 
 
 def test_a_variable_means_one_thing(commands: Commands) -> None:
