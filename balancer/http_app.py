@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
+from balancer import http_watch
 from balancer.http_jsonrpc import answer_body
 from balancer.http_message import Request, error_body, plain_error
 from balancer.http_query import descriptor_of, parse_body, parse_query
@@ -31,7 +32,9 @@ from common.methods import BY_HTTP_NAME, Method
 REPLAYED: Final = b"idempotency-replayed: true\r\n"
 
 _METHODS: Final = {b"/" + name.encode(): method for name, method in BY_HTTP_NAME.items()}
-_PATHS: Final = frozenset({*_METHODS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json"})
+_PATHS: Final = frozenset(
+    {*_METHODS, *http_watch.PATHS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json"}
+)
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
 """Where the error does not say: raters join and stores fail over within a second or a few."""
@@ -43,7 +46,16 @@ class HttpApp:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._tasks: set[asyncio.Task[None]] = set()
-        self.closing = False
+        self._closing = False
+        self._watch = http_watch.HttpWatch(router)
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @closing.setter
+    def closing(self, closing: bool) -> None:
+        self._closing = self._watch.closing = closing
 
     def serve(self, request: Request) -> None:
         """Answer it, now or later. Does not raise."""
@@ -55,13 +67,13 @@ class HttpApp:
             if method is not None:
                 self._call(request, method, query)
             else:
-                self._serve_other(request, path)
+                self._serve_other(request, path, query)
         except RatelError as error:
             _fail(request, error.code, encode_error(error))
         except Exception:
             _report_defect(request)
 
-    def _serve_other(self, request: Request, path: bytes) -> None:
+    def _serve_other(self, request: Request, path: bytes, query: bytes) -> None:
         verb = request.verb
         if path not in _PATHS:
             shown = path.decode(errors="replace")[:200]
@@ -77,6 +89,8 @@ class HttpApp:
             request.respond(200, b'{"status":"up"}')
         elif path == b"/openapi.json":
             request.respond(200, document_bytes())
+        elif path in http_watch.PATHS:
+            self._watch.serve(request, path, query)
         else:
             self._tell_readiness(request)
 
@@ -97,7 +111,7 @@ class HttpApp:
         if verb not in (b"GET", b"POST"):
             _not_allowed(request, "GET, POST")
             return
-        refusal = self._router.turn_away()
+        refusal = self._router.turn_away(method)
         if refusal is not None:
             request.respond(Overloaded.http_status, *_refused(refusal))
             return

@@ -16,6 +16,7 @@ from common.wire import (
     WireError,
     decode,
     done_frames,
+    encode_about,
     encode_goodbye,
     encode_leave,
     encode_state,
@@ -132,6 +133,10 @@ class Link:
     def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:
         """A heartbeat. A rater that can do nothing now offers no credit, and so gets no new work."""
         self._send(encode_state(name, self._credit if takes_work else 0, tariff_epoch))
+
+    def tell(self, about: bytes) -> None:
+        """What this rater says of itself, see `common.about`."""
+        self._send(encode_about(about))
 
     def leave(self) -> None:
         # A balancer that is away has nothing more to send: there is nobody to wait for.
