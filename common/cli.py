@@ -28,6 +28,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
+    "status": ("common.status_command:status", "Show how a balancer, its raters and their store do."),
+    "top": ("common.status_command:top", "Watch that live."),
     "config": ("common.config_command:config", "Check and show the settings of all commands."),
     "completion": ("common.completion_command:completion", "Print what a shell needs to complete commands."),
 }

@@ -30,8 +30,10 @@ import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from common.addresses import Address
+from common.clock import monotonic_us
 from common.embedded_store import read_url
 from common.errors import StoreUnavailable
+from common.histogram import Histogram
 from common.paths import data_dir
 from common.sentinel import SCHEME as SENTINEL_SCHEME
 from common.sentinel import Sentinels, parse_sentinel_url
@@ -111,6 +113,8 @@ class StoreConnection:
         self._look_at_s = 0.0
         self._made = 0
         self._is_readonly = False
+        self.trips = Histogram()
+        """How long batches took, of those that were answered."""
         if url.startswith(SENTINEL_SCHEME):
             try:
                 parsed = parse_sentinel_url(url)
@@ -145,6 +149,7 @@ class StoreConnection:
             self._connect()
         sock, reader = self._socket, self._reader
         assert sock is not None
+        began_us = monotonic_us()
         try:
             sock.sendall(request)
             replies = self._read(sock, reader, len(commands))
@@ -154,6 +159,7 @@ class StoreConnection:
         except BaseException:  # interrupted half-way: what is still to come belongs to no one
             self.close()
             raise
+        self.trips.add(monotonic_us() - began_us)
         if self._is_readonly:
             self.close()
         return replies

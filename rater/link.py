@@ -73,6 +73,8 @@ class Link:
         self._credit = credit
         self._clock_us = clock_us
         self._peer: Peer | None = None
+        self.seen_us = 0
+        """When the balancer was heard last; 0 is never."""
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.IDENTITY, identity.encode())
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -114,7 +116,9 @@ class Link:
         return jobs
 
     def _see(self, balancer_id: str, sent_us: int) -> Peer:
-        now_us = self._clock_us()  # after the receipt: a pause before it must not be taken for lead
+        self.seen_us = now_us = (
+            self._clock_us()
+        )  # after the receipt: a pause before it must not be taken for lead
         if self._peer is None or self._peer.life != balancer_id:
             log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
             self._peer = Peer(balancer_id, sent_us, now_us)

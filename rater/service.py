@@ -142,9 +142,9 @@ class Service:
         self.store_answers = True
 
     @property
-    def store_url(self) -> str:
-        """Fit for people's eyes."""
-        return self._store.where
+    def store(self) -> StoreConnection:
+        """To look at; what is sent and received goes through batches."""
+        return self._store
 
     def look_at_store(self) -> None:
         """With each heartbeat: is it still the primary, what time is it there? Raises StoreUnavailable."""

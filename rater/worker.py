@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Final
@@ -28,10 +29,12 @@ from common.about import StoreHealth
 from common.about import encode as encode_about
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
+from common.histogram import Histogram
 from common.wire import HEARTBEAT_MS
 from rater.direct import DirectServer
 from rater.jobs import Job, Undecided, failed
 from rater.link import Link
+from rater.rating.snapshot import Snapshot
 from rater.service import Service
 from rater.tariff_watch import TariffWatch
 from rater.telemetry import RaterTelemetry
@@ -206,7 +209,7 @@ class Worker:
             else:
                 job.origin.reply(job.seq, outcome)
         if bool(lost) != bool(self._retry_at_us):
-            self._next_beat_us = 0  # balancers should know at once whether to send work here
+            self._next_beat_us = self._next_about_us = 0  # balancers should know at once whether to send work
         return again
 
     def _take_new_tariff(self) -> None:
@@ -216,7 +219,7 @@ class Worker:
         self._service.snapshot = snapshot
         self._watch.report_in_use(snapshot.epoch)
         self._retry_at_us = 0  # what waited for a first tariff waits no more, and work may come
-        self._next_beat_us = 0
+        self._next_beat_us = self._next_about_us = 0
         log.info("tariff epoch=%s tenants=%s", snapshot.epoch, len(snapshot.tenants))
 
     def _beat(self, now_us: int) -> None:
@@ -233,17 +236,38 @@ class Worker:
             self._tell_about_us(now_us)
 
     def _tell_about_us(self, now_us: int) -> None:
+        about = self.telemetry.about(now_us, self.snapshot.versions, self.store_health())
+        text = encode_about(about)
+        for link in self._links:
+            link.tell(text)
+
+    # --- for those who look ----------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._service.snapshot
+
+    @property
+    def backlog(self) -> int:
+        return len(self._backlog)
+
+    @property
+    def links(self) -> Sequence[Link]:
+        return self._links
+
+    @property
+    def store_trips(self) -> Histogram:
+        return self._service.store.trips
+
+    def store_health(self) -> StoreHealth:
         memory = self._watch.memory
-        store = StoreHealth(
+        return StoreHealth(
             ok=not self._retry_at_us and self._service.store_answers,
-            url=self._service.store_url,
+            url=self._service.store.where,
             used_memory=memory.used,
             max_memory=memory.limit,
             round_trip_us=self._service.store_round_trip_us,
         )
-        about = encode_about(self.telemetry.about(now_us, self._service.snapshot.versions, store))
-        for link in self._links:
-            link.tell(about)
 
     def _begin_to_leave(self, now_us: int) -> None:
         log.info("draining")
