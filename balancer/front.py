@@ -1,8 +1,12 @@
 """The front that balancers and gateways have in common: JSON-RPC over TCP and HTTP, one event loop.
 
-On SIGTERM or SIGINT it stops accepting connections, still takes what was on its way for a moment,
-refuses what comes later, answers what is in flight (each at its deadline at the latest), closes
-the connections and ends with code 0.
+On SIGTERM or SIGINT it says at /readyz that it ends, and in each HTTP response that this is the last one of
+its connection (for as long as `--lame-duck` says it still accepts connections, too). Then it stops accepting,
+still takes what was on its way for a moment, refuses what comes later, answers what is in flight (each at its
+deadline at the latest), closes the connections and ends with code 0.
+
+Its listening sockets may be handed to it (`common.listen_fds`): then connections that come while it is being
+restarted wait for its successor.
 """
 
 from __future__ import annotations
@@ -15,26 +19,52 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import click
 import uvloop
 
+from balancer.client_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, ClientLimits
 from balancer.dispatch import DispatchSettings
 from balancer.http_gateway import HttpGateway
+from balancer.http_patience import KEEP_ALIVE_S, READ_TIMEOUT_S
+from balancer.http_reader import MAX_BODY_BYTES
+from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
+from balancer.tls_entrance import Certificates
 from balancer.zmq_gateway import ZmqGateway
+from common import listen_fds
 from common.addresses import Address
+from common.api_keys import BadKeyFile
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import LOOK_EVERY_S, WatchedKeyring
+from common.keyring import Keyring
 from common.limits import raise_file_limit
-from common.options import http_option, jsonrpc_option, log_level_option, shared
+from common.options import (
+    allow_insecure_option,
+    api_keys_option,
+    http_option,
+    jsonrpc_option,
+    log_level_option,
+    shared,
+)
+from common.tls import ServerTls, TlsError
 
 log = logging.getLogger(__name__)
 
 GRACE_S: Final = 0.2
 """After the signal, requests that were on their way are still taken for this long."""
+
+FIRST_REQUEST_S: Final = 1.0
+"""Beyond the grace, for clients that have connected and not asked yet: they are about to, and can't know of
+the signal. One that waits longer than this after it has connected may find itself cut off."""
+
+LAST_CALLS_S: Final = 0.01
+"""A few turns of the event loop."""
 
 CLOSE_S: Final = 2.0
 """For the last answers to reach their clients, beyond the deadline of the requests."""
@@ -52,6 +82,14 @@ class FrontSettings:
     """Other processes listen on the same ports; the kernel shares the connections out."""
     dispatch: DispatchSettings
     stuck_s: float
+    clients: ClientLimits
+    api_keys: Path | None
+    """The file of keys; None: everybody may do everything."""
+    allow_insecure: bool
+    """Even where others than this host can connect."""
+    lame_duck_s: float = 0.0
+    tls: ServerTls | None = None
+    """On both ports; None: plain text."""
 
 
 class CannotListen(Exception):
@@ -76,6 +114,36 @@ _OPTIONS: Final = (
         is_flag=True,
         envvar="RATEL_REUSE_PORT",
         help="Share these two ports with other processes that say so too (SO_REUSEPORT).",
+    ),
+    shared(
+        "front",
+        "--tls-cert",
+        type=click.Path(path_type=Path),
+        envvar="RATEL_TLS_CERT",
+        help="Speak TLS on both ports, with the certificates in this PEM file, the server's own first. It is "
+        "read again when it changes on the disk.  [default: plain text]",
+    ),
+    shared(
+        "front",
+        "--tls-key",
+        type=click.Path(path_type=Path),
+        envvar="RATEL_TLS_KEY",
+        help="Its private key, a PEM file without a passphrase.",
+    ),
+    shared(
+        "front",
+        "--tls-client-ca",
+        type=click.Path(path_type=Path),
+        envvar="RATEL_TLS_CLIENT_CA",
+        help="Let in only clients with a certificate signed by a CA in this PEM file.  [default: any client]",
+    ),
+    shared(
+        "front",
+        "--tls-client-cert",
+        type=click.Choice(["required", "optional"]),
+        default="required",
+        envvar="RATEL_TLS_CLIENT_CERT",
+        help="Whether --tls-client-ca keeps out clients without a certificate, too.",
     ),
     shared(
         "front",
@@ -113,6 +181,62 @@ _OPTIONS: Final = (
         envvar="RATEL_STUCK",
         help="Seconds after which a client is let go that does not read its answers.",
     ),
+    shared(
+        "front",
+        "--lame-duck",
+        "lame_duck_s",
+        type=click.FloatRange(0, 3600),
+        default=0.0,
+        envvar="RATEL_LAME_DUCK",
+        help="Seconds that it goes on accepting connections after SIGTERM while /readyz says that it ends: "
+        "as long as a load balancer in front takes to notice.",
+    ),
+    shared(
+        "front",
+        "--max-connections",
+        type=click.IntRange(1, 1_000_000),
+        default=MAX_CONNECTIONS,
+        envvar="RATEL_MAX_CONNECTIONS",
+        help="Connections of JSON-RPC, and as many of HTTP; one more is refused.",
+    ),
+    shared(
+        "front",
+        "--max-in-flight",
+        type=click.IntRange(1, 1_000_000),
+        default=MAX_IN_FLIGHT,
+        envvar="RATEL_MAX_IN_FLIGHT",
+        help="Unanswered calls of one JSON-RPC connection; beyond it, it is not read.",
+    ),
+    shared(
+        "front",
+        "--max-message",
+        "max_message_bytes",
+        type=click.IntRange(1024, MAX_BODY_BYTES),
+        default=MAX_BODY_BYTES,
+        envvar="RATEL_MAX_MESSAGE",
+        help="Bytes of a JSON-RPC message and of an HTTP body.",
+    ),
+    shared(
+        "front",
+        "--read-timeout",
+        "read_timeout_s",
+        type=click.IntRange(1, 3600),
+        default=int(READ_TIMEOUT_S),
+        envvar="RATEL_READ_TIMEOUT",
+        help="Seconds for the head of an HTTP request to arrive, as many for its body, and as many for a "
+        "JSON-RPC client to say its API key.",
+    ),
+    shared(
+        "front",
+        "--keep-alive",
+        "keep_alive_s",
+        type=click.IntRange(1, 86_400),
+        default=int(KEEP_ALIVE_S),
+        envvar="RATEL_KEEP_ALIVE",
+        help="Seconds that an HTTP connection is kept open for its next request.",
+    ),
+    api_keys_option(),
+    allow_insecure_option,
     log_level_option(),
 )
 
@@ -125,11 +249,33 @@ def settings_of(
     max_queued: int,
     max_wait_ms: int,
     stuck_s: int,
+    lame_duck_s: float,
+    max_connections: int,
+    max_in_flight: int,
+    max_message_bytes: int,
+    read_timeout_s: int,
+    keep_alive_s: int,
+    api_keys: Path | None,
+    allow_insecure: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tls_client_cert: str,
 ) -> FrontSettings:
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
-    return FrontSettings(jsonrpc, http_, reuse_port, dispatch, stuck_s)
+    clients = ClientLimits(max_connections, max_in_flight, max_message_bytes, read_timeout_s, keep_alive_s)
+    tls = None
+    if tls_cert is not None and tls_key is not None:
+        tls = ServerTls(tls_cert, tls_key, tls_client_ca, tls_client_cert == "required")
+    elif tls_cert is not None:
+        raise click.UsageError("--tls-cert needs --tls-key")
+    elif tls_key is not None or tls_client_ca is not None:
+        raise click.UsageError(f"{'--tls-key' if tls_key else '--tls-client-ca'} needs --tls-cert")
+    return FrontSettings(
+        jsonrpc, http_, reuse_port, dispatch, stuck_s, clients, api_keys, allow_insecure, lame_duck_s, tls
+    )
 
 
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -144,70 +290,154 @@ def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         sys.exit(1)
 
 
-async def serve(settings: FrontSettings, router: Router, clients: ZmqGateway | None, where: str) -> None:
+def handed_over(*names: str) -> dict[str, socket.socket]:
+    """The listening sockets that this process was given, of those it may have. Raises CannotListen."""
+    try:
+        return listen_fds.take(names)
+    except listen_fds.ListenFdsError as error:
+        raise CannotListen(f"can't use the sockets that were handed over: {error}") from None
+
+
+async def serve(
+    settings: FrontSettings,
+    router: Router,
+    clients: ZmqGateway | None,
+    where: str,
+    handed: Mapping[str, socket.socket],
+) -> None:
     """Open the front of a router that is not open yet, and run until SIGTERM or SIGINT. Raises CannotListen.
 
-    `where` is said in the log, about the router itself.
+    `where` is said in the log, about the router itself. Sockets in `handed` take the place of the addresses.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_report_defect)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     deadline_s = settings.dispatch.deadline_us / 1_000_000
     with contextlib.ExitStack() as listeners:
+        keyring = _watch_keys(listeners, settings.api_keys)
+        certificates = _certificates(listeners, settings.tls)
+        drain_s = GRACE_S + deadline_s + CLOSE_S
         tcp, http = (
-            TcpGateway(router, settings.stuck_s),
-            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s),
+            TcpGateway(router, settings.stuck_s, keyring, settings.clients, certificates),
+            HttpGateway(router, drain_s, settings.stuck_s, keyring, settings.clients, certificates),
         )
-        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings.reuse_port)
-        http_listener = _listen(listeners, "http", settings.http, settings.reuse_port)
+        tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings, handed)
+        http_listener = _listen(listeners, "http", settings.http, settings, handed)
         router.open()
         if tcp_listener is not None:
             await tcp.open(tcp_listener)
         if http_listener is not None:
             await http.open(http_listener)
         log.info(
-            "listening jsonrpc=%s http=%s %s",
+            "listening jsonrpc=%s http=%s %s%s",
             _bound(settings.jsonrpc, tcp_listener),
             _bound(settings.http, http_listener),
             where,
+            "" if settings.tls is None else f" tls={settings.tls.clients}",
         )
         gc.freeze()
+        pulse = listeners.enter_context(Pulse(router, "raters" if clients is not None else "balancers"))
         await stop.wait()
+        pulse.stopping()
         log.info("draining unanswered=%s", router.unanswered)
-        tcp.stop_accepting()
-        http.stop_accepting()
+        http.make_responses_last()
+        await asyncio.sleep(settings.lame_duck_s)
+        await tcp.stop_accepting()
+        await http.stop_accepting()
         if clients is not None:
             clients.leave()
         await asyncio.sleep(GRACE_S)
-        router.refuse_new()
+        give_up_s = loop.time() + FIRST_REQUEST_S
+        while (tcp.awaits_first or http.awaits_first) and loop.time() < give_up_s:
+            await asyncio.sleep(0.01)
         async with asyncio.TaskGroup() as draining:
             draining.create_task(tcp.drain(deadline_s + CLOSE_S))
             draining.create_task(http.drain())
-            if clients is not None:
-                draining.create_task(clients.drain(deadline_s + CLOSE_S))
+            # What arrives until the ends of idle connections are written is answered; what comes on busy ones
+            # later is refused, so that these come to an end, too.
+            await asyncio.sleep(LAST_CALLS_S)
+            router.refuse_new()
+            draining.create_task(_leave_raters(router, clients, deadline_s + CLOSE_S))
         log.info("stopped")
 
 
+def _certificates(listeners: contextlib.ExitStack, tls: ServerTls | None) -> Certificates | None:
+    if tls is None:
+        return None
+    try:
+        certificates = Certificates(tls)
+    except TlsError as error:
+        raise CannotListen(str(error)) from None
+    certificates.watch()
+    listeners.callback(certificates.stop)
+    return certificates
+
+
+async def _leave_raters(router: Router, clients: ZmqGateway | None, timeout_s: float) -> None:
+    """Let them go once all is answered, so that they don't wait for the slowest reader of the last answers:
+    a successor at the same address gets no work done before it has them."""
+    if clients is not None:
+        await clients.drain(timeout_s)
+    else:
+        await router.drain(timeout_s)
+    router.close()
+
+
+def _report_defect(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop itself would say shows arguments of calls, and those hold what clients sent."""
+    error = context.get("exception")
+    log.error("a defect in the event loop", exc_info=error if isinstance(error, BaseException) else None)
+
+
+def _watch_keys(stack: contextlib.ExitStack, path: Path | None) -> Keyring | None:
+    """The keys in the file, which are those of now for as long as the stack is open."""
+    if path is None:
+        return None
+    try:
+        watched = WatchedKeyring(path)
+    except BadKeyFile as error:
+        raise CannotListen(f"--api-keys: {error}") from None
+    following = asyncio.get_running_loop().create_task(_follow(watched))
+    stack.callback(following.cancel)
+    return watched.keyring
+
+
+async def _follow(watched: WatchedKeyring) -> None:
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        watched.look()
+
+
 def _listen(
-    listeners: contextlib.ExitStack, name: str, address: Address | None, reuse_port: bool
+    listeners: contextlib.ExitStack,
+    name: str,
+    address: Address | None,
+    settings: FrontSettings,
+    handed: Mapping[str, socket.socket],
 ) -> socket.socket | None:
+    if name in handed:
+        return listeners.enter_context(handed[name])
     if address is None:
         return None
     try:
+        if settings.api_keys is None and not settings.allow_insecure and is_exposed(address):
+            raise CannotListen(refusal(f"--{name}", address, API_KEYS_REMEDY))
         family, _, _, _, resolved = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.create_server(resolved[:2], family=family, reuse_port=reuse_port)
+        listener = socket.create_server(resolved[:2], family=family, reuse_port=settings.reuse_port)
     except OSError as error:
         raise CannotListen(why(name, address, error)) from None
     return listeners.enter_context(listener)
 
 
 def _bound(address: Address | None, listener: socket.socket | None) -> str:
-    if address is None or listener is None:
+    if listener is None:
         return "none"
-    return str(address._replace(port=listener.getsockname()[1]))
+    name = listener.getsockname()
+    return str(Address(address.host if address else name[0], name[1]))
 
 
 def why(name: str, address: Address, error: OSError) -> str:

@@ -21,12 +21,15 @@ import httptools
 import msgspec
 
 from balancer import http_watch
+from balancer.actions import OnAnswer
+from balancer.http_auth import CHALLENGE, admit_one, grant_of, may_watch, metered
 from balancer.http_jsonrpc import answer_body
 from balancer.http_message import Request, error_body, plain_error
 from balancer.http_query import descriptor_of, parse_body, parse_query
 from balancer.openapi import document_bytes
 from balancer.router import Router
 from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
+from common.keyring import Grant, Keyring
 from common.methods import BY_HTTP_NAME, Method
 
 REPLAYED: Final = b"idempotency-replayed: true\r\n"
@@ -39,12 +42,16 @@ _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
 """Where the error does not say: raters join and stores fail over within a second or a few."""
 
+MAX_SHOWN_PATH: Final = 40
+"""Of a path in a log: longer than all that there are. A query is not shown at all."""
+
 log = logging.getLogger(__name__)
 
 
 class HttpApp:
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, keyring: Keyring | None = None) -> None:
         self._router = router
+        self._keyring = keyring
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._watch = http_watch.HttpWatch(router)
@@ -64,10 +71,12 @@ class HttpApp:
             if path not in _PATHS or b"#" in query:
                 path, query = _split(request.target)
             method = _METHODS.get(path)
-            if method is not None:
+            if method is None:
+                self._serve_other(request, path, query)
+            elif self._keyring is None:
                 self._call(request, method, query)
             else:
-                self._serve_other(request, path, query)
+                self._call(request, method, query, grant_of(self._keyring, request))
         except RatelError as error:
             _fail(request, error.code, encode_error(error))
         except Exception:
@@ -90,6 +99,8 @@ class HttpApp:
         elif path == b"/openapi.json":
             request.respond(200, document_bytes())
         elif path in http_watch.PATHS:
+            if self._keyring is not None:
+                may_watch(self._keyring, request)
             self._watch.serve(request, path, query)
         else:
             self._tell_readiness(request)
@@ -106,7 +117,7 @@ class HttpApp:
 
     # --- the methods ------------------------------------------------------------------------
 
-    def _call(self, request: Request, method: Method, query: bytes) -> None:
+    def _call(self, request: Request, method: Method, query: bytes, grant: Grant | None = None) -> None:
         verb = request.verb
         if verb not in (b"GET", b"POST"):
             _not_allowed(request, "GET, POST")
@@ -115,6 +126,7 @@ class HttpApp:
         if refusal is not None:
             request.respond(Overloaded.http_status, *_refused(refusal))
             return
+        bound = method if grant is None else grant.method(method)
         key = _idempotency_key(request.values(b"idempotency-key")) if method.mutates else ""
         params = parse_query(query)
         if verb == b"POST":
@@ -126,7 +138,11 @@ class HttpApp:
         if key and params.get("requestid", key) != key:
             raise InvalidParams(field="requestid", detail="differs from the header Idempotency-Key")
         descriptor = descriptor_of(method, params, time.time_ns() // 1000)
-        self._router.submit(method, descriptor, key, partial(_answer, request))
+        callback: OnAnswer = partial(_answer, request)
+        if grant is not None and grant.meters:
+            admit_one(grant)
+            callback = metered(grant, callback)
+        self._router.submit(bound, descriptor, key, callback)
 
     # --- JSON-RPC ----------------------------------------------------------------------------
 
@@ -137,7 +153,8 @@ class HttpApp:
 
     async def _answer_body(self, request: Request) -> None:
         try:
-            answers = await answer_body(self._router, request, _key_of)
+            grant = None if self._keyring is None else grant_of(self._keyring, request)
+            answers = await answer_body(self._router, request, _key_of, grant)
         except RatelError as error:
             _fail(request, error.code, encode_error(error))
         except Exception:
@@ -165,13 +182,15 @@ def _answer(request: Request, code: int, body: bytes, replayed: bool) -> None:
 def _fail(request: Request, code: int, error: bytes, more: bytes = b"") -> None:
     """Answer with the JSON object of an error."""
     status = BY_CODE.get(code, RatelError).http_status
-    if status == 503:
+    if status in (503, 429):
         more += _retry_after(_pause_s(error))
+    elif status == 401:
+        more += CHALLENGE
     request.respond(status, error_body(error), more)
 
 
 def _report_defect(request: Request) -> None:
-    log.exception("a defect: target=%r", request.target[:200])
+    log.exception("a defect: path=%r", request.target.partition(b"?")[0][:MAX_SHOWN_PATH])
     defect = InternalError(detail="a defect of the balancer; its log says more")
     _fail(request, defect.code, encode_error(defect))
 

@@ -19,8 +19,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from ipaddress import ip_address
 from typing import Final, Protocol
 
+from balancer.client_limits import ClientLimits
 from balancer.http_message import (
     CONTINUE,
     JSON,
@@ -30,9 +32,10 @@ from balancer.http_message import (
     encode_stream_head,
     plain_error,
 )
-from balancer.http_patience import READ_TIMEOUT_S, Patience, Verdict
+from balancer.http_patience import Patience, Verdict
 from balancer.http_reader import PIECE_BYTES, Awaits, RequestReader
-from common.addresses import Address
+from balancer.tls_entrance import peer_of, warn_of_tls
+from common.tls import HANDSHAKE
 
 LARGE_BYTES: Final = 4096
 """A larger response does not wait for others to leave with, so that a client that does not read is noticed.
@@ -48,6 +51,7 @@ class Service(Protocol):
     closing: bool
     """Each response is the last one of its connection."""
     stuck_s: float
+    limits: ClientLimits
     date: bytes
 
     def serve(self, request: Request) -> None:
@@ -66,7 +70,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._reader = RequestReader(self)
+        limits = service.limits
+        self._reader = RequestReader(self, limits.max_message_bytes)
         self._unread: memoryview | None = None
         """Received, but not parsed yet: what came before it is to be dealt with first."""
         self._waiting: deque[Request] | None = None
@@ -88,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._finished = False
         """All is written."""
         self._eof = False
-        self._patience = Patience()
+        self._patience = Patience(limits.read_timeout_s, limits.keep_alive_s)
         self._active = False
         """A request was taken since the last `check`."""
 
@@ -113,6 +118,8 @@ class Connection(asyncio.Protocol):
             self._unread = memoryview(bytes(self._unread or b"") + data)
             self._busy = True
         if self._busy:
+            if data.startswith(HANDSHAKE):
+                warn_of_tls("http", self._transport)
             self._go_on()
 
     def eof_received(self) -> bool:
@@ -122,7 +129,9 @@ class Connection(asyncio.Protocol):
             return False
         self._ending = True
         self._go_on()
-        return True  # `_finish` closes the transport, now or later
+        return (
+            self._transport.can_write_eof()
+        )  # `_finish` closes the transport, now or later; TLS does at once
 
     def pause_writing(self) -> None:
         self._patience.unsent_since_s = self._service.loop.time()
@@ -166,6 +175,11 @@ class Connection(asyncio.Protocol):
 
     # --- called by the application and the gateway -------------------------------------------
 
+    @property
+    def awaits_first(self) -> bool:
+        """No request has come yet, or not all of it."""
+        return not self._ending and self._reader.awaits is not Awaits.NEXT and not self._is_due
+
     def respond(self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON) -> None:
         if request is not self._current:
             return  # the client went away meanwhile
@@ -181,6 +195,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
         if self._busy:
             self._go_on_soon()
+
+    @property
+    def is_local(self) -> bool:
+        name = self._transport.get_extra_info("peername")
+        return bool(name) and ip_address(str(name[0]).partition("%")[0]).is_loopback
 
     def stream(self, request: Request, kind: bytes) -> bool:
         if request is not self._current:
@@ -216,7 +235,7 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif verdict is Verdict.LATE:
             what = "the body did not arrive" if awaits is Awaits.BODY else "no request arrived"
-            self._refuse(408, "request_timeout", f"{what} within {READ_TIMEOUT_S:.0f} s")
+            self._refuse(408, "request_timeout", f"{what} within {self._service.limits.read_timeout_s:.0f} s")
         elif verdict is Verdict.END and self._finished:
             self._transport.close()
         elif verdict is Verdict.END:
@@ -332,5 +351,4 @@ class Connection(asyncio.Protocol):
 
     @property
     def _peer(self) -> str:
-        name = self._transport.get_extra_info("peername")
-        return str(Address(name[0], name[1])) if name else "?"
+        return peer_of(self._transport)

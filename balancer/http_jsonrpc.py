@@ -7,17 +7,22 @@ it holds too many messages, or a key that is not for one call.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import msgspec
 
+from balancer.actions import OnAnswer
+from balancer.http_auth import metered
 from balancer.http_message import Request
 from balancer.router import Router
 from common.errors import BY_CODE, DeadlineExceeded, InvalidParams, InvalidRequest, encode_error
 from common.jsonrpc import DEFAULT_LIMITS, Call, Session
+from common.keyring import Grant
 from common.methods import Method
+from common.visitor import refuse_here
 
 MAX_CALLS: Final = DEFAULT_LIMITS.max_batch
 """In one body: as in one batch."""
@@ -35,20 +40,29 @@ class Answers(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-async def answer_body(router: Router, request: Request, key_of: Callable[[Request], str]) -> Answers:
-    """Carry out the calls of a body. `key_of` reads the request's idempotency key. Raises CallerError."""
+async def answer_body(
+    router: Router, request: Request, key_of: Callable[[Request], str], grant: Grant | None = None
+) -> Answers:
+    """Carry out the calls of a body. `key_of` reads the request's idempotency key. Raises CallerError.
+
+    With a `grant`, those that it is for; the others are answered with why not.
+    """
     if not request.body.strip():
         raise InvalidRequest(detail="the body is empty")
     session = Session()
-    calls = await _read_calls(session, request.body)
+    calls = refuse_here(session, await _read_calls(session, request.body))
     key = _key_of_calls(calls, request, key_of)
+    if grant is not None:
+        calls, refused = grant.sort_out(calls, time.monotonic())
+        for slot, error in refused:
+            session.fail(slot, error)
     if not calls:
         output = session.take_output()
         return Answers(_status_of_refusal(output), output)
     flight = _Flight(session)
     for slot, method, params in calls:
         await flight.until_below(MAX_IN_FLIGHT)
-        flight.submit(router, slot, method, params, key)
+        flight.submit(router, slot, method, params, key, grant)
     await flight.until_below(1)
     output = session.take_output()
     return Answers(200 if output else 204, output, flight.replayed and len(calls) == 1)
@@ -78,12 +92,17 @@ class _Flight:
         """A call was not answered in time: what has waited since before it was submitted is as late."""
         self._answered = asyncio.Event()
 
-    def submit(self, router: Router, slot: int, method: Method, params: bytes, key: str) -> None:
-        if self._late:
-            self._session.fail(slot, _NOT_BEGUN)
-            return
+    def submit(
+        self, router: Router, slot: int, method: Method, params: bytes, key: str, grant: Grant | None
+    ) -> None:
+        callback: OnAnswer = partial(self._answer, slot)
+        if grant is not None and grant.meters:
+            callback = metered(grant, callback)
         self._in_flight += 1
-        router.submit(method, params, key, partial(self._answer, slot))
+        if self._late:
+            callback(DeadlineExceeded.code, _NOT_BEGUN, False)
+        else:
+            router.submit(method, params, key, callback)
 
     async def until_below(self, limit: int) -> None:
         while self._in_flight >= limit:

@@ -24,6 +24,10 @@ JSON: Final = b"application/json"
 
 
 class Responder(Protocol):
+    @property
+    def is_local(self) -> bool:
+        """The client is on this host."""
+
     def respond(
         self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON
     ) -> None: ...

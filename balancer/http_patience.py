@@ -11,10 +11,11 @@ from typing import Final
 from balancer.http_reader import Awaits
 
 READ_TIMEOUT_S: Final = 30.0
-"""For a head to arrive, and for a body."""
+"""For a head to arrive, and for a body. The default of a setting."""
 
 KEEP_ALIVE_S: Final = 75.0
-"""For the next request on a connection: above the usual 60 s of proxies, so that they close first."""
+"""For the next request on a connection: above the usual 60 s of proxies, so that they close first.
+The default of a setting."""
 
 LINGER_S: Final = 1.0
 """How long input is dropped after a refusal and our EOF. A close while the client still sends would
@@ -31,9 +32,11 @@ class Verdict(Enum):
 class Patience:
     """Of one connection with its client."""
 
-    __slots__ = ("_awaited", "_since_s", "unsent_since_s")
+    __slots__ = ("_awaited", "_keep_alive_s", "_read_timeout_s", "_since_s", "unsent_since_s")
 
-    def __init__(self) -> None:
+    def __init__(self, read_timeout_s: float = READ_TIMEOUT_S, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        self._read_timeout_s = read_timeout_s
+        self._keep_alive_s = keep_alive_s
         self.unsent_since_s: float | None = None
         """Since when the client does not read what was written."""
         self._awaited: Awaits | None = Awaits.FIRST
@@ -54,5 +57,5 @@ class Patience:
                 return Verdict.CUT
             return Verdict.END if waited_s >= LINGER_S else Verdict.WAIT
         if awaits is Awaits.NEXT:
-            return Verdict.END if waited_s >= KEEP_ALIVE_S else Verdict.WAIT
-        return Verdict.LATE if waited_s >= READ_TIMEOUT_S else Verdict.WAIT
+            return Verdict.END if waited_s >= self._keep_alive_s else Verdict.WAIT
+        return Verdict.LATE if waited_s >= self._read_timeout_s else Verdict.WAIT

@@ -24,7 +24,7 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 """URL and headers. The longest meaningful URL has under 8 KB, proxies add some headers."""
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-"""As for one message of JSON-RPC over TCP."""
+"""As for one message of JSON-RPC over TCP. The default of a setting, and its upper bound."""
 
 PIECE_BYTES: Final = 4096
 """What is to be fed at a time. It holds some 200 of the shortest requests: so many may wait parsed, and so
@@ -62,6 +62,7 @@ class RequestReader:
     __slots__ = (
         "_body",
         "_headers",
+        "_max_body_bytes",
         "_owner",
         "_parser",
         "_stray_bytes",
@@ -70,12 +71,13 @@ class RequestReader:
         "closed",
     )
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self.arriving: Request | None = None
         """Its head is here, its body not yet."""
         self.closed = False
         """Nothing more is taken."""
         self._owner = owner
+        self._max_body_bytes = max_body_bytes
         self._parser = httptools.HttpRequestParser(self)
         self._target: bytes | None = None
         """None before the first request."""
@@ -159,7 +161,7 @@ class RequestReader:
         if self._body is None:
             self._body = bytearray()
         self._body += data
-        if len(self._body) > MAX_BODY_BYTES:
+        if len(self._body) > self._max_body_bytes:
             self._refuse_body()
 
     def on_message_complete(self) -> None:
@@ -175,7 +177,7 @@ class RequestReader:
     # --- what is too much --------------------------------------------------------------------
 
     def _await_body(self, request: Request) -> None:
-        if any(int(length) > MAX_BODY_BYTES for length in request.values(b"content-length")):
+        if any(int(length) > self._max_body_bytes for length in request.values(b"content-length")):
             self._refuse_body()
             return
         expected = [value.lower() for value in request.values(b"expect")]
@@ -189,7 +191,7 @@ class RequestReader:
         self._end(Refusal(status, plain_error(name, message)))
 
     def _refuse_body(self) -> None:
-        error = MessageTooLarge(limit_bytes=MAX_BODY_BYTES)
+        error = MessageTooLarge(limit_bytes=self._max_body_bytes)
         self._end(Refusal(error.http_status, error_body(encode_error(error))))
 
     def _end(self, refusal: Refusal) -> None:

@@ -36,6 +36,7 @@ from common.errors import (
     Blocked,
     CallTooLong,
     ConnectionLost,
+    Forbidden,
     InsufficientCredit,
     InsufficientSeconds,
     InsufficientSms,
@@ -59,6 +60,8 @@ from common.errors import (
     TariffConflict,
     TariffUnreadable,
     TooManyBuckets,
+    TooManyRequests,
+    Unauthorized,
     UnknownSubject,
     UnknownTenant,
 )
@@ -73,9 +76,20 @@ ELSEWHERE: Final[Errors] = (ConnectionLost, TariffConflict, TariffUnreadable)
 """Raised by the client and by the loader: HTTP never answers with them."""
 
 _FAILURES: Final[Errors] = tuple(
-    cls for cls in BY_CODE.values() if issubclass(cls, ServiceError) and cls not in ELSEWHERE
+    cls
+    for cls in BY_CODE.values()
+    if issubclass(cls, ServiceError) and cls not in (*ELSEWHERE, TooManyRequests)
 )
-_OF_EVERY_METHOD: Final[Errors] = (InvalidParams, MessageTooLarge, UnknownTenant, MethodNotFound, *_FAILURES)
+_OF_KEYS: Final[Errors] = (Unauthorized, Forbidden, TooManyRequests)
+"""Only where the gateway lets in by API keys."""
+_OF_EVERY_METHOD: Final[Errors] = (
+    InvalidParams,
+    MessageTooLarge,
+    UnknownTenant,
+    MethodNotFound,
+    *_FAILURES,
+    *_OF_KEYS,
+)
 _OF_BODIES: Final[Errors] = (InvalidRequest, ParseError, NestedTooDeep)
 _OF_MUTATIONS: Final[Errors] = (UnknownSubject, KeyReused)
 
@@ -111,6 +125,16 @@ _RETRY_AFTER: Final[Schema] = {
 }
 
 
+_SECURITY_SCHEMES: Final[dict[str, Schema]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, where the gateway asks for one.",
+    },
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same."},
+}
+
+
 @cache
 def document_bytes() -> bytes:
     """The document as it is served."""
@@ -134,7 +158,8 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": paths | {"/jsonrpc": _jsonrpc_path()} | _service_paths(),
-        "components": {"schemas": SCHEMAS | errors | http_errors},
+        "components": {"schemas": SCHEMAS | errors | http_errors, "securitySchemes": _SECURITY_SCHEMES},
+        "security": [{}, *({name: []} for name in _SECURITY_SCHEMES)],
     }
 
 
@@ -208,7 +233,9 @@ def _error_responses(errors: Errors, replay: Schema) -> Schema:
     stored = {cls.http_status for cls in errors if issubclass(cls, Refusal) and cls not in _NOT_STORED}
     responses = {}
     for status, names in sorted(options.items()):
-        headers = {"Retry-After": _RETRY_AFTER} if status == 503 else replay if status in stored else {}
+        headers = (
+            {"Retry-After": _RETRY_AFTER} if status in (503, 429) else replay if status in stored else {}
+        )
         schema = one_of([ref(name) for name in names])
         responses[str(status)] = _response(_ABOUT[status], schema, headers)
     return responses
@@ -219,13 +246,15 @@ _NOT_STORED: Final[Errors] = (UnknownTenant, UnknownSubject, KeyReused, NoRate, 
 
 _ABOUT: Final = {
     400: "The request is wrong.",
+    401: "An API key is needed, and there is none, or none that is valid.",
     402: "The account has not enough.",
-    403: "The account is blocked.",
+    403: "The API key is not for this tenant or method, or the account is blocked.",
     404: "There is no such tenant, account or rate.",
     408: "The request did not arrive in full in time.",
     409: "The account or the tariff does not allow it.",
     413: "The body is larger than the limit.",
     422: "The key was used with other parameters.",
+    429: "More than the API key or its tenant may ask: nothing was done, come again after the pause.",
     431: "URL and headers are larger than the limit.",
     500: "The service failed.",
     503: "Not now; the message says so where the outcome is unknown.",
@@ -238,7 +267,8 @@ def _jsonrpc_path() -> Schema:
         "oneOf": [ref("JsonRpcRequest"), {"type": "array", "items": ref("JsonRpcRequest"), "minItems": 1}]
     }
     reply = {"oneOf": [ref("JsonRpcReply"), {"type": "array", "items": ref("JsonRpcReply"), "minItems": 1}]}
-    responses = _error_responses((InvalidParams, InvalidRequest, MessageTooLarge, InternalError), {})
+    errors = (InvalidParams, InvalidRequest, MessageTooLarge, Unauthorized, InternalError)
+    responses = _error_responses(errors, {})
     refused = responses["400"]["content"]["application/json"]
     refused["schema"] = {"oneOf": [ref("JsonRpcReply"), *refused["schema"]["oneOf"]]}
     about = "Of one call that changes an account; stands for its RequestId."

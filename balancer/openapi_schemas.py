@@ -236,6 +236,7 @@ ERROR_FIELDS: Final[dict[str, JsonScalar]] = {
     "tenant": "vdf",
     "time_start": "2011-12-31T23:00:00Z",
     "timeout_ms": 1000,
+    "what": "tenant 'vdf'",
 }
 """An example of each field of an error's data. Its type is the field's type."""
 

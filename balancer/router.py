@@ -40,6 +40,7 @@ from common.wire import (
     ITEM_BYTES,
     MAX_FRAME_BYTES,
     MISSED_BEATS,
+    PROBE,
     PROTOCOL,
     Kind,
     WireError,
@@ -171,6 +172,12 @@ class Router:
     def unanswered(self) -> int:
         return self._dispatch.unanswered
 
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until all is answered that was asked for."""
+        give_up_s = time.monotonic() + timeout_s
+        while self.unanswered and time.monotonic() < give_up_s:
+            await asyncio.sleep(0.01)
+
     def refuse_new(self) -> None:
         """From now on new requests get ShuttingDown; those that are here run on."""
         self._dispatch.close()
@@ -299,6 +306,9 @@ class Router:
                 self._receive(peer, frame)
 
     def _receive(self, rater_id: bytes, frame: bytes) -> None:
+        if frame == PROBE:
+            self.send_to_client(rater_id, encode_beat(self.id, monotonic_us()))
+            return
         try:
             kind, fields = decode(frame)
         except WireError as error:
@@ -318,6 +328,10 @@ class Router:
         elif kind is Kind.GOODBYE:
             log.info("rater=%s says goodbye", self._dispatch.rater_name(rater_id))
             self._perform(self._dispatch.goodbye(rater_id))
+        elif kind is Kind.BEAT and rater_id in self._peers.asked:
+            # The connection is new, and may have taken answers with it when the one before ended.
+            self._perform(self._dispatch.goodbye(rater_id))
+            self._send(rater_id, encode_join(self.id))
         elif self.clients is not None and kind in (Kind.JOIN, Kind.WORK, Kind.BEAT, Kind.DRAINED):
             self.clients.receive(rater_id, kind, fields, now_us)
         else:

@@ -10,6 +10,9 @@ bounds on what one client and all of them may take, and orderly ends:
 * where this side ends it (framing lost, shutdown), the last answers are followed by EOF, and what
   still comes in is read and dropped for a moment: closing with unread input would send a reset,
   which can overtake the answers.
+
+With TLS (`balancer.tls_entrance`) the transport does the last of these. It knows no half-closed connections:
+a client's end is the end, and answers that it is owed by then are not sent.
 """
 
 from __future__ import annotations
@@ -19,21 +22,21 @@ import logging
 import socket
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Final, cast
 
+from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
+from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
-from common.addresses import Address
-from common.jsonrpc import Session
+from balancer.tls_entrance import JSONRPC, PLAIN_MESSAGE, Certificates, TlsEntrance, peer_of, warn_of_tls
+from common.errors import ParseError, encode_error
+from common.jsonrpc import DEFAULT_LIMITS, Call, Session
+from common.keyring import Keyring
 from common.logs import Throttle
+from common.tls import HANDSHAKE
+from common.visitor import Visitor
 
 log = logging.getLogger(__name__)
-
-MAX_CONNECTIONS: Final = 10_000
-"""Some 30 KB each. A switch needs one; this is for hundreds of hosts with pools of them."""
-
-MAX_IN_FLIGHT: Final = 1_000
-"""Calls of one connection. Above it reading stops, so a client can't fill the queue alone; under overload
-further calls are refused instead, so that it learns of that at once."""
 
 HIGH_WATER_BYTES: Final = 256 * 1024
 """Unsent answers of one connection. Above it reading stops: who does not read can't ask more."""
@@ -51,31 +54,58 @@ WARN_EVERY_S: Final = 5.0
 
 
 class TcpGateway:
-    def __init__(self, router: Router, stuck_s: float = STUCK_S) -> None:
+    def __init__(
+        self,
+        router: Router,
+        stuck_s: float = STUCK_S,
+        keyring: Keyring | None = None,
+        limits: ClientLimits = DEFAULT_CLIENT_LIMITS,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """Without a `keyring` everybody may do everything; without `certificates` it is plain text."""
         self.router = router
         self.stuck_s = stuck_s
+        self.keyring = keyring
+        self.limits = limits
+        self.session_limits = replace(DEFAULT_LIMITS, max_message_bytes=limits.max_message_bytes)
         self.closing = False
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._to_write: list[Connection] = []
         self._to_go_on: deque[Connection] = deque()
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
+        self._entrance: TlsEntrance | None = None
+        if certificates is not None:
+            self._entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self), _no_tls)
 
     async def open(self, listener: socket.socket) -> None:
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=BACKLOG
-        )
+        self._listener = listener
+        self._server = await self._loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
         self._sweep()
 
-    def stop_accepting(self) -> None:
-        if self._server is not None:
+    @property
+    def awaits_first(self) -> bool:
+        """Somebody has connected, and not sent a call yet."""
+        if self._entrance is not None and self._entrance.is_busy:
+            return True
+        return any(connection.awaits_first for connection in self._connections)
+
+    async def stop_accepting(self) -> None:
+        if self._server is not None and self._listener is not None:
+            await accept_the_rest(self._listener, self._arrive)
             self._server.close()
+
+    def _arrive(self) -> asyncio.Protocol:
+        return Connection(self) if self._entrance is None else self._entrance()
 
     async def drain(self, timeout_s: float) -> None:
         """Let every connection end once it has its answers; cut what is left after `timeout_s`."""
         self.closing = True
+        if self._entrance is not None:
+            self._entrance.stop()
         for connection in self._connections:
             self.write_soon(connection)
         give_up_s = time.monotonic() + timeout_s
@@ -89,10 +119,11 @@ class TcpGateway:
     # --- for connections ---------------------------------------------------------------------
 
     def admit(self, connection: Connection) -> bool:
-        if len(self._connections) >= MAX_CONNECTIONS:
+        limit = self.limits.max_connections
+        if len(self._connections) >= limit:
             held = self._refused.passes(time.monotonic())
             if held is not None:
-                log.warning("connection refused limit=%s held_back=%s", MAX_CONNECTIONS, held)
+                log.warning("connection refused limit=%s held_back=%s", limit, held)
             return False
         self._connections.add(connection)
         return True
@@ -138,6 +169,11 @@ class TcpGateway:
             connection.check(now_s)
 
 
+def _no_tls() -> bytes:
+    error = encode_error(ParseError(detail=PLAIN_MESSAGE))
+    return b'{"jsonrpc":"2.0","id":null,"error":%b}\n' % error
+
+
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_ended_at_s",
@@ -145,11 +181,13 @@ class Connection(asyncio.Protocol):
         "_eof",
         "_gateway",
         "_gone",
+        "_most_in_flight",
         "_reading",
         "_router",
         "_session",
         "_transport",
         "_unfinished_since_s",
+        "_visitor",
         "_write_paused_since_s",
         "go_on_is_due",
         "write_is_due",
@@ -162,7 +200,9 @@ class Connection(asyncio.Protocol):
         self.go_on_is_due = False
         self._gateway = gateway
         self._router = gateway.router
-        self._session = Session()
+        self._most_in_flight = gateway.limits.max_in_flight
+        self._session = Session(gateway.session_limits)
+        self._visitor = self._new_visitor() if gateway.keyring is not None else None
         self._reading = True
         self._eof = False
         self._ending = False
@@ -193,18 +233,22 @@ class Connection(asyncio.Protocol):
         session = self._session
         found_before = session.found
         calls = session.feed(data)
+        if self._visitor is not None or session.asks_front:
+            calls = self._admitted(calls)
         in_flight = session.in_flight
         if calls:
-            full = in_flight - len(calls) > MAX_IN_FLIGHT
+            full = in_flight - len(calls) > self._most_in_flight
             (self._router.refuse_all if full else self._router.submit_all)(calls, self)
         if not session.unfinished:
             self._unfinished_since_s = None
         elif self._unfinished_since_s is None or session.found != found_before:
             self._unfinished_since_s = time.monotonic()
-        if session.more or in_flight > MAX_IN_FLIGHT or not self._reading:
+        if session.more or in_flight > self._most_in_flight or not self._reading:
             self._update_reading()
         if not calls or session.has_output:  # errors to write, or an end that waited for what was read
             self._gateway.write_soon(self)
+            if data.startswith(HANDSHAKE):
+                warn_of_tls("jsonrpc", self._transport)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -212,7 +256,7 @@ class Connection(asyncio.Protocol):
             return False
         self._session.feed_eof()
         self._gateway.write_soon(self)
-        return True
+        return self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         self._write_paused_since_s = time.monotonic()
@@ -228,6 +272,10 @@ class Connection(asyncio.Protocol):
 
     # --- called by the router and the gateway ------------------------------------------------
 
+    @property
+    def awaits_first(self) -> bool:
+        return not self._session.found and not self._eof
+
     def go_on(self) -> None:
         """With what was read before, if that is still wanted; `_update_reading` asks again."""
         if self._session.more and self._may_take and not self._gone:
@@ -235,6 +283,9 @@ class Connection(asyncio.Protocol):
 
     def answer(self, slot: int, code: int, body: bytes) -> None:
         """As a `Sink`, for the router."""
+        visitor = self._visitor
+        if visitor is not None and visitor.counted:
+            visitor.answered(slot)
         if code:
             self._session.fail(slot, body)
         else:
@@ -268,6 +319,10 @@ class Connection(asyncio.Protocol):
         elif self._write_paused_since_s is not None and now_s - self._write_paused_since_s >= stuck_s:
             log.warning("peer=%s does not read its answers, closing", self._peer)
             self.abort()
+        elif self._visitor is not None and self._visitor.is_stranger(now_s):
+            log.info("peer=%s has no valid API key, closing", self._peer)
+            self._ending = True
+            self.write()
         elif not self._reading or self._unfinished_since_s is None:
             return  # while it is not read, the end of its message may wait to be
         elif now_s - self._unfinished_since_s >= stuck_s:
@@ -279,6 +334,15 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def _admitted(self, calls: list[Call]) -> list[Call]:
+        """The calls that are for the router; the others are answered."""
+        if self._visitor is None:
+            self._visitor = self._new_visitor()
+        return self._visitor.admit(calls)
+
+    def _new_visitor(self) -> Visitor:
+        return Visitor(self._session, self._gateway.keyring, self._gateway.limits.read_timeout_s)
 
     # --- states ------------------------------------------------------------------------------
 
@@ -303,7 +367,7 @@ class Connection(asyncio.Protocol):
     def _may_take(self) -> bool:
         if self._write_paused_since_s is not None:
             return False
-        return self._session.in_flight <= MAX_IN_FLIGHT or self._gateway.router.overloaded
+        return self._session.in_flight <= self._most_in_flight or self._gateway.router.overloaded
 
     def _end(self) -> None:
         if self._ended_at_s is not None:
@@ -319,5 +383,4 @@ class Connection(asyncio.Protocol):
 
     @property
     def _peer(self) -> str:
-        name = self._transport.get_extra_info("peername")
-        return str(Address(name[0], name[1])) if name else "?"
+        return peer_of(self._transport)

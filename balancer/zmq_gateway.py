@@ -12,9 +12,7 @@ asks again for what it has not been answered, once it has joined.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from functools import partial
 from typing import Any, Final
 
@@ -177,9 +175,8 @@ class ZmqGateway:
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until all that clients asked for is answered, and take leave."""
-        give_up_s = time.monotonic() + timeout_s
-        while (self._router.unanswered or self._to_write) and time.monotonic() < give_up_s:
-            await asyncio.sleep(0.01)
+        await self._router.drain(timeout_s)
+        self.write()
         for client in list(self._clients.values()):
             self._router.send_to_client(client.id, encode_goodbye())
 

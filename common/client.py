@@ -22,8 +22,15 @@ not exist, which every server answers by itself, however busy its raters are; wh
 for the rest of that time, it goes on to the next one. A slow answer alone moves nobody. All that
 happens while some thread waits for a reply.
 
+**API keys.** With `api_key`, or the file that it stands in, each connection begins by saying it; calls follow
+without waiting for the answer. A file is read for each connection, and again when the server does not take
+the key any more: so a key is exchanged by writing the new one there before the old one is revoked.
+
 **Time.** No call waits longer than its timeout; then it raises DeadlineExceeded, its late reply is
 dropped, and the connection goes on being used.
+
+**TLS.** With `tls=ClientTls(ca="ca.pem")` (`common.tls`) every server is spoken to over TLS, and its
+certificate checked against its host. The files are read for each connection: renewed ones are taken.
 
 **Forks.** A child has the clients of its parent, but connects by itself. What the parent had in flight
 is answered to the parent; in the child it fails with ConnectionLost.
@@ -31,22 +38,33 @@ is answered to the parent; in the child it fails with ConnectionLost.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
-from weakref import WeakSet
 
-from common.client_link import Link, Pending, Redial, ServerAddress, parse_servers, request_id_of
-from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
+from common.client_link import (
+    AUTHENTICATE_ID,
+    ApiKey,
+    Link,
+    Pending,
+    Redial,
+    ServerAddress,
+    clients,
+    open_link,
+    parse_servers,
+    request_id_of,
+)
+from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown, Unauthorized
 from common.jsonrpc_replies import NotAReply, encode_call
 from common.methods import BY_RPC_NAME, SERVICE
+from common.tls import ClientTls
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
@@ -54,6 +72,8 @@ DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
 DEFAULT_ATTEMPT_TIMEOUT_S: Final = 1.5
 """Of silence, with another server to turn to: calls are answered again within 2 s, and no pause of a
 server that is well lasts nearly as long."""
+_KEY_CHANGED: Final = "there is another API key by now"
+
 DEFAULT_WINDOW: Final = 64
 """Calls in flight in `call_many`: enough to keep several raters busy, few enough that none of them
 waits long behind the others."""
@@ -75,7 +95,11 @@ class JSONClient:
         connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S,
         attempt_timeout_s: float = DEFAULT_ATTEMPT_TIMEOUT_S,
         auto_request_id: bool = True,
+        api_key: str | None = None,
+        api_key_file: str | os.PathLike[str] | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
+        self._api_key = ApiKey(api_key, api_key_file)
         self._servers = parse_servers(address)
         self._address = self._servers[0]
         """The one in use, or tried last."""
@@ -83,18 +107,21 @@ class JSONClient:
         self._connect_timeout_s = connect_timeout_s
         self._attempt_timeout_s = attempt_timeout_s
         self._auto_request_id = auto_request_id
+        self._tls = tls
+        if tls is not None:
+            tls.context()  # what is wrong with its files is said now
         self._last_id = 0
         self._waiting: dict[int, Pending] = {}
         self._link: Link | None = None
         self._closed = False
         self._reached = False
-        """There has been a connection: an address is right."""
+        """There has been a connection, or with TLS an answer: an address is right."""
         self._give_up_at: float | None = None
         """Until when to try to reach a server for the first time."""
         self._trouble = ""
         """Why there is no connection."""
         self._start_afresh()
-        _clients.add(self)
+        clients.add(self)
 
     def _start_afresh(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -257,20 +284,24 @@ class JSONClient:
     def _receive(self, link: Link) -> None:
         if link.lost:
             return
-        shuts_down = False
+        leave = ""
         try:
             for call_id, outcome in link.receive():
                 link.owed -= 1
                 pending = self._waiting.get(call_id)
-                if isinstance(outcome, ShuttingDown):
-                    shuts_down = True
+                reason = self._reason_to_leave(link, outcome)
+                if reason:
+                    leave = reason
                     if pending is not None:
                         pending._sent = False  # nothing was done: the next connection takes it
                     continue
                 self._redial.worked()
+                self._reached = True
                 if pending is not None:  # else it comes too late
                     del self._waiting[call_id]
                     pending._settle(outcome)
+                elif call_id == AUTHENTICATE_ID and isinstance(outcome, Unauthorized):
+                    self._fail_waiting(outcome.message, outcome)
         except OSError as error:
             self._lose(link, str(error))
         except NotAReply as error:  # and it would be none the next time
@@ -279,8 +310,8 @@ class JSONClient:
         else:
             # What can't be repeated is still answered here, and the server ends the connection then.
             may_leave = all(one._repeatable or not one._sent for one in self._waiting.values())
-            if shuts_down and may_leave and len(self._servers) > 1:
-                self._lose(link, "the server shuts down")
+            if leave is _KEY_CHANGED or (leave and may_leave and len(self._servers) > 1):
+                self._lose(link, leave)
 
     def _doubt(self, link: Link, patience_s: float) -> None:
         """Nothing came in time: see whether the server is there at all, and leave it if it is not."""
@@ -303,31 +334,41 @@ class JSONClient:
         if len(self._servers) > 1:  # each gets its chance
             left_s = min(left_s, self._attempt_timeout_s, self._connect_timeout_s / len(self._servers))
         address = self._address = self._servers[self._redial.turn]
+        problem: Unauthorized | None = None
         self._changed.release()
         try:
-            connected = socket.create_connection(address, timeout=left_s)
+            link, detail = open_link(address, left_s, self._tls, self._api_key.read()), ""
+        except Unauthorized as error:
+            link, detail, problem = None, "", error
         except OSError as error:
-            connected, detail = None, str(error)
+            link, detail = None, str(error)
         finally:
             self._changed.acquire()
-        if connected is not None:
-            self._reached = True
-            self._adopt(connected)
+        if link is not None:
+            self._reached = self._reached or self._tls is None
+            self._adopt(link)
+            return
+        if problem is not None:  # there is no key to come in by
+            self._fail_waiting(problem.message, problem)
             return
         self._trouble = f"can't connect: {detail}"
+        self._failed()
+
+    def _failed(self) -> None:
+        """On to the next attempt; or to none, when no server was ever reached and the time for that is up."""
         now = time.monotonic()
         self._redial.failed(now)
-        if not self._reached and max(self._redial.at, now) >= self._give_up_at:
+        if not self._reached and self._give_up_at and max(self._redial.at, now) >= self._give_up_at:
             self._give_up_at = None
             self._redial = Redial(len(self._servers))
             self._fail_waiting(self._trouble)
 
-    def _adopt(self, connected: socket.socket) -> None:
+    def _adopt(self, link: Link) -> None:
         """Sends on the new connection whatever waits for an answer."""
         if self._closed:
-            connected.close()
+            link.abandon()
             return
-        link = self._link = Link(connected)
+        self._link = link
         now = time.monotonic()
         for pending in list(self._waiting.values()):
             if now < pending._deadline:
@@ -346,17 +387,19 @@ class JSONClient:
             return
         self._link = None
         self._trouble = detail
-        if self._waiting:  # else it was idle, which tells nothing about the server
-            self._redial.failed(time.monotonic())
+        was_idle = not self._waiting  # which tells nothing about the server
         for call_id, pending in list(self._waiting.items()):
             if pending._sent and not pending._repeatable:
                 del self._waiting[call_id]
                 pending._settle(self._connection_lost(detail, pending.request_id))
+        if not was_idle:
+            self._failed()
         self._changed.notify_all()
 
-    def _fail_waiting(self, detail: str) -> None:
+    def _fail_waiting(self, detail: str, error: RatelError | None = None) -> None:
+        """With that error, or with ConnectionLost for that reason."""
         for pending in self._waiting.values():
-            pending._settle(self._connection_lost(detail, pending.request_id))
+            pending._settle(error or self._connection_lost(detail, pending.request_id))
         self._waiting.clear()
         self._changed.notify_all()
 
@@ -373,6 +416,16 @@ class JSONClient:
                 DeadlineExceeded(timeout_ms=timeout_ms, detail=detail, request_id=pending.request_id)
             )
 
+    def _reason_to_leave(self, link: Link, outcome: Any | RatelError) -> str:
+        """Why the next connection is to take this call, where this one did nothing for it."""
+        if isinstance(outcome, ShuttingDown):
+            return "the server shuts down"
+        if isinstance(outcome, Unauthorized) and link.api_key is not None:
+            with contextlib.suppress(Unauthorized):
+                if self._api_key.read() != link.api_key:
+                    return _KEY_CHANGED
+        return ""
+
     def _connection_lost(self, detail: str, request_id: str = "") -> ConnectionLost:
         return ConnectionLost(address=str(self._address), detail=detail, request_id=request_id)
 
@@ -385,14 +438,3 @@ def _outcome(pending: Pending | RatelError) -> Any | RatelError:
         return pending._client._result(pending, pending._deadline)
     except RatelError as error:
         return error
-
-
-_clients: Final[WeakSet[JSONClient]] = WeakSet()
-
-
-def _leave_all_to_parent() -> None:
-    for client in list(_clients):
-        client._leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -162,6 +162,23 @@ class Blocked(Refusal):
     template = "the account of subject {subject!r} is blocked"
 
 
+# --- who calls -------------------------------------------------------------------------------------
+
+
+class Unauthorized(CallerError):
+    """Nobody knows who calls: no API key, a wrong one, or one that is no longer valid."""
+
+    code, name, http_status = -32040, "unauthorized", 401
+    template = "{detail}"
+
+
+class Forbidden(CallerError):
+    """It is known who calls, and this is not theirs. It says nothing of what is there."""
+
+    code, name, http_status = -32041, "forbidden", 403
+    template = "the API key is not for {what}"
+
+
 class TariffConflict(CallerError):
     code, name, http_status = -32023, "tariff_conflict", 409
     template = (
@@ -197,6 +214,13 @@ class StoreUnavailable(ServiceError):
 class Quarantined(ServiceError):
     code, name, http_status = -32033, "quarantined", 500
     template = "the request was given up after {raters} raters died on it"
+
+
+class TooManyRequests(ServiceError):
+    """Beyond what the key or its tenant may ask. This attempt did nothing: repeat it after the pause."""
+
+    code, name, http_status = -32042, "too_many_requests", 429
+    template = "{detail}"
 
 
 class ShuttingDown(ServiceError):

@@ -54,7 +54,7 @@ from common.jsonrpc_requests import (
     is_utf8,
     place_of_malformed,
 )
-from common.methods import BY_RPC_NAME, Method
+from common.methods import AUTHENTICATE, BY_RPC_NAME_AT_FRONT, Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,9 @@ class Session:
         self._bad_in_a_row = 0
         self._eof = False
         self._output: list[bytes] = []
+        self.asks_front = False
+        """Among the calls that `feed` returned is an Authenticate, which is for whoever owns the session. Who
+        has dealt with it sets this back."""
 
     @property
     def in_flight(self) -> int:
@@ -299,7 +302,7 @@ class Session:
         self._bad_in_a_row = 0
         id_text = bytes(request.id)
         form = V1 if request.jsonrpc is UNSET else V2 if id_text else SILENT
-        method = BY_RPC_NAME.get(request.method)
+        method = BY_RPC_NAME_AT_FRONT.get(request.method)
         params = descriptor(bytes(request.params))
         if method is None:
             self._refuse(MethodNotFound(method=request.method), id_text or b"null", form, batch, index)
@@ -307,6 +310,8 @@ class Session:
         if isinstance(params, RatelError):
             self._refuse(params, id_text or b"null", form, batch, index)
             return
+        if method is AUTHENTICATE:
+            self.asks_front = True
         if form == SILENT and batch is not None:
             self._settle(batch, index, b"")  # the others needn't wait for it
             batch = None

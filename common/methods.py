@@ -6,12 +6,24 @@ Source: docs/rating.md.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final, NamedTuple
 
 MAX_TEXT_CHARS: Final = 256
 """Longest tenant, subject, destination and request id: they become parts of store keys."""
 
 MAX_TOR: Final = 2**31 - 1
+
+
+class Group(Enum):
+    """What a method is for: an API key is bound to some of these, or to single methods."""
+
+    READ = "read"
+    """Asks, and changes nothing."""
+    DEBIT = "debit"
+    """Charges and counts what a subscriber uses: what a switch needs."""
+    OPERATOR = "operator"
+    """Sets an account back, whatever it held."""
 
 
 class Method(NamedTuple):
@@ -27,14 +39,25 @@ class Method(NamedTuple):
     needs_times: bool
     result: str
     """What comes back, with its unit."""
+    group: Group = Group.OPERATOR
+    """Where none is named, the one that fewest keys have."""
     takes_times: bool = False
     """The times may be given, and may be left out."""
 
 
 METHODS: Final[tuple[Method, ...]] = (
-    Method("GetCost", "What a call costs", False, False, True, True, "call cost"),
-    Method("DebitBalance", "Take cents from the credit", True, True, False, False, "credit left, cents"),
-    Method("DebitSMS", "Take SMS units from the budget", True, True, False, False, "SMS left"),
+    Method("GetCost", "What a call costs", False, False, True, True, "call cost", Group.READ),
+    Method(
+        "DebitBalance",
+        "Take cents from the credit",
+        True,
+        True,
+        False,
+        False,
+        "credit left, cents",
+        Group.DEBIT,
+    ),
+    Method("DebitSMS", "Take SMS units from the budget", True, True, False, False, "SMS left", Group.DEBIT),
     Method(
         "DebitSeconds",
         "Take seconds from the minute buckets that match the destination",
@@ -43,6 +66,7 @@ METHODS: Final[tuple[Method, ...]] = (
         True,
         False,
         "seconds left in the matching buckets",
+        Group.DEBIT,
     ),
     Method(
         "GetMaxSessionTime",
@@ -52,6 +76,7 @@ METHODS: Final[tuple[Method, ...]] = (
         True,
         False,
         "seconds",
+        Group.READ,
     ),
     Method(
         "AddVolumeDiscountSeconds",
@@ -61,6 +86,7 @@ METHODS: Final[tuple[Method, ...]] = (
         False,
         False,
         "the counter, seconds",
+        Group.DEBIT,
     ),
     Method(
         "ResetVolumeDiscountSeconds",
@@ -70,6 +96,7 @@ METHODS: Final[tuple[Method, ...]] = (
         False,
         False,
         "0",
+        Group.OPERATOR,
     ),
     Method(
         "AddRecievedCallSeconds",
@@ -79,6 +106,7 @@ METHODS: Final[tuple[Method, ...]] = (
         False,
         False,
         "the counter, seconds",
+        Group.DEBIT,
     ),
     Method(
         "ResetUserBudget",
@@ -88,6 +116,7 @@ METHODS: Final[tuple[Method, ...]] = (
         False,
         False,
         "0",
+        Group.OPERATOR,
     ),
     Method(
         "Explain",
@@ -97,6 +126,7 @@ METHODS: Final[tuple[Method, ...]] = (
         True,
         False,
         "explanation",
+        Group.READ,
         takes_times=True,
     ),
 )
@@ -111,6 +141,22 @@ BY_NAME: Final[dict[str, Method]] = {method.name: method for method in METHODS} 
 
 BY_RPC_NAME: Final[dict[str, Method]] = {f"{SERVICE}.{name}": method for name, method in BY_NAME.items()}
 """Method by the name that JSON-RPC uses: `Responder.GetCost`."""
+
+AUTHENTICATE: Final = Method(
+    "Authenticate",
+    "Say by an API key who calls on this connection",
+    False,
+    False,
+    False,
+    False,
+    "the key's id, tenants and methods",
+)
+"""Of JSON-RPC over TCP alone, and answered by the front: no rater knows it."""
+
+BY_RPC_NAME_AT_FRONT: Final[dict[str, Method]] = BY_RPC_NAME | {
+    f"{SERVICE}.{AUTHENTICATE.name}": AUTHENTICATE
+}
+"""What a connection may call: the methods of the API, and the one that is about the connection itself."""
 
 BY_HTTP_NAME: Final[dict[str, Method]] = {name.lower(): method for name, method in BY_NAME.items()}
 """Method by its HTTP path without the slash: `getcost`."""

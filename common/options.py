@@ -43,12 +43,35 @@ SECTIONS: Final = {
         ("url", "data", "password-file", "sentinel-password-file"),
     ),
     "durability": Section("When a change is safe.", ("level", "replicas", "timeout")),
-    "cluster": Section("What the parts have to agree on.", ("balancers", "key-ttl", "wait")),
+    "cluster": Section(
+        "What the parts have to agree on.", ("balancers", "curve-server-keys", "keys", "key-ttl", "wait")
+    ),
     "front": Section(
         "What balancers and gateways do for clients.",
-        ("jsonrpc", "http", "router", "reuse-port", "deadline", "max-queued", "max-wait", "stuck"),
+        (
+            *(
+                "jsonrpc",
+                "http",
+                "router",
+                "insecure-router",
+                "reuse-port",
+                "deadline",
+                "max-queued",
+                "max-wait",
+            ),
+            *("stuck", "lame-duck"),
+            *("max-connections", "max-in-flight", "max-message", "read-timeout", "keep-alive"),
+            *("api-keys", "allow-insecure"),
+            *("tls-cert", "tls-key", "tls-client-ca", "tls-client-cert"),
+        ),
     ),
-    "client": Section("Whom the commands that call the API ask.", ("address", "timeout")),
+    "client": Section(
+        "Whom the commands that call the API ask.",
+        (
+            *("address", "url", "timeout", "api-key-file"),
+            *("tls", "tls-ca", "tls-cert", "tls-key", "tls-server-name"),
+        ),
+    ),
     "log": Section("What is written to stderr.", ("level",)),
 }
 """The shared tables of the configuration file. They are listed, so that a command knows which names are right
@@ -103,10 +126,11 @@ class StoreUrl(_TextType):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from common.store import StoreConnection, StoreUrlError  # noqa: PLC0415 - only where a URL is given
+        from common.store import StoreUrlError  # noqa: PLC0415 - only where a URL is given
+        from common.stores import connect  # noqa: PLC0415
 
         try:
-            StoreConnection(str(value)).close()
+            connect(str(value)).close()
         except StoreUrlError as error:
             self.fail(str(error), param, ctx)
         return str(value)
@@ -146,7 +170,7 @@ def store_parts(*, url_help: str, data_help: str) -> Decorator:
 
 
 _store_parts: Final = store_parts(
-    url_help="The store: redis://, rediss://, unix://, redis+sentinel:// or embedded:DIR.  "
+    url_help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or embedded:DIR.  "
     "[default: the store of `ratel up`]",
     data_help="Without --store: the folder of `ratel up`, to use the store that runs there.",
 )
@@ -231,6 +255,16 @@ durability_timeout_option: Final = shared(
 # --- [cluster], [front], [log] --------------------------------------------------------------------------
 
 
+insecure_router_option: Final = shared(
+    "front",
+    "--insecure-router",
+    is_flag=True,
+    envvar="RATEL_INSECURE_ROUTER",
+    help="Let --router be another address than loopback without keys: whoever can reach it may then do "
+    "anything.",
+)
+
+
 def balancers_option(help: str, default: tuple[str, ...] = ()) -> Decorator:
     return shared(
         "cluster",
@@ -297,6 +331,24 @@ def metrics_option(whose: str, envvar: str) -> Decorator:
         show_envvar=True,
         help=f"Tell Prometheus about this {whose} here, by HTTP at /metrics; port 0 is any free one.",
     )
+
+
+def api_keys_option(
+    help: str = "Let in only who has one of the API keys in this file, see `ratel apikey --help`. It is "
+    "read again whenever it has changed.",
+    **attributes: Any,
+) -> Decorator:
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return shared("front", "--api-keys", type=kind, envvar="RATEL_API_KEYS", help=help, **attributes)
+
+
+allow_insecure_option: Final = shared(
+    "front",
+    "--allow-insecure",
+    is_flag=True,
+    envvar="RATEL_ALLOW_INSECURE",
+    help="Listen on other addresses than this host's own although anybody there may do everything.",
+)
 
 
 def log_level_option(default: str = "info") -> Decorator:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 Status = dict[str, Any]
@@ -36,14 +37,31 @@ def status_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/status.json"
 
 
-def fetch(url: str, timeout_s: float, key_file: Path | None = None) -> Status:
-    """`url` is from `status_url`. Raises Unreachable, Refused."""
+class Asked(NamedTuple):
+    url: str
+    """From `status_url`."""
+    timeout_s: float
+    api_key_file: str | None = None
+    tls_ca: str | None = None
+
+
+def fetch(whom: Asked) -> Status:
+    """Raises Unreachable, Refused."""
+    url = whom.url
     request = urllib.request.Request(url)
-    if key_file is not None:
-        request.add_header("authorization", f"Bearer {key_file.read_text().strip()}")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=timeout_s) as response:
+        if whom.api_key_file is not None:
+            key = Path(whom.api_key_file).read_text(encoding="ascii").strip()
+            request.add_header("authorization", f"Bearer {key}")
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if url.startswith("https:"):
+            context = ssl.create_default_context(cafile=whom.tls_ca)
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+    except (OSError, ValueError) as error:
+        raise Refused(f"the API key or the CA can't be read: {error}") from None
+    opener = urllib.request.build_opener(*handlers)
+    try:
+        with opener.open(request, timeout=whom.timeout_s) as response:
             status = json.loads(response.read(MAX_BYTES))
     except urllib.error.HTTPError as error:
         with error:

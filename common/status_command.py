@@ -10,13 +10,13 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from common.options import json_option
-from common.status_client import Refused, Status, Unreachable, fetch, problems, status_url
+from common.client import DEFAULT_TIMEOUT_S
+from common.options import json_option, shared
+from common.status_client import Asked, Refused, Status, Unreachable, fetch, problems, status_url
 
 EXIT_NOT_READY: Final = 1
 EXIT_UNREACHABLE: Final = 3
@@ -31,36 +31,45 @@ def _read_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
         raise click.BadParameter(str(error)) from None
 
 
+_OPTIONS: Final = (
+    shared(
+        "client",
+        "--url",
+        callback=_read_url,
+        metavar="URL",
+        default="http://127.0.0.1:8000",
+        envvar="RATEL_URL",
+        help="The HTTP port of the balancer or gateway to ask.",
+    ),
+    shared(
+        "client",
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0, max=3600, min_open=True),
+        default=DEFAULT_TIMEOUT_S,
+        envvar="RATEL_CALL_TIMEOUT",
+        help="Seconds to wait for the answer.",
+    ),
+    shared(
+        "client",
+        "--api-key-file",
+        type=click.Path(dir_okay=False),
+        envvar="RATEL_API_KEY_FILE",
+        help="The file that the API key stands in, where the balancer asks for one.",
+    ),
+    shared(
+        "client",
+        "--tls-ca",
+        metavar="FILE",
+        envvar="RATEL_CLIENT_TLS_CA",
+        help="Trust servers whose certificate was signed by a CA in this PEM file.  "
+        "[default: whom the system trusts]",
+    ),
+)
+
+
 def _options(command: Command) -> Command:
-    for option in (
-        click.option(
-            "--timeout",
-            "timeout_s",
-            type=click.FloatRange(min=0, max=3600, min_open=True),
-            default=5.0,
-            show_default=True,
-            envvar="RATEL_STATUS_TIMEOUT",
-            show_envvar=True,
-            help="Seconds to wait for the answer.",
-        ),
-        click.option(
-            "--key-file",
-            type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
-            envvar="RATEL_STATUS_KEY_FILE",
-            show_envvar=True,
-            help="Send the API key in this file.",
-        ),
-        click.option(
-            "--url",
-            callback=_read_url,
-            metavar="URL",
-            default="http://127.0.0.1:8000",
-            show_default=True,
-            envvar="RATEL_STATUS_URL",
-            show_envvar=True,
-            help="The HTTP port of the balancer or gateway to ask.",
-        ),
-    ):
+    for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
@@ -68,7 +77,7 @@ def _options(command: Command) -> Command:
 @click.command()
 @_options
 @json_option("What /status.json says, as it is.")
-def status(url: str, key_file: Path | None, timeout_s: float, as_json: bool) -> None:
+def status(url: str, api_key_file: str | None, tls_ca: str | None, timeout_s: float, as_json: bool) -> None:
     """Show how a balancer or gateway does, with its raters and their store.
 
     The exit code is 0 when all is well, 1 when it is not (no rater works, a rater is silent or without a
@@ -79,7 +88,7 @@ def status(url: str, key_file: Path | None, timeout_s: float, as_json: bool) -> 
       ratel status
       ratel status --url http://10.0.0.1:8000 --json | jq .raters
     """
-    found = _ask(url, timeout_s, key_file)
+    found = _ask(Asked(url, timeout_s, api_key_file, tls_ca))
     if as_json:
         import json  # noqa: PLC0415 - an import that other ways do not need
 
@@ -102,7 +111,7 @@ def status(url: str, key_file: Path | None, timeout_s: float, as_json: bool) -> 
     metavar="SECONDS",
     help="Pause between two looks.",
 )
-def top(url: str, key_file: Path | None, timeout_s: float, every_s: float) -> None:
+def top(url: str, api_key_file: str | None, tls_ca: str | None, timeout_s: float, every_s: float) -> None:
     """Watch a balancer or gateway live; q or Ctrl-C ends it. In a pipe it prints one frame.
 
     \b
@@ -110,12 +119,12 @@ def top(url: str, key_file: Path | None, timeout_s: float, every_s: float) -> No
       ratel top
       ratel top --url http://10.0.0.1:8000 --every 5
     """
-    first = _ask(url, timeout_s, key_file)
+    first = _ask(Asked(url, timeout_s, api_key_file, tls_ca))
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         _console().print(_render(first))
         return
     try:
-        _watch(first, lambda: fetch(url, timeout_s, key_file), every_s)
+        _watch(first, lambda: fetch(Asked(url, timeout_s, api_key_file, tls_ca)), every_s)
     except KeyboardInterrupt:
         return
 
@@ -158,9 +167,9 @@ def _keys() -> Iterator[Callable[[float], str]]:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
-def _ask(url: str, timeout_s: float, key_file: Path | None) -> Status:
+def _ask(whom: Asked) -> Status:
     try:
-        return fetch(url, timeout_s, key_file)
+        return fetch(whom)
     except (Unreachable, Refused) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_NOT_READY)

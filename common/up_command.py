@@ -8,7 +8,6 @@ import http.client
 import logging
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -19,14 +18,21 @@ from typing import Any, Final, NamedTuple
 import click
 
 from common import config
-from common.addresses import NOWHERE, Address
+from common.addresses import EXPOSED, NOWHERE, Address
+from common.api_keys import BadKeyFile
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
+from common.doors import CannotOpen, Doors, open_several
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
+from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.key_file import read_keys
 from common.logs import setup
 from common.options import (
+    allow_insecure_option,
+    api_keys_option,
     durability_options,
     http_option,
+    insecure_router_option,
     jsonrpc_option,
     log_level_option,
     router_option,
@@ -34,6 +40,7 @@ from common.options import (
     store_with_login,
 )
 from common.paths import data_dir
+from common.roll import roll
 from common.store import describe_store_url
 from common.store_login import mask_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
@@ -71,7 +78,10 @@ class Wanted(NamedTuple):
     jsonrpc: Address
     http: Address
     router: Address
+    insecure_router: bool
     log_level: str
+    guard: tuple[str, ...]
+    """Of the front: who is let in."""
 
 
 @click.command()
@@ -101,6 +111,9 @@ class Wanted(NamedTuple):
 @jsonrpc_option("JSON-RPC over TCP; port 0 takes a free one.")
 @http_option("HTTP.")
 @router_option("Where raters join.")
+@insecure_router_option
+@api_keys_option()
+@allow_insecure_option
 @click.option(
     "--load",
     "paths",
@@ -126,6 +139,9 @@ def up(
     jsonrpc: Address,
     http_: Address,
     router: Address,
+    insecure_router: bool,
+    api_keys: Path | None,
+    allow_insecure: bool,
     log_level: str,
     paths: tuple[str, ...],
     tenant: str | None,
@@ -135,17 +151,21 @@ def up(
     """Run a whole cluster on this machine: a store, a balancer and raters.
 
     Prints a line that begins with "ready" once it answers. Ctrl-C or SIGTERM stops everything. Its parts take
-    their own settings from the same file and environment.
+    their own settings from the same file and environment. SIGHUP replaces raters, balancer and gateways one
+    after the other by new processes, of the version that is installed by then, while clients are served.
 
     \b
     Examples:
       ratel up --load deploy/sample-tariff
-      ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000
+      ratel up --raters 4 --data /var/lib/ratel --http 0.0.0.0:8000 --api-keys /etc/ratel/api-keys.json
       ratel up --raters 8 --gateways 2
       ratel up --store redis://127.0.0.1:6379/0
     """
     setup(log_level)
-    wanted = Wanted(raters, gateways, durability, replicas, jsonrpc, http_, router, log_level)
+    guard = _guard(api_keys, allow_insecure, {"--jsonrpc": jsonrpc, "--http": http_})
+    wanted = Wanted(
+        raters, gateways, durability, replicas, jsonrpc, http_, router, insecure_router, log_level, guard
+    )
     given = GivenStore(**store)
     _refuse_what_can_t_be(wanted, given)
     config.check_parts(click.get_current_context(), PARTS)
@@ -160,19 +180,20 @@ def up(
     with contextlib.ExitStack() as ends:
         ends.callback(stop.ignore)
         try:
-            addresses = _claim(jsonrpc, http_, router)
-            wanted = wanted._replace(jsonrpc=addresses[0], http=addresses[1], router=addresses[2])
+            entrance, backdoor = _open_doors(wanted)
+            there = entrance[0].addresses | backdoor.addresses
+            wanted = wanted._replace(jsonrpc=there["jsonrpc"], http=there["http"], router=there["router"])
+            front = _front(wanted, entrance, backdoor)
             began_s = time.monotonic()
-            store_url = _start(supervisor, look, ends, wanted, given)
+            store_url = _start(supervisor, look, ends, wanted, given, front)
             if paths:
                 _load(look, paths, tenant)
-            _wait_until_ready(look, wanted.http, store_url)
+            _wait_until_ready(look, front, wanted.http, store_url)
             click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
             for example in examples:
                 click.echo(f"$ ratel call {example}")
                 _run(look, ratel("call", "--address", str(wanted.jsonrpc), *shlex.split(example)))
-            while True:
-                look()
+            _keep_running(stop, supervisor, look)
         except Stopped:
             click.echo("stopping")
         finally:
@@ -190,6 +211,9 @@ class GivenStore(NamedTuple):
 
 
 def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
+    with contextlib.suppress(OSError):  # a name that stands for nothing: `_claim` says so
+        if not wanted.insecure_router and is_exposed(wanted.router):
+            raise click.ClickException(EXPOSED.format(wanted.router))
     if given.store_url is not None:
         store_with_login(given.store_url, given.store_password_file, given.sentinel_password_file)
     elif wanted.durability not in EMBEDDED_LEVELS:
@@ -202,7 +226,12 @@ def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
 
 
 def _start(
-    supervisor: Supervisor, look: Look, ends: contextlib.ExitStack, wanted: Wanted, given: GivenStore
+    supervisor: Supervisor,
+    look: Look,
+    ends: contextlib.ExitStack,
+    wanted: Wanted,
+    given: GivenStore,
+    front: list[list[Child]],
 ) -> str:
     """Start everything and say where it is; the URL of the store."""
     if given.store_url is None:
@@ -217,7 +246,7 @@ def _start(
         shown_url, store_url = describe_store_url(given.store_url), given.store_url
     _tell_children(store_url, given)
     supervisor.add(*_raters(wanted))
-    for group in _front(wanted):
+    for group in front:
         supervisor.add(*group)
     raters, gateways = wanted.raters, wanted.gateways
     shared = f", {gateways} gateway{'s' if gateways > 1 else ''}" if gateways else ""
@@ -240,27 +269,18 @@ def _tell_children(store_url: str, given: GivenStore) -> None:
             os.environ[name] = str(file.absolute())
 
 
-def _claim(*addresses: Address) -> list[Address]:
-    """The addresses, with free ports in place of 0: a restarted part must come back where it was.
-
-    A port that was free is not kept: until the part listens there, the system may give it to an
-    outgoing connection of anyone, and the part is then started again until it is free.
-    Raises ClickException when something else listens there, which no restart would mend.
-    """
-    claimed = []
-    with contextlib.ExitStack() as probes:  # all held until the end: no port is chosen twice
-        for address in addresses:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            try:
-                probe = probes.enter_context(
-                    socket.create_server((address.host, address.port), family=family)
-                )
-            except OSError as error:
-                raise click.ClickException(
-                    f"can't listen on {address}: {os.strerror(error.errno or 0)}"
-                ) from None
-            claimed.append(address._replace(port=int(probe.getsockname()[1])))
-    return claimed
+def _open_doors(wanted: Wanted) -> tuple[list[Doors], Doors]:
+    """What the front listens on, for each gateway where there are several, and where raters join."""
+    entrance = {"jsonrpc": wanted.jsonrpc, "http": wanted.http}
+    try:
+        backdoor = Doors({"router": wanted.router})
+        with contextlib.ExitStack() as undo:
+            undo.callback(backdoor.close)
+            doors = open_several(wanted.gateways, entrance) if wanted.gateways > 1 else [Doors(entrance)]
+            undo.pop_all()
+        return doors, backdoor
+    except CannotOpen as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str) -> EmbeddedStore:
@@ -275,7 +295,7 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str
         raise click.ClickException(f"another `ratel up` uses the data folder {data}") from None
     store = EmbeddedStore(data, appendfsync="always" if durability == "always" else "no")
     try:
-        supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S))
+        supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S, can_be_replaced=False))
     except EmbeddedStoreError as error:
         raise click.ClickException(str(error)) from None
     deadline_s = time.monotonic() + STORE_READY_WITHIN_S
@@ -292,23 +312,43 @@ def _raters(wanted: Wanted) -> list[Child]:
     return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
 
 
-def _front(wanted: Wanted) -> list[list[Child]]:
+def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> tuple[str, ...]:
+    """What the front is to be told of it. Raises ClickException for what it would not start with."""
+    if api_keys is not None:
+        try:
+            read_keys(api_keys)
+        except BadKeyFile as error:
+            raise click.ClickException(f"--api-keys: {error}") from None
+        return ("--api-keys", str(api_keys.absolute()))
+    if allow_insecure:
+        return ("--allow-insecure",)
+    for option, address in listeners.items():
+        with contextlib.suppress(OSError):  # it is said when the address is claimed
+            if is_exposed(address):
+                raise click.ClickException(refusal(option, address, API_KEYS_REMEDY))
+    return ()
+
+
+def _front(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> list[list[Child]]:
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
-    listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http)]
+    listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
     router, level = str(wanted.router), ["--log-level", wanted.log_level]
+    join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
     if not wanted.gateways:
-        return [[_child("balancer", ratel("balancer", *listen, "--router", router, *level))]]
+        [doors] = entrance
+        doors.join(backdoor)
+        return [[_child("balancer", ratel("balancer", *listen, *join, *level), doors)]]
     nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
-    gateway = ratel("gateway", *listen, "--reuse-port", "--balancer", router, *level)
+    gateway = ratel("gateway", *listen, "--balancer", router, *level)
     return [
-        [_child("balancer", ratel("balancer", *nowhere, "--router", router, *level))],
-        [_child(f"gateway-{number}", gateway) for number in range(1, wanted.gateways + 1)],
+        [_child("balancer", ratel("balancer", *nowhere, *join, *level), backdoor)],
+        [_child(f"gateway-{number}", gateway, doors) for number, doors in enumerate(entrance, 1)],
     ]
 
 
-def _child(name: str, command: list[str]) -> Child:
-    return Child(name, lambda: command, stop_within_s=STOP_WITHIN_S)
+def _child(name: str, command: list[str], doors: Doors | None = None) -> Child:
+    return Child(name, lambda: command, stop_within_s=STOP_WITHIN_S, doors=doors)
 
 
 def _load(look: Look, paths: tuple[str, ...], tenant: str | None) -> None:
@@ -329,13 +369,35 @@ def _run(look: Look, command: list[str]) -> int:
     return process.returncode
 
 
-def _wait_until_ready(look: Look, http_: Address, store_url: str) -> None:
+def _wait_until_ready(look: Look, front: list[list[Child]], http_: Address, store_url: str) -> None:
+    while not all(child.ready for group in front for child in group):  # till then nobody answers the door
+        look()
     hint_at_s = time.monotonic() + 5.0
     while not _is_ready(http_):
         if time.monotonic() > hint_at_s:
             hint_at_s = float("inf")
             click.echo(f"waiting for a tariff: ratel load --store {shlex.quote(mask_url(store_url))} PATH")
         look()
+
+
+def _keep_running(stop: StopSignals, supervisor: Supervisor, look: Look) -> None:
+    """Until Stopped is raised. A SIGHUP is a request to replace what runs, or the end of the terminal."""
+    in_terminal = _is_in_terminal()
+    while True:
+        look()
+        if not stop.take_hangup():
+            continue
+        if in_terminal and not _is_in_terminal():
+            raise Stopped
+        roll(supervisor, look)
+
+
+def _is_in_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _is_ready(http_: Address) -> bool:

@@ -6,7 +6,7 @@ A *client* is a gateway that runs as a process of its own, or any program that s
 | kind | direction | fields after the kind |
 | --- | --- | --- |
 | WORK | asks → does | id of who asks, its clock (µs), list of work items |
-| BEAT | asks → does | id of who asks, its clock (µs) |
+| BEAT | asks → does, and balancer → who has just connected | id of who asks, its clock (µs) |
 | DRAINED | asks → does | id of who asks: nothing more will come, answer to LEAVE |
 | JOIN | client → balancer | protocol, id of the client: sent on joining and as heartbeat |
 | STATE | does → asks | protocol, name, credit, tariff epoch: sent on joining and as heartbeat |
@@ -24,6 +24,9 @@ clock jumps do not matter.
 
 The id of who asks is new with each start, and sequence numbers begin anew: DONE names the id, so that one
 that was restarted never takes an answer to its predecessor's request for one to its own.
+
+A method's name may be bound to tenants, as in `GetCost ["vdf"]`: then it is done for no others, which the
+rater sees to, as it alone reads the parameters (`common.scopes`).
 
 A key is `c:` and what the client called its request, `g:` and a token that a gateway made, or "". Then the
 one who does it makes the token, of the id of who asks and the sequence number, and passes it on as `g:…`:
@@ -54,6 +57,11 @@ make their deadline elsewhere, long enough for one long batch."""
 SILENCE_US: Final = HEARTBEAT_MS * MISSED_BEATS * 1000
 """Whoever was not heard for this long gets no more work, until heard again."""
 
+PROBE: Final = b""
+"""What ZeroMQ sends by itself on each new connection of who has ZMQ_PROBE_ROUTER set. A balancer answers it
+with a BEAT, and who gets that says STATE or JOIN: so they know each other before the next heartbeat, and a
+client learns that answers may have been lost with the connection before."""
+
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A frame holds at most one batch of requests, each bounded by the gateways; more is an attack."""
 
@@ -66,10 +74,10 @@ MAX_KEY_CHARS: Final = 512
 MAX_ID_CHARS: Final = 64
 """Of who asks: it becomes part of tokens."""
 
-MAX_METHOD_CHARS: Final = 64
-"""The longest that there is has 26; later versions may have longer ones."""
+MAX_METHOD_CHARS: Final = 1024
+"""A name of some 26 characters, and the tenants that it may be done for (`common.scopes`)."""
 
-ITEM_BYTES: Final = 2560
+ITEM_BYTES: Final = 6400
 """What a work item takes beside its parameters, at most: a key and a method's name, up to 4 bytes for each
 character, and some numbers."""
 

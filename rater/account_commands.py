@@ -15,7 +15,8 @@ import msgspec
 from common.errors import RatelError, StoreUnavailable
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.options import json_option, store_option
-from common.store import StoreConnection, StoreUrlError
+from common.store import StoreUrlError
+from common.stores import Store, connect
 from rater import account_admin
 from rater.account_value import NotAnAccount
 from rater.accounts import LAST_DAY, Terms
@@ -296,10 +297,10 @@ def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool)
 
 
 @contextmanager
-def _store(url: str) -> Iterator[StoreConnection]:
+def _store(url: str) -> Iterator[Store]:
     """A connection; what goes wrong with it, or is refused, ends the command."""
     try:
-        with closing(StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
+        with closing(connect(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
             yield store
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None

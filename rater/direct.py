@@ -23,9 +23,13 @@ from typing import Final
 
 import zmq
 
-from common.jsonrpc import Session
+from common.jsonrpc import Call, Session
+from common.key_file import LOOK_EVERY_S, WatchedKeyring
+from common.keyring import Keyring
 from common.limits import raise_file_limit
 from common.logs import Throttle
+from common.scopes import unbind
+from common.visitor import Visitor
 from rater.jobs import Job, Outcome
 
 log = logging.getLogger(__name__)
@@ -60,17 +64,21 @@ LINGER_US: Final = 1_000_000
 ACCEPT_AGAIN_US: Final = 100_000
 """Pause in accepting when no file is left. The port stays ready to be read: polling would spin."""
 
+LOOK_EVERY_US: Final = round(LOOK_EVERY_S * 1_000_000)
+"""At the file of API keys. The work loop turns once in a heartbeat at least, which is as often."""
+
 WARN_EVERY_S: Final = 5.0
 
 
 class Connection:
     """One client."""
 
-    def __init__(self, sock: socket.socket, life: str) -> None:
+    def __init__(self, sock: socket.socket, life: str, keyring: Keyring | None) -> None:
         self.socket = sock
         self.fd = sock.fileno()
         self.life = life
         self.session = Session()
+        self.visitor = Visitor(self.session, keyring)
         self.unsent = bytearray()
         self.eof = False
         """The client sends no more."""
@@ -83,6 +91,7 @@ class Connection:
         self.events: int = zmq.POLLIN
 
     def reply(self, seq: int, outcome: Outcome) -> None:
+        self.visitor.answered(seq)
         if outcome.code:
             self.session.fail(seq, outcome.body)
         else:
@@ -112,11 +121,22 @@ class Connection:
         return (self.ended or self.session.closing) and self.idle
 
 
+def _bound_job(connection: Connection, call: Call, deadline_us: int) -> Job:
+    """For the tenants of the client's key."""
+    method, tenants = unbind(call.method.name)
+    return Job(connection, call.slot, method, call.params, "", deadline_us, tenants=tenants)
+
+
 class DirectServer:
     """The rater's own listening port; `open` binds it, the work loop drives the rest."""
 
-    def __init__(self, host: str, port: int, name: str, deadline_ms: int) -> None:
+    def __init__(
+        self, host: str, port: int, name: str, deadline_ms: int, keys: WatchedKeyring | None = None
+    ) -> None:
+        """Without `keys` everybody may do everything."""
         self._name = name
+        self._keys = keys
+        self._look_at_us = 0
         self._deadline_us = deadline_ms * 1000
         self._life = secrets.token_hex(8)
         """In every token: a rater of the same name that ran before has used the same numbers."""
@@ -174,6 +194,9 @@ class DirectServer:
 
     def flush(self, now_us: int) -> None:
         """Send the answers of this turn, one write for each connection."""
+        if self._keys is not None and now_us >= self._look_at_us:
+            self._look_at_us = now_us + LOOK_EVERY_US
+            self._keys.look()
         for connection in list(self._connections.values()):
             self._flush_one(connection, now_us)
 
@@ -235,7 +258,8 @@ class DirectServer:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection = Connection(sock, f"{self._life}-{next(self._numbers)}")
+        keyring = self._keys.keyring if self._keys is not None else None
+        connection = Connection(sock, f"{self._life}-{next(self._numbers)}", keyring)
         self._connections[connection.fd] = connection
         self._poller.register(connection.fd, zmq.POLLIN)
 
@@ -263,13 +287,15 @@ class DirectServer:
         if data is None:
             return []
         found_before = session.found
-        calls = session.feed(data)
+        calls = connection.visitor.admit(session.feed(data))
         if not session.unfinished:
             connection.unfinished_since_us = None
         elif connection.unfinished_since_us is None or session.found != found_before:
             connection.unfinished_since_us = now_us
         deadline_us = now_us + self._deadline_us
-        return [Job(connection, slot, method, params, "", deadline_us) for slot, method, params in calls]
+        if self._keys is None:
+            return [Job(connection, slot, method, params, "", deadline_us) for slot, method, params in calls]
+        return [_bound_job(connection, call, deadline_us) for call in calls]
 
     def _read(self, connection: Connection, now_us: int) -> bytes | None:
         """What has come, or None: it is nothing, or the end."""
@@ -295,6 +321,9 @@ class DirectServer:
             return
         if connection.unfinished_since_us is not None:
             self._check_unfinished(connection, now_us)
+        if self._keys is not None and not connection.ended and connection.visitor.is_stranger(now_us / 1e6):
+            log.info("connection closed: its client has no valid API key")
+            connection.ended = True
         connection.unsent += connection.session.take_output()
         if connection.unsent and not self._send(connection, now_us):
             self._drop(connection)

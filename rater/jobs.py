@@ -35,6 +35,8 @@ class Job(msgspec.Struct, eq=False):
     """On this process's monotonic clock."""
     attempted: bool = False
     """Whether a command for it may have reached the store before."""
+    tenants: frozenset[str] | None = None
+    """Whom it may be done for, by the client's API key (`common.scopes`); None for anybody."""
 
     @property
     def token(self) -> str:
@@ -55,6 +57,8 @@ class Undecided(Enum):
     """There was no time left; nothing was changed for it."""
     UNKNOWN = "unknown"
     """The store was out of reach: whether its command was carried out is not known."""
+    APART = "apart"
+    """The same, of the part of the store that has its account; the other parts are well."""
 
 
 def failed(error: RatelError, replayed: bool = False) -> Outcome:

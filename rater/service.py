@@ -5,6 +5,11 @@ account or a *change* of one. All reads of a batch are one command, all changes 
 call or a few (`rater.accounts`), and they go out together. Most requests take that one round trip; a change
 that depends on the account's tariff plan is a read first, then a change that names the plan.
 
+A batch is a `Flight`: it pauses while its commands are with the store, and another one may begin meanwhile.
+The store carries out in order what comes on one connection, so the later one sees the changes of the earlier
+one, and flights go on in the order in which they paused. When the connection breaks, all that were paused
+are undecided.
+
 A request that fails, in whatever way, has its own outcome and never touches its neighbours'. Where a
 script call with many changes fails as a whole, each of them is sent alone: those that were done already
 are replays, and the error is that of the one that it belongs to. What could not be decided is `Undecided`,
@@ -22,7 +27,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
+from itertools import repeat
 from time import monotonic_ns
 from typing import Final
 
@@ -32,6 +39,7 @@ from common.clock import monotonic_us
 from common.durability import DEFAULT_DURABILITY, Durability
 from common.errors import (
     DeadlineExceeded,
+    Forbidden,
     InternalError,
     MethodNotFound,
     NotDurable,
@@ -42,10 +50,12 @@ from common.errors import (
     UnknownSubject,
     UnknownTenant,
 )
+from common.histogram import Histogram
 from common.logs import Throttle
 from common.methods import BY_NAME, Method
 from common.money import format_micros
 from common.store import Command, Reply, StoreConnection
+from common.stores import Store
 from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.accounts import (
     Mutation,
@@ -66,7 +76,7 @@ from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
 from rater.rounds import Change, Read, Round
-from rater.scripts import execute
+from rater.scripts import round_trip
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +87,10 @@ TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its
 deadline, and the script itself refuses what comes later, so any margin above clock errors will do."""
 
-PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOSCRIPT")
-"""The store's words for states that end by themselves: the command was not run, and is tried again."""
+PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "NOSCRIPT")
+PASSING_ERRORS_OF_CLUSTERS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NODELOST")
+"""The store's words for states that end by themselves: the command was not run, or (`NODELOST`, see
+`common.cluster`) that is unknown, and it is tried again."""
 
 MAX_CLOCK_STEP_US: Final = 30_000_000
 """The store's clock may be set forward by this much without requests failing for it. After a larger step
@@ -95,6 +107,8 @@ WARN_EVERY_S: Final = 5.0
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 """A result with its neighbours must fit into a frame (`common.wire.MAX_FRAME_BYTES`)."""
 
+_PASSING: Final = PASSING_ERRORS + PASSING_ERRORS_OF_CLUSTERS
+
 _GET_COST: Final = BY_NAME["GetCost"]
 _EXPLAIN: Final = BY_NAME["Explain"]
 
@@ -102,9 +116,27 @@ PLAN_METHODS: Final = ("AddRecievedCallSeconds", "ResetUserBudget")
 """Their changes depend on the account's tariff plan, which is read first."""
 
 
+_END: Final = object()
+
 LATE_THERE: Final = failed(
     DeadlineExceeded(detail="it is past by the store's clock; whether the request was carried out is unknown")
 )
+
+
+class Flight:
+    """A batch that was begun: its outcomes so far, and its way to the others."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.begun_us = monotonic_us()
+        self.outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
+        self.changes = 0
+        """How many of it the store works on."""
+        self.clock_offset_us = 0
+        """What was added to deadlines to have them by the store's clock."""
+        self.landed = False
+        """Whether the outcomes are final."""
+        self.steps: Generator[None, None, None]
 
 
 class Service:
@@ -112,7 +144,7 @@ class Service:
 
     def __init__(
         self,
-        store: StoreConnection,
+        store: Store,
         snapshot: Snapshot,
         *,
         key_ttl_ms: int,
@@ -129,38 +161,68 @@ class Service:
         """The number of the connection on which that was measured."""
         self.store_answers = False
         self.store_round_trip_us = 0
-        """Both as of the last look at the store's clock."""
+        """Both as of the last look at the store; 0 is not known."""
+        self.store_trips = Histogram()
+        """From sending the commands of a batch to the last reply."""
         self._warnings = Throttle(WARN_EVERY_S)
+
+    @property
+    def store(self) -> Store:
+        """To be told when replies are here; what is sent and received goes through flights."""
+        return self._store
+
+    @property
+    def waits_for_copies(self) -> bool:
+        """Whether changes wait for disks or replicas, and with them what is sent behind them."""
+        return bool(self._durability.waits)
 
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
-        self.store_answers = False
         began_us = monotonic_us()
         self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)
         self.store_round_trip_us = monotonic_us() - began_us
         self._clock_of = self._store.number
-        self.store_answers = True
-
-    @property
-    def store(self) -> StoreConnection:
-        """To look at; what is sent and received goes through batches."""
-        return self._store
 
     def look_at_store(self) -> None:
         """With each heartbeat: is it still the primary, what time is it there? Raises StoreUnavailable."""
+        self.store_answers = False
         self._store.leave_old_primary()
         self.measure_store_clock()
+        self.store_answers = True
 
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
-        """The outcome of each job, in order."""
-        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
-        if self._clock_of != self._store.number:
-            try:
+        """The outcome of each job, in order. No flight may be under way."""
+        flight = self.begin(jobs)
+        while not flight.landed:
+            self.go_on(flight)
+        return flight.outcomes
+
+    def begin(self, jobs: Sequence[Job]) -> Flight:
+        """Send what the store is to do for these jobs."""
+        flight = Flight(jobs)
+        try:
+            if self._clock_of != self._store.number:
                 self.measure_store_clock()
-            except StoreUnavailable as error:
-                self._complain(len(jobs), error)
-                return outcomes
-        work = Round()
+        except StoreUnavailable as error:
+            self._complain(len(jobs), error)
+            flight.landed = True
+            return flight
+        flight.clock_offset_us = self._store_clock_offset_us
+        flight.steps = self._steps(flight)
+        self.go_on(flight)
+        return flight
+
+    def go_on(self, flight: Flight) -> None:
+        """Take the replies, for which this waits, and land, or send what follows from them.
+
+        Of several flights the one is to go on that was paused first.
+        """
+        flight.landed = next(flight.steps, _END) is _END
+
+    def _steps(self, flight: Flight) -> Generator[None, None, None]:
+        """The way of a batch; it pauses where it waits for the store."""
+        jobs, outcomes = flight.jobs, flight.outcomes
+        work = self._new_round()
         for index, job in enumerate(jobs):
             try:
                 self._begin(index, job, work)
@@ -169,37 +231,50 @@ class Service:
         for _ in range(MAX_ROUNDS):
             # Without the connection that the clock was measured on, what is left waits for another turn.
             if not work or self._clock_of != self._store.number:
-                return outcomes
+                return
             try:
                 commands = work.commands()
             except Exception as error:  # nothing was sent
                 outcome = _failed(error)
                 for index in work.places():
                     outcomes[index] = outcome
-                return outcomes
+                return
             try:
-                replies, shortfall = self._execute(commands, changes=bool(work.lists))
+                flight.changes = len(work.changes) + len(work.alone)
+                sent_us = monotonic_us()
+                replies, shortfalls = yield from self._round_trip(commands, changes=len(work.lists))
+                self.store_trips.add(monotonic_us() - sent_us)
             except StoreUnavailable as error:
                 self._complain(len(work.places()), error)
-                return outcomes
-            further = Round()
+                return
+            further = self._new_round()
             if work.reads:
                 self._take_reads(jobs, work.reads, replies.pop(), further, outcomes)
-            self._take_changes(jobs, zip(work.lists, replies, strict=True), shortfall, further, outcomes)
+            # Shortfalls may be endless, the lists and their replies are as many.
+            done = zip(work.lists, replies, shortfalls, strict=False)
+            expired = self._take_changes(jobs, done, further, outcomes)
+            if expired:
+                yield from self._decide_late(flight, expired)
             work = further
         for index in work.places():
             outcomes[index] = failed(Overloaded(detail="the account's tariff plan keeps changing"))
-        return outcomes
 
     # --- a round trip ---------------------------------------------------------------------------
 
-    def _execute(self, commands: list[Command], *, changes: bool) -> tuple[list[Reply], NotDurable | None]:
-        """The replies to the commands. The error is for all changes, when too few copies confirmed them."""
-        waits = self._durability.waits
+    def _new_round(self) -> Round:
+        return Round()
+
+    def _round_trip(
+        self, commands: list[Command], *, changes: int
+    ) -> Generator[None, None, tuple[list[Reply], Iterable[NotDurable | None]]]:
+        """The replies to the commands, of which the first `changes` are changes, and for each of these the
+        error when too few copies confirmed it."""
+        waits, store = self._durability.waits, self._store
+        assert isinstance(store, StoreConnection), "clusters have a service of their own"
         if not (waits and changes):
-            return execute(self._store, commands), None
-        replies = execute(self._store, commands, waits)
-        return replies[: len(commands)], self._shortfall(replies[-1])
+            return (yield from round_trip(store, commands)), repeat(None)
+        replies = yield from round_trip(store, commands, waits)
+        return replies[: len(commands)], repeat(self._shortfall(replies[-1]))
 
     def _take_reads(
         self,
@@ -210,7 +285,7 @@ class Service:
         outcomes: list[Outcome | Undecided],
     ) -> None:
         if isinstance(reply, ResponseError):
-            if not _passes(reply):
+            if not passes(reply):
                 outcome = failed(store_error(reply))
                 for index, *_ in reads:
                     outcomes[index] = outcome
@@ -238,20 +313,20 @@ class Service:
     def _take_changes(
         self,
         jobs: Sequence[Job],
-        replies: Iterable[tuple[Sequence[Change], Reply]],
-        shortfall: NotDurable | None,
+        done: Iterable[tuple[Sequence[Change], Reply, NotDurable | None]],
         further: Round,
         outcomes: list[Outcome | Undecided],
-    ) -> None:
+    ) -> list[int]:
+        """The jobs that scripts took to be past their deadline, which by our clock they are not."""
         expired: list[int] = []
-        for changes, reply in replies:
-            if isinstance(reply, ResponseError) and len(changes) > 1 and not _passes(reply):
+        for changes, reply, shortfall in done:
+            if isinstance(reply, ResponseError) and len(changes) > 1 and not passes(reply):
                 further.alone += changes
                 continue
             given = isinstance(reply, list) and len(reply) == len(changes)
             for change, one in zip(changes, reply if given else [reply] * len(changes), strict=True):
                 index = change.job
-                if isinstance(one, ResponseError) and _passes(one):
+                if isinstance(one, ResponseError) and passes(one):
                     continue
                 if shortfall and is_stored(one):
                     outcomes[index] = failed(shortfall)
@@ -264,20 +339,19 @@ class Service:
                     outcomes[index] = outcome
                 if is_expired(one) and jobs[index].deadline_us > monotonic_us():
                     expired.append(index)
-        if expired:
-            late = self._look_at_the_clock()
-            for index in expired:
-                outcomes[index] = late
+        return expired
 
-    def _look_at_the_clock(self) -> Outcome | Undecided:
-        """Measure the store's anew, when scripts dropped what is in time by ours; what becomes of that."""
-        before_us = self._store_clock_offset_us
-        try:
+    def _decide_late(self, flight: Flight, expired: Sequence[int]) -> Generator[None, None, None]:
+        """Scripts dropped what is in time by our clock: measure theirs anew, and say what becomes of that."""
+        while self._store.unread:  # by other flights
+            yield
+        late: Outcome | Undecided = LATE_THERE
+        with suppress(StoreUnavailable):
             self.measure_store_clock()
-        except StoreUnavailable:
-            return LATE_THERE
-        step_us = self._store_clock_offset_us - before_us
-        return Undecided.NOT_BEGUN if step_us <= MAX_CLOCK_STEP_US else LATE_THERE
+            if self._store_clock_offset_us - flight.clock_offset_us <= MAX_CLOCK_STEP_US:
+                late = Undecided.NOT_BEGUN
+        for index in expired:
+            flight.outcomes[index] = late
 
     def _shortfall(self, waited: Reply) -> NotDurable | None:
         level, _, timeout_ms = self._durability
@@ -308,6 +382,8 @@ class Service:
         if method is None:
             raise MethodNotFound(method="unknown to this rater")
         descriptor = parse_descriptor(job.params, method)
+        if job.tenants is not None and descriptor.tenant not in job.tenants:
+            raise Forbidden(what=f"tenant {descriptor.tenant!r}")
         if not method.mutates:
             tariff = self._tariff(descriptor.tenant)
             work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, tariff)
@@ -388,9 +464,9 @@ class Service:
         return tariff
 
 
-def _passes(error: ResponseError) -> bool:
+def passes(error: ResponseError) -> bool:
     """The store is in a state that ends by itself."""
-    return str(error).startswith(PASSING_ERRORS)
+    return str(error).startswith(_PASSING)
 
 
 def _failed(error: Exception) -> Outcome:

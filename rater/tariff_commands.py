@@ -13,7 +13,8 @@ import click
 
 from common.errors import RatelError, StoreUnavailable
 from common.options import json_option, store_option, wait_option
-from common.store import StoreConnection, StoreUrlError
+from common.store import StoreUrlError
+from common.stores import Store, connect
 from rater.loader.assembly import NothingActive, assemble
 from rater.loader.command import show_findings
 from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates
@@ -207,10 +208,10 @@ def diff(tenant: str, a: int, b: int, store_url: str, limit: int, as_json: bool)
 
 
 @contextmanager
-def _store(url: str) -> Iterator[StoreConnection]:
+def _store(url: str) -> Iterator[Store]:
     """A connection; what goes wrong with it, or is refused, ends the command."""
     try:
-        with closing(StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
+        with closing(connect(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
             yield store
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
@@ -225,7 +226,7 @@ def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
     sys.exit(code)
 
 
-def _need(store: StoreConnection, tenant: str, versions: list[int]) -> None:
+def _need(store: Store, tenant: str, versions: list[int]) -> None:
     """End the command unless the tenant has these versions."""
     there = [each.number for each in list_versions(store, tenant)]
     if not there:
@@ -243,13 +244,13 @@ def _no_tenant(tenant: str, known: list[str]) -> str:
     )
 
 
-def _rates(store: StoreConnection, tenant: str, version: int) -> Iterator[Rate]:
+def _rates(store: Store, tenant: str, version: int) -> Iterator[Rate]:
     rates = Rates()
     for part in read_source(store, tenant, version):
         yield from rates.of(part)
 
 
-def _others(store: StoreConnection, tenant: str, a: int, b: int, limit: int) -> dict[str, Differences]:
+def _others(store: Store, tenant: str, a: int, b: int, limit: int) -> dict[str, Differences]:
     before, after = (
         join(tenant, (part for part in read_source(store, tenant, version) if not part.says))
         for version in (a, b)

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from common.errors import RatelError, StoreUnavailable
 from common.logs import Throttle
-from common.store import StoreConnection
+from common.stores import Store
 from rater.accounts import store_error
 from rater.keys import RATERS
 from rater.rating.snapshot import CompiledTariff, Snapshot, compile_in_steps
@@ -83,7 +83,7 @@ class TariffReader:
     `rest` is called after each step; what it raises ends the work, which the next call resumes.
     """
 
-    def __init__(self, store: StoreConnection, max_call_us: int, rest: Callable[[], None]) -> None:
+    def __init__(self, store: Store, max_call_us: int, rest: Callable[[], None]) -> None:
         self._store = store
         self._max_call_us = max_call_us
         self._rest = rest
@@ -176,12 +176,13 @@ class TariffReader:
 class TariffWatch:
     """One thread, which alone uses the connection; `take` and `report_in_use` are for the work loop."""
 
-    def __init__(self, name: str, store: StoreConnection, max_call_us: int) -> None:
+    def __init__(self, name: str, store: Store, max_call_us: int) -> None:
         self._name = name
         self._store = store
         self._reader = TariffReader(store, max_call_us, self._rest)
         self._ready: deque[Snapshot] = deque(maxlen=1)
         """Appending and popping are one step each, so that no snapshot is lost between the threads."""
+        self._has_looked = False
         self._taken = EMPTY
         self._in_use = EMPTY
         self._reported: tuple[int, float] = (-1, 0.0)
@@ -196,6 +197,11 @@ class TariffWatch:
         _hide_from_collector()
         self._thread = threading.Thread(target=self._run, args=(wake,), name="tariff-watch", daemon=True)
         self._thread.start()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what was active at the start, which may be nothing, was read and taken."""
+        return self._has_looked and not self._ready
 
     def take(self) -> Snapshot | None:
         """The newest snapshot, once; None when there is no newer one."""
@@ -225,6 +231,7 @@ class TariffWatch:
                 if snapshot is not None:
                     self._ready.append(snapshot)
                     wake()
+                self._has_looked = True
                 self._report()
                 self._look_at_memory()
                 if self._in_use is self._reader.latest:

@@ -1,6 +1,6 @@
 """A switch's side of a call with the Python client: authorize, price, debit once.
 
-    python client.py 127.0.0.1:2001
+python client.py 127.0.0.1:2001
 """
 
 import sys

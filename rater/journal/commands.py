@@ -13,7 +13,8 @@ import click
 
 from common.errors import RatelError, StoreUnavailable
 from common.options import json_option, key_ttl_option, store_option
-from common.store import StoreConnection, StoreUrlError
+from common.store import StoreUrlError
+from common.stores import connect
 from rater.journal.archive import ArchiveError, Format
 from rater.journal.audit import ArchiveIndex, Result, Selection, Summary
 from rater.journal.audit import audit as audit_store
@@ -85,7 +86,7 @@ def audit(
 
     with (
         _errors(),
-        StoreConnection(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
+        connect(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
         ArchiveIndex(archives, selection) if archives else nullcontext() as index,
         _progress("accounts") as progress,
     ):
@@ -163,7 +164,7 @@ def export(store_url: str, folder: Path, form: str, trim: bool) -> None:
 
     with (
         _errors(),
-        StoreConnection(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
+        connect(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
         _progress("journals") as progress,
     ):
         result = export_journals(store, folder, Format(form), trim=trim, problem=problem, progress=progress)

@@ -43,7 +43,7 @@ _AFTER_THE_READ: Final = """                if tariff is None:
                     further.changes.append(self._planned_change(index, job, descriptor, account))
 """
 _SILENT_STORE: Final = """                self._complain(len(work.places()), error)
-                return outcomes
+                return
 """
 _ROUND: Final = "            try:\n                commands = work.commands()\n"
 
@@ -91,12 +91,13 @@ DEFECTS: Final = (
             ),
             Edit(
                 SERVICE,
-                "        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)\n",
-                """        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
+                "        jobs, outcomes = flight.jobs, flight.outcomes\n",
+                """        jobs, outcomes = flight.jobs, flight.outcomes
         later = Round()
         later.changes, self.later = self.later, []
         try:
-            execute(self._store, later.commands())
+            if later:
+                yield from round_trip(self._store, later.commands())
         except StoreUnavailable:
             pass
 """,
@@ -116,18 +117,22 @@ DEFECTS: Final = (
                 SERVICE,
                 _ROUND,
                 """            try:
-                self._claim(work, outcomes)
+                yield from self._claim(work, outcomes)
             except StoreUnavailable:
-                return outcomes
+                return
             if not work:
-                return outcomes
+                return
 """
                 + _ROUND,
             ),
             Edit(
                 SERVICE,
-                "    def _execute(self,",
-                """    def _claim(self, work: Round, outcomes: list[Outcome | Undecided]) -> None:
+                "    def _round_trip(\n",
+                """    def _claim(
+        self, work: Round, outcomes: list[Outcome | Undecided]
+    ) -> Generator[None, None, None]:
+        while self._store.unread:
+            yield
         named = [change for change in work.changes if change.mutation.request_id]
         tokens = [change.keys.token_prefix + change.mutation.token.encode() for change in named]
         claims = self._store.execute(
@@ -142,7 +147,8 @@ DEFECTS: Final = (
                 outcomes[change.job] = Outcome(0, b"0", True)
                 work.changes.remove(change)
 
-    def _execute(self,""",
+    def _round_trip(
+""",
             ),
         ),
         _KILLS,
@@ -284,7 +290,7 @@ DEFECTS: Final = (
                 """                self._complain(len(work.places()), error)
                 for index in work.places():
                     outcomes[index] = Outcome(0, b"0", False)
-                return outcomes
+                return
 """,
             ),
         ),

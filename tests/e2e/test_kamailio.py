@@ -1,4 +1,4 @@
-"""The dial plan for Kamailio, with a real one: SIP in, authorized by Ratel, SIP out, seconds taken at the end."""
+"""The dial plan for a real Kamailio: SIP in, authorized by Ratel, SIP out, seconds taken at the end."""
 
 from __future__ import annotations
 

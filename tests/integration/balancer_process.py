@@ -62,6 +62,9 @@ class BalancerProcess:
     def connect(self) -> RpcConnection:
         return RpcConnection(self.jsonrpc_port)
 
+    def connect_http(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.http_port), timeout=PATIENCE_S)
+
     def request(
         self, verb: str, target: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> HttpReply:

@@ -17,7 +17,7 @@ from balancer.peers import RouterPeers
 from balancer.router import Router
 from common.addresses import Address
 from common.methods import BY_NAME
-from common.wire import PROTOCOL, Reply, WorkItem, encode_beat, encode_done, encode_state
+from common.wire import PROBE, PROTOCOL, Reply, WorkItem, encode_beat, encode_done, encode_state
 from tests.integration.balancer_process import BalancerProcess, message
 from tests.integration.fake_rater import PATIENCE_S, FakeRater, echo, hold
 
@@ -261,7 +261,7 @@ OLDER = encode_state("other", 100, 1).replace(bytes([4, PROTOCOL]), bytes([4, PR
 @pytest.mark.parametrize(
     ("frame", "complaint"),
     [
-        (b"", "not"),
+        (PROBE, None),
         (b"\xc1", "not"),
         (b"\x90", "not a message"),
         (b"nonsense", "not"),

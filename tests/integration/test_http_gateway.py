@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from balancer import http_gateway
+from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
 from balancer.http_gateway import HttpGateway
 from balancer.router import Router
 
@@ -20,15 +21,19 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 Address = tuple[str, int]
 
 
-def with_gateway(act: Callable[[HttpGateway, Address], Awaitable[None]], drain_s: float = 30) -> None:
+def with_gateway(
+    act: Callable[[HttpGateway, Address], Awaitable[None]],
+    limits: ClientLimits = DEFAULT_CLIENT_LIMITS,
+    drain_s: float = 30,
+) -> None:
     async def run() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        gateway = HttpGateway(cast(Router, None), drain_s)
+        gateway = HttpGateway(cast(Router, None), drain_s, limits=limits)
         await gateway.open(listener)
         try:
             await act(gateway, listener.getsockname())
         finally:
-            gateway.stop_accepting()
+            await gateway.stop_accepting()
             await gateway.drain()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -44,10 +49,8 @@ async def ask(address: Address) -> tuple[bytes, asyncio.StreamReader, asyncio.St
 
 
 def test_one_connection_too_many_is_refused_and_there_is_room_again_when_one_has_ended(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(http_gateway, "MAX_CONNECTIONS", 2)
-
     async def act(gateway: HttpGateway, address: Address) -> None:
         first, others = await ask(address), [await ask(address) for _ in range(2)]
         assert [first[0], *(status for status, _, _ in others)] == [b"200", b"200", b"503"]
@@ -62,7 +65,7 @@ def test_one_connection_too_many_is_refused_and_there_is_room_again_when_one_has
             each.close()
 
     with caplog.at_level(logging.WARNING):
-        with_gateway(act)
+        with_gateway(act, ClientLimits(max_connections=2))
     assert "connection refused limit=2" in caplog.text
 
 
@@ -88,7 +91,7 @@ def test_who_does_not_end_is_cut_when_the_time_is_up() -> None:
         writer.write(REQUEST[:9])
         while not gateway._connections:
             await asyncio.sleep(0.001)
-        gateway.stop_accepting()
+        await gateway.stop_accepting()
         await gateway.drain()
         with suppress(ConnectionResetError):
             assert await reader.read() == b""

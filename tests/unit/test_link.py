@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from common.addresses import Address
 from common.clock import DIFFERENCE_PERIOD_US
 from common.wire import MAX_FRAME_BYTES, Kind, WorkItem, decode, encode_beat, encode_work
 from rater.jobs import Job, Outcome
@@ -26,7 +27,7 @@ class Pair:
         port = self.router.bind_to_random_port("tcp://127.0.0.1")
         self.now_us = 0
         self.link = Link(
-            self.context, f"tcp://127.0.0.1:{port}", "r1", credit=8, clock_us=lambda: self.now_us
+            self.context, Address("127.0.0.1", port), "r1", credit=8, clock_us=lambda: self.now_us
         )
         while True:  # nothing is sent before the connection is there
             self.link.beat("r1", 1)

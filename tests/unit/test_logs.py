@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
+from typing import Any, cast
 
-from common.logs import KeyValueFormatter, Throttle
+import pytest
+
+from balancer import front
+from balancer.http_app import HttpApp
+from balancer.http_message import Request
+from common.logs import KeyValueFormatter, Throttle, describe_error, setup
+
+NUMBER = "40712345678"
 
 
 def line(text: str, *args: object) -> str:
@@ -23,3 +32,73 @@ def test_an_event_cannot_forge_a_second_line() -> None:
 def test_a_throttle_lets_one_event_through_an_interval_and_counts_the_others() -> None:
     throttle = Throttle(5.0)
     assert [throttle.passes(now_s) for now_s in (100.0, 101.0, 104.9, 105.0, 200.0)] == [0, None, None, 2, 0]
+
+
+def failing(chained: bool = True) -> BaseException:
+    try:
+        try:
+            raise KeyError(NUMBER)
+        except KeyError as error:
+            if chained:
+                raise ValueError(f"no account {NUMBER}") from error
+            raise ValueError(NUMBER) from None
+    except ValueError as error:
+        return error
+
+
+def test_a_traceback_shows_where_and_what_kind_of_errors_and_not_their_texts() -> None:
+    error = failing()
+    record = logging.LogRecord("x", logging.ERROR, "", 1, "failed", (), (type(error), error, None))
+    text = KeyValueFormatter().format(record)
+    assert NUMBER not in text
+    assert "\n" not in text
+    for part in (" failed traceback='", "test_logs.py", "in failing", "ValueError", "because of", "KeyError"):
+        assert part in text
+    assert "KeyError" not in describe_error(failing(chained=False))
+
+
+def test_a_chain_of_causes_ends() -> None:
+    first, second = ValueError(NUMBER), ValueError(NUMBER)
+    first.__cause__, second.__cause__ = second, first
+    assert describe_error(first).count("ValueError") == 5
+
+
+def test_an_uncaught_error_is_logged_and_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    before, handlers = sys.excepthook, logging.getLogger().handlers[:]
+    try:
+        setup("info")
+        error = failing()
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        sys.excepthook = before
+        logging.getLogger().handlers[:] = handlers
+    [line] = capsys.readouterr().err.splitlines()
+    assert "level=critical logger=ratel uncaught, the process ends traceback=" in line
+    assert NUMBER not in line
+
+
+def test_a_defect_in_the_http_gateway_is_logged_without_the_query(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        status = 0
+
+        def turn_away(self) -> None:
+            raise failing()
+
+        def respond(self, _request: Request, status: int, *_: bytes) -> None:
+            self.status = status
+
+    broken = Broken()
+    target = f"/getcost?cstmid=vdf&subj={NUMBER}&dest=1".encode()
+    HttpApp(cast(Any, broken)).serve(Request(broken, b"GET", target, []))
+    [record] = caplog.records
+    assert (broken.status, record.getMessage()) == (500, "a defect: path=b'/getcost'")
+    assert NUMBER not in KeyValueFormatter().format(record)
+
+
+def test_a_defect_in_the_event_loop_is_logged_without_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    context = {"message": NUMBER, "exception": failing(), "handle": NUMBER, "protocol": NUMBER}
+    front._report_defect(cast(Any, None), context)
+    [record] = caplog.records
+    text = KeyValueFormatter().format(record)
+    assert "a defect in the event loop traceback=" in text
+    assert NUMBER not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,16 +16,18 @@ import click
 import pytest
 
 from common.addresses import Address
+from common.doors import Doors, open_several
 from common.supervisor import (
     FIRST_PAUSE_S,
     HEALTHY_AFTER_S,
     LONGEST_PAUSE_S,
     Child,
+    NotReplaced,
     Stopped,
     StopSignals,
     Supervisor,
 )
-from common.up_command import _claim
+from common.up_command import Wanted, _open_doors
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -37,6 +40,11 @@ def die(child: Child) -> None:
     assert child.process is not None
     child.process.kill()
     child.process.wait()
+
+
+def end(child: Child) -> None:
+    die(child)
+    child.join()
 
 
 def test_a_child_that_dies_is_started_again_after_a_pause_that_doubles_to_a_bound() -> None:
@@ -54,7 +62,7 @@ def test_a_child_that_dies_is_started_again_after_a_pause_that_doubles_to_a_boun
         child.watch(now_s)
         assert child.pid != first
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-    die(child)
+    end(child)
 
 
 def test_a_child_that_ran_well_is_started_again_at_once() -> None:
@@ -70,7 +78,7 @@ def test_a_child_that_ran_well_is_started_again_at_once() -> None:
     child.watch(died_s)
     child.watch(died_s + FIRST_PAUSE_S)
     assert child.pid != before
-    die(child)
+    end(child)
 
 
 def test_the_command_is_asked_for_at_each_start() -> None:
@@ -86,7 +94,7 @@ def test_the_command_is_asked_for_at_each_start() -> None:
     child.watch(0.0)
     child.watch(10.0)
     assert starts == [0, 1]
-    die(child)
+    end(child)
 
 
 def test_groups_are_stopped_in_reverse_order(tmp_path: Path) -> None:
@@ -119,6 +127,81 @@ def test_a_child_that_does_not_stop_is_killed() -> None:
     child.join()
     assert child.process is not None
     assert child.process.returncode in (-signal.SIGKILL, -signal.SIGTERM)  # TERM if it came first
+
+
+# --- replacing ------------------------------------------------------------------------------------
+
+SAYS_READY = (
+    "import signal, time; from common.notify import Notifier\n"
+    "signal.signal(signal.SIGTERM, lambda *_: exit(0)); Notifier().ready(); time.sleep(600)"
+)
+
+
+def talker(*programs: str) -> Child:
+    """Its first life runs the first program, and so on; the last one again and again."""
+    left = list(programs)
+
+    def command() -> list[str]:
+        return [sys.executable, "-c", left.pop(0) if len(left) > 1 else left[0]]
+
+    return Child("talker", command, stop_within_s=10.0)
+
+
+def test_a_successor_that_is_ready_takes_over_and_the_old_one_ends() -> None:
+    child = talker(SAYS_READY)
+    child.start(0.0)
+    first = child.process
+    assert first is not None
+    while not child.ready:
+        pass
+    looks: list[bool] = []
+    child.replace(lambda: looks.append(first.poll() is None), ready_within_s=60.0)
+    assert looks[0], "the first one works while the second one begins"
+    assert first.returncode == 0
+    assert child.pid != first.pid
+    assert child.ready
+    child.terminate()
+    child.join()
+
+
+@pytest.mark.parametrize(
+    ("successor", "why"),
+    [
+        ("raise SystemExit(3)", "ended with status 3"),
+        ("import time; time.sleep(600)", "was not ready within"),
+    ],
+)
+def test_a_successor_that_does_not_come_up_changes_nothing(successor: str, why: str) -> None:
+    child = talker(SAYS_READY, successor, SAYS_READY)
+    child.start(0.0)
+    first = child.pid
+    while not child.ready:
+        pass
+    with pytest.raises(NotReplaced, match=why):
+        child.replace(lambda: child.watch(0.0), ready_within_s=0.5 if "within" in why else 60.0)
+    assert child.pid == first
+    assert child.process is not None
+    assert child.process.poll() is None
+    child.replace(lambda: child.watch(0.0), ready_within_s=60.0)
+    assert child.pid != first
+    child.terminate()
+    child.join()
+
+
+def test_a_stop_while_a_successor_begins_ends_both() -> None:
+    child = talker(SAYS_READY, "import time; time.sleep(600)")
+    child.start(0.0)
+
+    def look() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        child.replace(look, ready_within_s=60.0)
+    both = child._processes
+    assert len(both) == 2
+    child.terminate()
+    child.join()
+    assert all(process.returncode is not None for process in both)
 
 
 # --- starts that fail -----------------------------------------------------------------------------
@@ -158,7 +241,7 @@ def test_a_restart_that_fails_is_tried_again_after_the_usual_pauses(
     child.watch(now_s + pause_s)
     assert child.pid != first
     assert "child=unlucky can't be started error='[Errno 11] Resource temporarily" in caplog.text
-    die(child)
+    end(child)
 
 
 def test_a_child_whose_restart_failed_can_be_stopped() -> None:
@@ -183,7 +266,7 @@ def test_a_child_that_a_real_time_signal_ended_is_started_again() -> None:
     child.watch(0.0)
     child.watch(1.0)
     assert child.pid != first
-    die(child)
+    end(child)
 
 
 # --- signals --------------------------------------------------------------------------------------
@@ -192,7 +275,7 @@ def test_a_child_that_a_real_time_signal_ended_is_started_again() -> None:
 @pytest.fixture
 def stop() -> Iterator[StopSignals]:
     """Signals as `ratel up` has them; afterwards they are as before."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     made = StopSignals()
     yield made
@@ -240,6 +323,17 @@ def test_a_signal_ends_a_wait_at_once(stop: StopSignals) -> None:
     thread.join()
 
 
+def test_a_hangup_is_no_end_and_is_told_once(stop: StopSignals) -> None:
+    signal.raise_signal(signal.SIGHUP)
+    stop.wait(0.0)
+    assert stop.take_hangup()
+    assert not stop.take_hangup()
+    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Stopped):
+        stop.wait(0.0)
+
+
 def test_signals_without_number_change_nothing_after_the_first(stop: StopSignals) -> None:
     for _ in range(70_000):  # more than the pipe can take
         signal.raise_signal(signal.SIGTERM)
@@ -254,7 +348,7 @@ def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_code() -> 
         "class Late:\n"
         "    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT): kill(pid, number)\n"
         "def stopped(*_): raise supervisor.Stopped\n"
-        "up_command._claim = stopped\n"
+        "up_command._open_doors = stopped\n"
         "late = Late()\n"
         "up_command.up([])\n"
     )
@@ -265,14 +359,45 @@ def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_code() -> 
 # --- ports ----------------------------------------------------------------------------------------
 
 
+ANYWHERE = Address("127.0.0.1", 0)
+
+
 def test_free_ports_are_all_different() -> None:
-    free = [Address("127.0.0.1", 0)] * 200
-    ports = [address.port for address in _claim(*free)]
+    doors = Doors({str(name): ANYWHERE for name in range(200)})
+    ports = [address.port for address in doors.addresses.values()]
+    doors.close()
     assert 0 not in ports
     assert len(set(ports)) == 200
 
 
-def test_one_address_can_t_be_claimed_twice() -> None:
-    [address] = _claim(Address("127.0.0.1", 0))
+def test_a_port_that_something_listens_on_stops_the_start() -> None:
+    doors = Doors({"router": ANYWHERE})
+    address = doors.addresses["router"]
+    wanted = Wanted(2, 0, "everysec", 1, ANYWHERE, ANYWHERE, ANYWHERE, "warning")
     with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
-        _claim(address, address)
+        _open_doors(wanted._replace(router=address))
+    with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
+        _open_doors(wanted._replace(gateways=2, jsonrpc=address))
+    doors.close()
+
+
+def test_what_waits_at_a_door_that_is_not_shared_survives_its_child() -> None:
+    doors = Doors({"http": ANYWHERE})
+    with socket.create_connection(doors.addresses["http"]) as client:
+        doors.renew()
+        server, _ = doors.sockets["http"].accept()
+        server.sendall(b"!")
+        assert client.recv(1) == b"!"
+        server.close()
+    doors.close()
+
+
+def test_of_several_doors_one_whose_child_died_keeps_nobody_waiting() -> None:
+    first, second = open_several(2, {"http": ANYWHERE})
+    assert first.addresses == second.addresses
+    first.renew()
+    first.close()
+    for _ in range(20):
+        with socket.create_connection(second.addresses["http"]):
+            second.sockets["http"].accept()[0].close()
+    second.close()

@@ -11,6 +11,7 @@ import pytest
 
 from balancer import tcp_gateway
 from balancer.actions import Sink
+from balancer.client_limits import MAX_IN_FLIGHT
 from balancer.router import Router
 from balancer.tcp_gateway import LINGER_S, STUCK_S, Connection, TcpGateway
 from common.errors import Overloaded, encode_error
@@ -158,7 +159,7 @@ def test_a_client_that_has_its_answer_to_a_bad_message_may_stay(clock: Clock) ->
 def test_while_it_is_not_read_the_end_of_its_message_is_not_demanded(clock: Clock) -> None:
     async def story() -> None:
         world = World(clock)
-        await world.feed(b'{"id":1,"method":"Responder.Get"}\n' * (tcp_gateway.MAX_IN_FLIGHT + 1) + b"{")
+        await world.feed(b'{"id":1,"method":"Responder.Get"}\n' * (MAX_IN_FLIGHT + 1) + b"{")
         await world.settle()
         assert world.transport.events == ["pause"]
         world.pass_time(STUCK_S)
@@ -256,9 +257,9 @@ def test_a_client_that_does_not_read_is_not_read_and_let_go_in_the_end(clock: Cl
 def test_reading_stops_above_the_calls_in_flight_and_goes_on_below(clock: Clock) -> None:
     async def story() -> None:
         world = World(clock)
-        await world.feed(b'{"id":1,"method":"Responder.Get"}\n' * (tcp_gateway.MAX_IN_FLIGHT + 1))
+        await world.feed(b'{"id":1,"method":"Responder.Get"}\n' * (MAX_IN_FLIGHT + 1))
         await world.settle()
-        assert len(world.router.calls) == tcp_gateway.MAX_IN_FLIGHT + 1
+        assert len(world.router.calls) == MAX_IN_FLIGHT + 1
         assert world.transport.events == ["pause"]
         world.router.calls[0](0, b"1")
         await asyncio.sleep(0)
@@ -271,14 +272,14 @@ def test_under_overload_calls_above_those_in_flight_are_refused_and_not_held_bac
     async def story() -> None:
         world = World(clock)
         message = b'{"id":1,"method":"Responder.Get"}\n'
-        await world.feed(message * (tcp_gateway.MAX_IN_FLIGHT + 1))
+        await world.feed(message * (MAX_IN_FLIGHT + 1))
         await world.settle()
         world.router.overloaded = True
         world.router.calls[0](0, b"1")
         world.router.calls[1](0, b"1")
         await world.feed(message * 2)
         await world.feed(message * 3)
-        assert len(world.router.calls) == tcp_gateway.MAX_IN_FLIGHT + 3
+        assert len(world.router.calls) == MAX_IN_FLIGHT + 3
         assert world.transport.written.count(b"overloaded") == 3
         assert world.transport.events == ["pause", "resume"]
         world.router.overloaded = False
