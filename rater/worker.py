@@ -37,6 +37,7 @@ from rater.apart import Apart
 from rater.direct import DirectServer
 from rater.jobs import Job, Undecided, failed
 from rater.link import Link
+from rater.outcome_log import log_outcomes
 from rater.rating.snapshot import Snapshot
 from rater.service import Flight, Service
 from rater.tariff_watch import TariffWatch
@@ -282,6 +283,8 @@ class Worker:
         lost = self._retry_at_us
         self._retry_at_us = 0
         self.telemetry.batch(flight.jobs, flight.outcomes, monotonic_us() - flight.begun_us)
+        if log.isEnabledFor(logging.DEBUG):
+            log_outcomes(flight)
         for job, outcome in zip(flight.jobs, flight.outcomes, strict=True):
             if outcome is Undecided.UNKNOWN:
                 job.attempted = True
