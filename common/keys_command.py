@@ -73,7 +73,12 @@ def keys() -> None:
 )
 @_folder_option
 def new(name: str, role: str, folder: Path) -> None:
-    """Make a key pair: NAME.key, for its owner's eyes only, and NAME.pub."""
+    """Make a key pair: NAME.key, for its owner's eyes only, and NAME.pub.
+
+    \b
+    Example:
+      ratel keys new rater-7 --role rater
+    """
     secret_path, public_path = (folder / f"{name}{suffix}" for suffix in (SECRET_SUFFIX, PUBLIC_SUFFIX))
     try:
         key = new_key(name, Role(role))
@@ -96,7 +101,12 @@ def new(name: str, role: str, folder: Path) -> None:
 @keys.command("list")
 @_folder_option
 def list_(folder: Path) -> None:
-    """Show the keys in the folder, and which of them are authorized."""
+    """Show the keys in the folder, and which of them are authorized.
+
+    \b
+    Example:
+      ratel keys list
+    """
     authorized = folder / AUTHORIZED
     try:
         if not folder.is_dir():
@@ -126,7 +136,12 @@ def list_(folder: Path) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_folder_option
 def allow(files: tuple[Path, ...], folder: Path) -> None:
-    """Let raters and clients in: FILES are their .pub files, or names of those in the folder."""
+    """Let raters and clients in: FILES are their .pub files, or names of those in the folder.
+
+    \b
+    Example:
+      ratel keys allow rater-7.pub
+    """
     authorized = folder / AUTHORIZED
     try:
         found = [read_public(_public_file(file, folder)) for file in files]
@@ -166,7 +181,12 @@ def _public_file(file: Path, folder: Path) -> Path:
 @click.argument("names", nargs=-1, required=True)
 @_folder_option
 def revoke(names: tuple[str, ...], folder: Path) -> None:
-    """Let them in no more: balancers drop what comes from them within half a second."""
+    """Let them in no more: balancers drop what comes from them within half a second.
+
+    \b
+    Example:
+      ratel keys revoke rater-7
+    """
     authorized = folder / AUTHORIZED
     paths = {name: authorized / f"{name.removesuffix(PUBLIC_SUFFIX)}{PUBLIC_SUFFIX}" for name in names}
     for name, path in paths.items():
