@@ -20,6 +20,7 @@ from common import config
 from common.addresses import NOWHERE, Address
 from common.doors import CannotOpen, Doors, open_several
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
+from common.logs import chosen_format
 from common.supervisor import Child, Supervisor
 
 STOP_WITHIN_S: Final = 10.0
@@ -118,7 +119,7 @@ def start_store(supervisor: Supervisor, look: Look, data: Path, durability: str)
 
 def rater_children(wanted: Wanted) -> list[Child]:
     promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
-    command = ratel("rater", "--balancer", str(wanted.router), *promise, "--log-level", wanted.log_level)
+    command = ratel("rater", "--balancer", str(wanted.router), *promise, *_log_options(wanted))
     return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
 
 
@@ -126,7 +127,7 @@ def front_children(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> li
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
     listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
-    router, level = str(wanted.router), ["--log-level", wanted.log_level]
+    router, level = str(wanted.router), _log_options(wanted)
     join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
     if not wanted.gateways:
         [doors] = entrance
@@ -138,6 +139,10 @@ def front_children(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> li
         [_child("balancer", ratel("balancer", *nowhere, *join, *level), backdoor)],
         [_child(f"gateway-{number}", gateway, doors) for number, doors in enumerate(entrance, 1)],
     ]
+
+
+def _log_options(wanted: Wanted) -> list[str]:
+    return ["--log-level", wanted.log_level, "--log-format", chosen_format()]
 
 
 def _child(name: str, command: list[str], doors: Doors | None = None) -> Child:

@@ -244,6 +244,12 @@ def test_other_commands_find_the_store_of_a_data_folder(own_server: EmbeddedStor
         assert store.execute([("GET", "k")]) == [b"1"]
 
 
+def test_no_commands_have_no_replies_and_nothing_is_waited_for(own_server: EmbeddedStore) -> None:
+    with StoreConnection(own_server.url) as store:
+        assert store.execute([]) == scripts.execute(store, []) == []
+        assert store.unread == 0
+
+
 def test_a_folder_without_a_store_is_an_error_that_names_it(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(StoreUnavailable, match=str(folder)):
