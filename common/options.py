@@ -126,7 +126,7 @@ class StoreUrl(_TextType):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from common.store import StoreUrlError  # noqa: PLC0415 - only where a URL is given
+        from common.store_url import StoreUrlError  # noqa: PLC0415 - only where a URL is given
         from common.stores import connect  # noqa: PLC0415
 
         try:
@@ -188,7 +188,7 @@ def store_option(command: Command) -> Command:
         sentinel_password_file: Path | None,
         **others: Any,
     ) -> None:
-        from common.store import default_store_url  # noqa: PLC0415 - whoever uses a store imports it anyway
+        from common.store_url import default_store_url  # noqa: PLC0415 - whoever uses a store imports it anyway
 
         url = store_url or default_store_url(data)
         url = store_with_login(url, store_password_file, sentinel_password_file)

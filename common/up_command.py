@@ -41,8 +41,8 @@ from common.options import (
 )
 from common.paths import data_dir
 from common.roll import roll
-from common.store import describe_store_url
 from common.store_login import mask_url
+from common.store_url import describe_store_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
 
 log = logging.getLogger(__name__)

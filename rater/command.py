@@ -31,7 +31,7 @@ from common.options import (
     log_level_option,
     store_option,
 )
-from common.store import StoreUrlError, describe_store_url
+from common.store_url import StoreUrlError, describe_store_url
 from common.stores import connect
 from rater.accounts import JOURNAL_LINES
 from rater.cluster_service import service_for

@@ -21,13 +21,8 @@ from redis.exceptions import NoScriptError, ResponseError
 from common import embedded_store
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError, socket_path
 from common.errors import StoreUnavailable
-from common.store import (
-    StoreConnection,
-    StoreUrlError,
-    default_store_url,
-    describe_store_url,
-    resolve_store_url,
-)
+from common.store import StoreConnection
+from common.store_url import StoreUrlError, default_store_url, describe_store_url, resolve_store_url
 from rater import scripts
 from rater.accounts import Mutation, mutation_command, open_command, parse_account, read_command
 from rater.keys import account_keys
