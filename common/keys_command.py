@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -22,7 +23,7 @@ from common.curve import (
     secret_text,
     write_new,
 )
-from common.options import shared
+from common.options import json_option, shared
 
 DEFAULT_DIR: Final = Path("/etc/ratel/keys")
 AUTHORIZED: Final = "authorized"
@@ -72,7 +73,8 @@ def keys() -> None:
     help="Whose key it is; a client is a gateway, or a program that speaks ZeroMQ.",
 )
 @_folder_option
-def new(name: str, role: str, folder: Path) -> None:
+@json_option()
+def new(name: str, role: str, folder: Path, as_json: bool) -> None:
     """Make a key pair: NAME.key, for its owner's eyes only, and NAME.pub.
 
     \b
@@ -94,13 +96,18 @@ def new(name: str, role: str, folder: Path) -> None:
             raise
     except KeyFileError as error:
         raise click.ClickException(str(error)) from None
+    if as_json:
+        paths = {"secret_file": str(secret_path), "public_file": str(public_path)}
+        click.echo(json.dumps(_described(key) | paths))
+        return
     click.echo(f"secret  {secret_path}  stays here")
     click.echo(f"public  {public_path}  {key.public}")
 
 
 @keys.command("list")
 @_folder_option
-def list_(folder: Path) -> None:
+@json_option()
+def list_(folder: Path, as_json: bool) -> None:
     """Show the keys in the folder, and which of them are authorized.
 
     \b
@@ -117,19 +124,33 @@ def list_(folder: Path) -> None:
         raise click.ClickException(str(error)) from None
     permitted = allowed.keys if allowed else {}
     everybody = sorted((here.keys | permitted).values(), key=lambda key: (key.role, key.name))
-    width = max((len(key.name) for key in everybody), default=0)
-    for key in everybody:
-        secret = key.public in here.keys and (folder / f"{key.name}{SECRET_SUFFIX}").is_file()
-        words = [
-            word
-            for word, holds in (("authorized", key.public in permitted), ("secret-here", secret))
-            if holds
-        ]
-        click.echo(f"{key.role:8}  {key.name:{width}}  {key.public}  {' '.join(words)}".rstrip())
-    if not everybody:
-        click.echo(f"no keys in {folder}")
+    rows = [
+        _described(key)
+        | {
+            "authorized": key.public in permitted,
+            "secret-here": key.public in here.keys and (folder / f"{key.name}{SECRET_SUFFIX}").is_file(),
+        }
+        for key in everybody
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        _show(rows, folder)
     for fault in (*here.errors, *(allowed.errors if allowed else ())):
         click.echo(f"passed over: {fault}", err=True)
+
+
+def _described(key: PublicKey) -> dict[str, Any]:
+    return {"name": key.name, "role": str(key.role), "public": key.public}
+
+
+def _show(rows: list[dict[str, Any]], folder: Path) -> None:
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        words = " ".join(word for word in ("authorized", "secret-here") if row[word])
+        click.echo(f"{row['role']:8}  {row['name']:{width}}  {row['public']}  {words}".rstrip())
+    if not rows:
+        click.echo(f"no keys in {folder}")
 
 
 @keys.command()

@@ -46,6 +46,7 @@ from common.errors import (
     RatelError,
     StoreUnavailable,
 )
+from common.histogram import Histogram
 from common.logs import Throttle
 from common.store import Command, Reply, StoreConnection
 from common.stores import Store
@@ -92,6 +93,7 @@ class Flight:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
+        self.begun_us = monotonic_us()
         self.outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
         self.changes = 0
         """How many of it the store works on."""
@@ -119,6 +121,11 @@ class Service:
         self._durability = durability
         self._clock_of = -1
         """The number of the connection on which that was measured."""
+        self.store_answers = False
+        self.store_round_trip_us = 0
+        """Both as of the last look at the store; 0 is not known."""
+        self.store_trips = Histogram()
+        """From sending the commands of a batch to the last reply."""
         self._warnings = Throttle(WARN_EVERY_S)
 
     @property
@@ -142,13 +149,17 @@ class Service:
 
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
+        began_us = monotonic_us()
         self._steps.clock_offset_us = self._store.clock_offset_us(monotonic_us)
+        self.store_round_trip_us = monotonic_us() - began_us
         self._clock_of = self._store.number
 
     def look_at_store(self) -> None:
         """With each heartbeat: is it still the primary, what time is it there? Raises StoreUnavailable."""
+        self.store_answers = False
         self._store.leave_old_primary()
         self.measure_store_clock()
+        self.store_answers = True
 
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
         """The outcome of each job, in order. No flight may be under way."""
@@ -201,7 +212,9 @@ class Service:
                 return
             try:
                 flight.changes = len(work.changes) + len(work.alone)
+                sent_us = monotonic_us()
                 replies, shortfalls = yield from self._round_trip(commands, changes=len(work.lists))
+                self.store_trips.add(monotonic_us() - sent_us)
             except StoreUnavailable as error:
                 self._complain(len(work.places()), error)
                 return

@@ -132,7 +132,8 @@ def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
 @click.argument("version", type=_version_type)
 @store_option
 @wait_option
-def activate_(tenant: str, version: int, store_url: str, wait_s: float) -> None:
+@json_option()
+def activate_(tenant: str, version: int, store_url: str, wait_s: float, as_json: bool) -> None:
     """Make VERSION of TENANT's tariff the active one: the way back after a load that was a mistake.
 
     The version is read and checked as a whole first. Raters switch between two batches, and no request
@@ -145,14 +146,22 @@ def activate_(tenant: str, version: int, store_url: str, wait_s: float) -> None:
     with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
         base = read_active(store).versions.get(tenant, 0)
         _need(store, tenant, [version])
-        if base == version:
-            click.echo(f"tenant {quote(tenant)}: version {version} is active already")
-            return
-        epoch = activate(store, [Switch(tenant, base, version)])
-        click.echo(f"tenant {quote(tenant)}: version {version} is active, instead of {base or 'none'}")
-        if wait_s > 0:
-            raters, of = wait_for_raters(store, epoch, wait_s)
-            click.echo(f"picked up by {raters} of {of} raters" if of else "no raters are running")
+        picked_up = None
+        if base != version:
+            epoch = activate(store, [Switch(tenant, base, version)])
+            if not as_json:
+                click.echo(
+                    f"tenant {quote(tenant)}: version {version} is active, instead of {base or 'none'}"
+                )
+            picked_up = wait_for_raters(store, epoch, wait_s) if wait_s > 0 else None
+    if as_json:
+        done = {"tenant": tenant, "version": version, "before": base or None, "changed": base != version}
+        click.echo(json.dumps(done | {"picked_up": picked_up and picked_up._asdict()}, ensure_ascii=False))
+    elif base == version:
+        click.echo(f"tenant {quote(tenant)}: version {version} is active already")
+    elif picked_up is not None:
+        raters, of = picked_up
+        click.echo(f"picked up by {raters} of {of} raters" if of else "no raters are running")
 
 
 @tariff.command("diff")

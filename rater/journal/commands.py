@@ -129,7 +129,8 @@ def journal() -> None:
     show_envvar=True,
     help="Then remove archived lines from the store, all but the last.",
 )
-def export(store_url: str, folder: Path, form: str, trim: bool) -> None:
+@json_option()
+def export(store_url: str, folder: Path, form: str, trim: bool, as_json: bool) -> None:
     """Write every account's new journal lines since the last export into files.
 
     A run makes one file for each tenant that has new lines. It may be interrupted at any point, by
@@ -161,8 +162,12 @@ def export(store_url: str, folder: Path, form: str, trim: bool) -> None:
         progress_bar("journals") as progress,
     ):
         result = export_journals(store, folder, Format(form), trim=trim, problem=problem, progress=progress)
-    for line in _result_lines(result, trim):
-        click.echo(line)
+    if as_json:
+        files = [str(file) for file in result.files]
+        click.echo(json.dumps(result._asdict() | {"files": files, "problems": problems}))
+    else:
+        for line in _result_lines(result, trim):
+            click.echo(line)
     if problems:
         refuse(f"{_count(problems, 'problem')}, see above")
 
