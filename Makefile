@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
-CODE := balancer rater common tests loadtests
+CODE := balancer rater common tests loadtests docs
 
 .PHONY: run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings setup \
 	audit-deps wheelhouse lock clean
@@ -39,6 +39,7 @@ check: $(READY)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/mypy docs/examples/client.py
 	@# Exit code 5 is "no tests collected", which PYTEST_ARGS may mean for one of the two, not for both.
 	@tests() { \
 		$(BIN)/python -m pytest "$$@" $(PYTEST_ARGS); code=$$?; \
