@@ -61,6 +61,7 @@ from rater.accounts import (
 from rater.descriptor import Descriptor, parse_descriptor
 from rater.jobs import Job, Outcome, Undecided, failed
 from rater.keys import AccountKeys, account_key, account_keys
+from rater.looks import LOOKS, Look, describe, lines_of
 from rater.model import Account
 from rater.rating.explain import answer
 from rater.rating.quote import get_cost
@@ -149,12 +150,7 @@ class Service:
             except StoreUnavailable as error:
                 self._complain(len(jobs), error)
                 return outcomes
-        work = Round()
-        for index, job in enumerate(jobs):
-            try:
-                self._begin(index, job, work)
-            except Exception as error:  # whatever is wrong with one must not touch the others
-                outcomes[index] = _failed(error)
+        work = self._begin_all(jobs, outcomes)
         for _ in range(MAX_ROUNDS):
             # Without the connection that the clock was measured on, what is left waits for another turn.
             if not work or self._clock_of != self._store.number:
@@ -172,7 +168,9 @@ class Service:
                 self._complain(len(work.places()), error)
                 return outcomes
             further = Round()
-            if work.reads:
+            if work.looks:
+                self._take_looks(jobs, work.looks, replies, outcomes)
+            if work.reads or work.looks:
                 self._take_reads(jobs, work.reads, replies.pop(), further, outcomes)
             self._take_changes(jobs, zip(work.lists, replies, strict=True), shortfall, further, outcomes)
             work = further
@@ -223,6 +221,34 @@ class Service:
                     outcomes[index] = Outcome(0, _get_max_session_time(tariff, descriptor, account))
             except Exception as error:
                 outcomes[index] = _failed(error)
+
+    def _take_looks(
+        self,
+        jobs: Sequence[Job],
+        looks: Sequence[Look],
+        replies: list[Reply],
+        outcomes: list[Outcome | Undecided],
+    ) -> None:
+        """Their journals are the last replies, which it takes off; the one before has all accounts."""
+        journals = replies[-len(looks) :]
+        del replies[-len(looks) :]
+        accounts = replies[-1]
+        for look, journal in zip(looks, journals, strict=True):
+            try:
+                for reply in (accounts, journal):
+                    if isinstance(reply, ResponseError):
+                        raise reply
+                account = accounts[look.place]
+                if account is None:
+                    self._tariff(look.descriptor.tenant)  # says so when the whole tenant is unknown
+                method = jobs[look.job].method
+                assert method is not None
+                outcomes[look.job] = Outcome(0, describe(look, method, account, journal))
+            except ResponseError as error:
+                if not _passes(error):
+                    outcomes[look.job] = failed(store_error(error))
+            except Exception as error:
+                outcomes[look.job] = _failed(error)
 
     def _take_changes(
         self,
@@ -290,6 +316,17 @@ class Service:
         if held is not None:
             log.warning("undecided=%s held_back=%s %s", undecided, held, error)
 
+    def _begin_all(self, jobs: Sequence[Job], outcomes: list[Outcome | Undecided]) -> Round:
+        work = Round()
+        for index, job in enumerate(jobs):
+            try:
+                self._begin(index, job, work)
+            except Exception as error:  # whatever is wrong with one must not touch the others
+                outcomes[index] = _failed(error)
+        for index in work.left:
+            outcomes[index] = Undecided.NOT_BEGUN
+        return work
+
     # --- one request ----------------------------------------------------------------------------
 
     def _begin(self, index: int, job: Job, work: Round) -> None:
@@ -299,7 +336,10 @@ class Service:
         descriptor = parse_descriptor(job.params, method)
         if job.tenants is not None and descriptor.tenant not in job.tenants:
             raise Forbidden(what=f"tenant {descriptor.tenant!r}")
-        if not method.mutates:
+        if method in LOOKS:
+            keys = account_keys(descriptor.tenant, descriptor.subject)
+            work.look(index, keys, descriptor, lines_of(method, descriptor))
+        elif not method.mutates:
             tariff = self._tariff(descriptor.tenant)
             work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, tariff)
         elif method.name in PLAN_METHODS:
