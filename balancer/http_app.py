@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
+from balancer import http_watch
 from balancer.actions import OnAnswer
 from balancer.http_auth import CHALLENGE, admit_one, grant_of, metered
 from balancer.http_jsonrpc import answer_body
@@ -34,7 +35,9 @@ from common.methods import BY_HTTP_NAME, Method
 REPLAYED: Final = b"idempotency-replayed: true\r\n"
 
 _METHODS: Final = {b"/" + name.encode(): method for name, method in BY_HTTP_NAME.items()}
-_PATHS: Final = frozenset({*_METHODS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json"})
+_PATHS: Final = frozenset(
+    {*_METHODS, *http_watch.PATHS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json"}
+)
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
 """Where the error does not say: raters join and stores fail over within a second or a few."""
@@ -50,7 +53,16 @@ class HttpApp:
         self._router = router
         self._keyring = keyring
         self._tasks: set[asyncio.Task[None]] = set()
-        self.closing = False
+        self._closing = False
+        self._watch = http_watch.HttpWatch(router)
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @closing.setter
+    def closing(self, closing: bool) -> None:
+        self._closing = self._watch.closing = closing
 
     def serve(self, request: Request) -> None:
         """Answer it, now or later. Does not raise."""
@@ -60,7 +72,7 @@ class HttpApp:
                 path, query = _split(request.target)
             method = _METHODS.get(path)
             if method is None:
-                self._serve_other(request, path)
+                self._serve_other(request, path, query)
             elif self._keyring is None:
                 self._call(request, method, query)
             else:
@@ -70,7 +82,7 @@ class HttpApp:
         except Exception:
             _report_defect(request)
 
-    def _serve_other(self, request: Request, path: bytes) -> None:
+    def _serve_other(self, request: Request, path: bytes, query: bytes) -> None:
         verb = request.verb
         if path not in _PATHS:
             shown = path.decode(errors="replace")[:200]
@@ -86,6 +98,8 @@ class HttpApp:
             request.respond(200, b'{"status":"up"}')
         elif path == b"/openapi.json":
             request.respond(200, document_bytes())
+        elif path in http_watch.PATHS:
+            self._watch.serve(request, path, query)
         else:
             self._tell_readiness(request)
 
@@ -106,7 +120,7 @@ class HttpApp:
         if verb not in (b"GET", b"POST"):
             _not_allowed(request, "GET, POST")
             return
-        refusal = self._router.turn_away()
+        refusal = self._router.turn_away(method)
         if refusal is not None:
             request.respond(Overloaded.http_status, *_refused(refusal))
             return

@@ -22,7 +22,15 @@ from collections import deque
 from typing import Final, Protocol
 
 from balancer.client_limits import ClientLimits
-from balancer.http_message import CONTINUE, Refusal, Request, encode_response, plain_error
+from balancer.http_message import (
+    CONTINUE,
+    JSON,
+    Refusal,
+    Request,
+    encode_response,
+    encode_stream_head,
+    plain_error,
+)
 from balancer.http_patience import Patience, Verdict
 from balancer.http_reader import PIECE_BYTES, Awaits, RequestReader
 from common.addresses import Address
@@ -78,6 +86,8 @@ class Connection(asyncio.Protocol):
         """No further request is taken; the connection ends after the responses that are due …"""
         self._last_words: Refusal | None = None
         """… and this one."""
+        self._streams = False
+        """The current response goes on until it is ended."""
         self._finished = False
         """All is written."""
         self._eof = False
@@ -164,13 +174,13 @@ class Connection(asyncio.Protocol):
         """No request has come yet, or not all of it."""
         return not self._ending and self._reader.awaits is not Awaits.NEXT and not self._is_due
 
-    def respond(self, request: Request, status: int, body: bytes, more: bytes) -> None:
+    def respond(self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON) -> None:
         if request is not self._current:
             return  # the client went away meanwhile
         self._current = None
         bare, close = request.verb == b"HEAD", not request.keep_alive
         date = self._service.date
-        data = encode_response(status, date, body, more, bare, close)
+        data = encode_response(status, date, body, more, bare, close, kind)
         if self._joins:
             self._output.append(data)
             if len(data) > LARGE_BYTES:
@@ -178,6 +188,30 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(data)
         if self._busy:
+            self._go_on_soon()
+
+    def stream(self, request: Request, kind: bytes) -> bool:
+        if request is not self._current:
+            return False
+        request.keep_alive = False
+        self._ending = self._busy = True
+        self._waiting = None
+        if self._output:
+            self._flush()
+        self._transport.write(encode_stream_head(self._service.date, kind))
+        self._streams = True
+        return True
+
+    def send_piece(self, request: Request, piece: bytes) -> bool:
+        if request is not self._current:
+            return False
+        if not self._is_stuck:
+            self._transport.write(piece)
+        return True
+
+    def end_stream(self, request: Request) -> None:
+        if request is self._current:
+            self._current = None
             self._go_on_soon()
 
     def check(self, now_s: float) -> None:
@@ -198,7 +232,9 @@ class Connection(asyncio.Protocol):
 
     def wind_up(self) -> None:
         """The gateway closes: what has begun is finished, and the last response says so."""
-        if self._reader.arriving is not None:
+        if self._streams and self._current is not None:
+            self.end_stream(self._current)
+        elif self._reader.arriving is not None:
             self._reader.arriving.keep_alive = False
         elif self._is_due and self._is_between_requests:
             last = self._waiting[-1] if self._waiting else self._current

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import zmq
@@ -28,6 +28,8 @@ import zmq
 from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained, Sink
 from balancer.dispatch import Dispatch, DispatchSettings, Readiness
 from balancer.peers import Peers
+from balancer.telemetry import SECOND_US, Telemetry
+from common import about
 from common.clock import monotonic_us
 from common.jsonrpc import Call
 from common.logs import Throttle
@@ -87,12 +89,17 @@ class Router:
         """Where to go with what clients send; None where nobody is expected to."""
         self.id = router_id
         """New with each start, see `common.wire`."""
+        self.telemetry = Telemetry(monotonic_us())
+        self.each_second: list[Callable[[], None]] = []
+        """Called when a second of `telemetry` is over."""
+        self._deadline_us = settings.deadline_us
         self._dispatch = Dispatch(settings)
         self._peers = peers
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
         self._next_beat_us = 0
+        self._next_second_us = self.telemetry.started_us + SECOND_US
         self._flushing = False
         self._draining = False
         """`_drain` is to be called: there is input."""
@@ -131,7 +138,9 @@ class Router:
         """As `submit` for each call, without client keys; the replies go to `sink`, by the calls' slots."""
         if not self._flushing:
             self._flush_soon()
-        self._answer(self._dispatch.submit_all(calls, sink, self._turn_us))
+        refusals = self._dispatch.submit_all(calls, sink, self._turn_us)
+        if refusals:
+            self._answer(refusals)
 
     def refuse_all(self, calls: Sequence[Call], sink: Sink) -> None:
         """As `submit_all`, but nothing is carried out: the answers are Overloaded."""
@@ -139,9 +148,12 @@ class Router:
             request = Request(method.name, params, "", None, sink, slot)
             self._answer([self._dispatch.refuse(request)])
 
-    def turn_away(self) -> bytes | None:
+    def turn_away(self, method: Method) -> bytes | None:
         """The error Overloaded if there is no room for one more request now, else None."""
-        return self._dispatch.turn_away()
+        refusal = self._dispatch.turn_away()
+        if refusal is not None:
+            self.telemetry.turned_one_away(method.name)
+        return refusal
 
     @property
     def overloaded(self) -> bool:
@@ -150,6 +162,11 @@ class Router:
     @property
     def readiness(self) -> Readiness:
         return self._dispatch.readiness
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """To look at only."""
+        return self._dispatch
 
     @property
     def unanswered(self) -> int:
@@ -185,7 +202,7 @@ class Router:
             elif type(action) is SendDrained:
                 self._send(action.rater_id, encode_drained(self.id))
 
-    def _answer(self, answers: Iterable[Answer]) -> None:
+    def _answer(self, answers: Sequence[Answer]) -> None:
         for request, code, body, replayed in answers:
             try:
                 if request.sink is not None:
@@ -194,8 +211,10 @@ class Router:
                     request.on_answer(code, body, replayed)
             except Exception:  # a fault of one gateway's: the other answers must not be lost for it
                 log.exception("an answer failed method=%s code=%s", request.method, code)
+        self.telemetry.answered(answers, monotonic_us(), self._deadline_us)
 
     def _send_work(self, rater_id: bytes, items: list[WorkItem], now_us: int) -> None:
+        self.telemetry.sent(len(items))
         if self._dispatch.queued_bytes + ITEM_BYTES * len(items) <= MAX_FRAME_BYTES:
             self._send(rater_id, encode_work(self.id, now_us, items), items)
             return
@@ -301,6 +320,8 @@ class Router:
                 self._answer(self._dispatch.replies(rater_id, fields[1], now_us, fields[2]))
         elif kind is Kind.STATE:
             self._take_state(rater_id, fields, now_us)
+        elif kind is Kind.ABOUT:
+            self._take_about(rater_id, fields[0])
         elif kind is Kind.LEAVE:
             log.info("rater=%s leaves", self._dispatch.rater_name(rater_id))
             self._perform(self._dispatch.leave(rater_id, now_us))
@@ -328,6 +349,15 @@ class Router:
             log.info("rater=%s joins credit=%s tariff_epoch=%s", name, credit, tariff_epoch)
             self._send(rater_id, encode_beat(self.id, now_us))
 
+    def _take_about(self, rater_id: bytes, text: bytes) -> None:
+        try:
+            said = about.decode(text)
+        except ValueError as error:
+            self.complain(rater_id, str(error))
+            return
+        if self._dispatch.rater_name(rater_id) is not None:
+            self.telemetry.abouts[rater_id] = said
+
     def complain(self, rater_id: bytes, what: str) -> None:
         held = self._bad_messages.passes(time.monotonic())
         if held is not None:
@@ -346,6 +376,14 @@ class Router:
             self._beat()
         self._perform(self._dispatch.flush(now_us))
         self._look_again()
+        if now_us >= self._next_second_us:
+            self._end_second(now_us)
+
+    def _end_second(self, now_us: int) -> None:
+        self._next_second_us = max(self._next_second_us, now_us - SECOND_US // 2) + SECOND_US
+        self.telemetry.tick(now_us, self._dispatch.rater_ids())
+        for call in self.each_second:
+            call()
 
     def _report_silence(self) -> None:
         silent = self._dispatch.silent_rater_ids()

@@ -17,6 +17,7 @@ from common.wire import (
     WireError,
     decode,
     done_frames,
+    encode_about,
     encode_goodbye,
     encode_leave,
     encode_state,
@@ -150,6 +151,10 @@ class Link:
         """A heartbeat. A rater that can do nothing now offers no credit, and so gets no new work."""
         self.is_new = False
         self._send(encode_state(name, self._credit if takes_work else 0, tariff_epoch))
+
+    def tell(self, about: bytes) -> None:
+        """What this rater says of itself, see `common.about`."""
+        self._send(encode_about(about))
 
     def leave(self) -> None:
         # A balancer that is away has nothing more to send: there is nobody to wait for.

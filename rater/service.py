@@ -129,12 +129,24 @@ class Service:
         self._store_clock_offset_us = 0
         self._clock_of = -1
         """The number of the connection on which that was measured."""
+        self.store_answers = False
+        self.store_round_trip_us = 0
+        """Both as of the last look at the store's clock."""
         self._warnings = Throttle(WARN_EVERY_S)
 
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
+        self.store_answers = False
+        began_us = monotonic_us()
         self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)
+        self.store_round_trip_us = monotonic_us() - began_us
         self._clock_of = self._store.number
+        self.store_answers = True
+
+    @property
+    def store_url(self) -> str:
+        """Fit for people's eyes."""
+        return self._store.where
 
     def look_at_store(self) -> None:
         """With each heartbeat: is it still the primary, what time is it there? Raises StoreUnavailable."""

@@ -24,6 +24,8 @@ from typing import Final
 
 import zmq
 
+from common.about import StoreHealth
+from common.about import encode as encode_about
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.notify import Notifier
@@ -33,6 +35,7 @@ from rater.jobs import Job, Undecided, failed
 from rater.link import Link
 from rater.service import Service
 from rater.tariff_watch import TariffWatch
+from rater.telemetry import RaterTelemetry
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,9 @@ RETRY_US: Final = 100_000
 
 MAX_BACKLOG_JOBS: Final = 20_000
 """Direct requests beyond it are answered `overloaded`. Work from balancers is bounded by the credit."""
+
+ABOUT_US: Final = 1_000_000
+"""People look at a rater's state about so often."""
 
 LATE: Final = failed(DeadlineExceeded(detail="nothing was done before it"))
 LATE_UNKNOWN: Final = failed(DeadlineExceeded(detail="whether it was carried out is unknown"))
@@ -80,6 +86,8 @@ class Worker:
             self._poller.register(link.socket, zmq.POLLIN)
         if direct is not None:
             direct.open(self._poller)
+        self.telemetry = RaterTelemetry(monotonic_us())
+        self._next_about_us = 0
         self._next_beat_us = 0
         self._retry_at_us = 0
         self._batch_jobs = BATCH_JOBS
@@ -143,6 +151,7 @@ class Worker:
             busy_us = monotonic_us() - began_us
         if now_us >= self._next_beat_us:
             self._beat(now_us)
+        self.telemetry.busy_us += busy_us
         for link in self._links:
             link.flush(busy_us)
         if self._direct is not None:
@@ -153,6 +162,7 @@ class Worker:
         self._backlog.extend(jobs[:room])
         for job in jobs[room:]:
             job.origin.reply(job.seq, OVERLOADED)
+            self.telemetry.answered([job], [OVERLOADED])
 
     def _poll_timeout_ms(self) -> int:
         if (self._backlog and not self._retry_at_us) or (self._direct is not None and self._direct.busy):
@@ -168,7 +178,9 @@ class Worker:
         for _ in range(min(self._batch_jobs, len(self._backlog))):
             job = self._backlog.popleft()
             if job.deadline_us <= now_us:
-                job.origin.reply(job.seq, LATE_UNKNOWN if job.attempted else LATE)
+                late = LATE_UNKNOWN if job.attempted else LATE
+                job.origin.reply(job.seq, late)
+                self.telemetry.answered([job], [late])
             else:
                 jobs.append(job)
         again = self._process(jobs)
@@ -186,7 +198,10 @@ class Worker:
         again = []
         lost = self._retry_at_us
         self._retry_at_us = 0
-        for job, outcome in zip(jobs, self._service.process(jobs), strict=True):
+        began_us = monotonic_us()
+        outcomes = self._service.process(jobs)
+        self.telemetry.batch(jobs, outcomes, monotonic_us() - began_us)
+        for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome is Undecided.UNKNOWN:
                 job.attempted = True
                 again.append(job)
@@ -221,6 +236,22 @@ class Worker:
         self._tell_service_manager(store_answers)
         for link in self._links:
             link.beat(self._name, self._service.snapshot.epoch, takes_work=not self._retry_at_us)
+        if now_us >= self._next_about_us:
+            self._next_about_us = now_us + ABOUT_US
+            self._tell_about_us(now_us)
+
+    def _tell_about_us(self, now_us: int) -> None:
+        memory = self._watch.memory
+        store = StoreHealth(
+            ok=not self._retry_at_us and self._service.store_answers,
+            url=self._service.store_url,
+            used_memory=memory.used,
+            max_memory=memory.limit,
+            round_trip_us=self._service.store_round_trip_us,
+        )
+        about = encode_about(self.telemetry.about(now_us, self._service.snapshot.versions, store))
+        for link in self._links:
+            link.tell(about)
 
     def _tell_service_manager(self, store_answers: bool) -> None:
         """Ready is a rater that has the tariffs that there are, a store that answers, and a balancer.
