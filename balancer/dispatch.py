@@ -173,6 +173,11 @@ class Dispatch:
         return len(self._waiting)
 
     @property
+    def present(self) -> int:
+        """Waiting and in flight; and answered, while some rater still works on it."""
+        return len(self._requests)
+
+    @property
     def room(self) -> int:
         """With so many requests here, one more is refused."""
         return self._admission.room

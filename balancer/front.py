@@ -20,21 +20,18 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import uvloop
 
-from balancer.client_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, ClientLimits
-from balancer.dispatch import DispatchSettings
+from balancer.front_options import FrontSettings
 from balancer.http_gateway import HttpGateway
-from balancer.http_patience import KEEP_ALIVE_S, READ_TIMEOUT_S
-from balancer.http_reader import MAX_BODY_BYTES
 from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
+from balancer.tls_entrance import Certificates
 from balancer.zmq_gateway import ZmqGateway
 from common import listen_fds
 from common.addresses import Address
@@ -43,14 +40,7 @@ from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.key_file import LOOK_EVERY_S, WatchedKeyring
 from common.keyring import Keyring
 from common.limits import raise_file_limit
-from common.options import (
-    allow_insecure_option,
-    api_keys_option,
-    http_option,
-    jsonrpc_option,
-    log_level_option,
-    shared,
-)
+from common.tls import ServerTls, TlsError
 
 log = logging.getLogger(__name__)
 
@@ -71,166 +61,8 @@ GC_THRESHOLDS: Final = (50_000, 20, 100)
 """A busy balancer makes many objects and no cycles: looking for those every 700 objects costs 10 %."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrontSettings:
-    jsonrpc: Address | None
-    http: Address | None
-    """None: not at all."""
-    reuse_port: bool
-    """Other processes listen on the same ports; the kernel shares the connections out."""
-    dispatch: DispatchSettings
-    stuck_s: float
-    clients: ClientLimits
-    api_keys: Path | None
-    """The file of keys; None: everybody may do everything."""
-    allow_insecure: bool
-    """Even where others than this host can connect."""
-    lame_duck_s: float = 0.0
-
-
 class CannotListen(Exception):
     pass
-
-
-def options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a front; `settings_of` makes its settings of them."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-_OPTIONS: Final = (
-    jsonrpc_option(
-        "Listen for JSON-RPC over TCP here; port 0 takes a free one, `none` is not to listen.", or_none=True
-    ),
-    http_option("Listen for HTTP here, or `none`.", or_none=True),
-    shared(
-        "front",
-        "--reuse-port",
-        is_flag=True,
-        envvar="RATEL_REUSE_PORT",
-        help="Share these two ports with other processes that say so too (SO_REUSEPORT).",
-    ),
-    shared(
-        "front",
-        "--deadline",
-        "deadline_ms",
-        type=click.IntRange(100, 60_000),
-        default=5000,
-        envvar="RATEL_DEADLINE",
-        help="Milliseconds from a request's arrival to its answer, whatever happens.",
-    ),
-    shared(
-        "front",
-        "--max-queued",
-        type=click.IntRange(1, 1_000_000),
-        default=20_000,
-        envvar="RATEL_MAX_QUEUED",
-        help="Requests waiting and in flight; beyond it the answer is the error overloaded.",
-    ),
-    shared(
-        "front",
-        "--max-wait",
-        "max_wait_ms",
-        type=click.IntRange(10, 60_000),
-        default=500,
-        envvar="RATEL_MAX_WAIT",
-        help="Milliseconds until an answer that are too long while raters work: beyond what they do in it, "
-        "the answer is the error overloaded at once. At most half of the deadline.",
-    ),
-    shared(
-        "front",
-        "--stuck",
-        "stuck_s",
-        type=click.IntRange(1, 3600),
-        default=30,
-        envvar="RATEL_STUCK",
-        help="Seconds after which a client is let go that does not read its answers.",
-    ),
-    shared(
-        "front",
-        "--lame-duck",
-        "lame_duck_s",
-        type=click.FloatRange(0, 3600),
-        default=0.0,
-        envvar="RATEL_LAME_DUCK",
-        help="Seconds that it goes on accepting connections after SIGTERM while /readyz says that it ends: "
-        "as long as a load balancer in front takes to notice.",
-    ),
-    shared(
-        "front",
-        "--max-connections",
-        type=click.IntRange(1, 1_000_000),
-        default=MAX_CONNECTIONS,
-        envvar="RATEL_MAX_CONNECTIONS",
-        help="Connections of JSON-RPC, and as many of HTTP; one more is refused.",
-    ),
-    shared(
-        "front",
-        "--max-in-flight",
-        type=click.IntRange(1, 1_000_000),
-        default=MAX_IN_FLIGHT,
-        envvar="RATEL_MAX_IN_FLIGHT",
-        help="Unanswered calls of one JSON-RPC connection; beyond it, it is not read.",
-    ),
-    shared(
-        "front",
-        "--max-message",
-        "max_message_bytes",
-        type=click.IntRange(1024, MAX_BODY_BYTES),
-        default=MAX_BODY_BYTES,
-        envvar="RATEL_MAX_MESSAGE",
-        help="Bytes of a JSON-RPC message and of an HTTP body.",
-    ),
-    shared(
-        "front",
-        "--read-timeout",
-        "read_timeout_s",
-        type=click.IntRange(1, 3600),
-        default=int(READ_TIMEOUT_S),
-        envvar="RATEL_READ_TIMEOUT",
-        help="Seconds for the head of an HTTP request to arrive, as many for its body, and as many for a "
-        "JSON-RPC client to say its API key.",
-    ),
-    shared(
-        "front",
-        "--keep-alive",
-        "keep_alive_s",
-        type=click.IntRange(1, 86_400),
-        default=int(KEEP_ALIVE_S),
-        envvar="RATEL_KEEP_ALIVE",
-        help="Seconds that an HTTP connection is kept open for its next request.",
-    ),
-    api_keys_option(),
-    allow_insecure_option,
-    log_level_option(),
-)
-
-
-def settings_of(
-    jsonrpc: Address | None,
-    http_: Address | None,
-    reuse_port: bool,
-    deadline_ms: int,
-    max_queued: int,
-    max_wait_ms: int,
-    stuck_s: int,
-    lame_duck_s: float,
-    max_connections: int,
-    max_in_flight: int,
-    max_message_bytes: int,
-    read_timeout_s: int,
-    keep_alive_s: int,
-    api_keys: Path | None,
-    allow_insecure: bool,
-) -> FrontSettings:
-    dispatch = DispatchSettings(
-        deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
-    )
-    clients = ClientLimits(max_connections, max_in_flight, max_message_bytes, read_timeout_s, keep_alive_s)
-    return FrontSettings(
-        jsonrpc, http_, reuse_port, dispatch, stuck_s, clients, api_keys, allow_insecure, lame_duck_s
-    )
 
 
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -272,9 +104,11 @@ async def serve(
     deadline_s = settings.dispatch.deadline_us / 1_000_000
     with contextlib.ExitStack() as listeners:
         keyring = _watch_keys(listeners, settings.api_keys)
+        certificates = _certificates(listeners, settings.tls)
+        drain_s = GRACE_S + deadline_s + CLOSE_S
         tcp, http = (
-            TcpGateway(router, settings.stuck_s, keyring, settings.clients),
-            HttpGateway(router, GRACE_S + deadline_s + CLOSE_S, settings.stuck_s, keyring, settings.clients),
+            TcpGateway(router, settings.stuck_s, keyring, settings.clients, certificates),
+            HttpGateway(router, drain_s, settings.stuck_s, keyring, settings.clients, certificates),
         )
         tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings, handed)
         http_listener = _listen(listeners, "http", settings.http, settings, handed)
@@ -284,10 +118,11 @@ async def serve(
         if http_listener is not None:
             await http.open(http_listener)
         log.info(
-            "listening jsonrpc=%s http=%s %s",
+            "listening jsonrpc=%s http=%s %s%s",
             _bound(settings.jsonrpc, tcp_listener),
             _bound(settings.http, http_listener),
             where,
+            "" if settings.tls is None else f" tls={settings.tls.clients}",
         )
         gc.freeze()
         pulse = listeners.enter_context(Pulse(router, "raters" if clients is not None else "balancers"))
@@ -313,6 +148,18 @@ async def serve(
             router.refuse_new()
             draining.create_task(_leave_raters(router, clients, deadline_s + CLOSE_S))
         log.info("stopped")
+
+
+def _certificates(listeners: contextlib.ExitStack, tls: ServerTls | None) -> Certificates | None:
+    if tls is None:
+        return None
+    try:
+        certificates = Certificates(tls)
+    except TlsError as error:
+        raise CannotListen(str(error)) from None
+    certificates.watch()
+    listeners.callback(certificates.stop)
+    return certificates
 
 
 async def _leave_raters(router: Router, clients: ZmqGateway | None, timeout_s: float) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from balancer import front
+from balancer import front, front_options
 from balancer.peers import BalancerPeers
 from balancer.router import Router
 from common.addresses import Address
+from common.curve import PublicKey, Role, SecretKey
+from common.curve_options import curve_options, dealer_keys
+from common.dealer import DealerKeys
 from common.logs import setup
 from common.options import balancers_option
 
@@ -24,9 +28,12 @@ from common.options import balancers_option
 @balancers_option(
     "Ask this balancer, at its router port; repeat for each balancer.", default=("127.0.0.1:2000",)
 )
-@front.options
+@curve_options(Role.CLIENT, "RATEL_GATEWAY_CURVE_KEY")
+@front_options.options
 def gateway(
     balancers: tuple[Address, ...],
+    curve_key: SecretKey | None,
+    curve_server_keys: tuple[PublicKey, ...],
     log_level: str,
     **options: Any,
 ) -> None:
@@ -42,14 +49,17 @@ def gateway(
       ratel gateway --balancer 10.0.0.1:2000 --balancer 10.0.0.2:2000
     """
     setup(log_level)
-    settings = front.settings_of(**options)
-    front.run("gateway", lambda: serve(settings, balancers))
+    settings = front_options.settings_of(**options)
+    keys = dealer_keys(curve_key, curve_server_keys, len(balancers))
+    front.run("gateway", lambda: serve(settings, balancers, keys))
 
 
-async def serve(settings: front.FrontSettings, balancers: tuple[Address, ...]) -> None:
+async def serve(
+    settings: front_options.FrontSettings, balancers: tuple[Address, ...], keys: Sequence[DealerKeys | None]
+) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
     handed = front.handed_over("jsonrpc", "http")
     life = secrets.token_hex(8)
-    router = Router(settings.dispatch, BalancerPeers(balancers, life), life)
+    router = Router(settings.dispatch, BalancerPeers(balancers, life, keys), life)
     with contextlib.closing(router):
         await front.serve(settings, router, None, f"balancers={','.join(map(str, balancers))}", handed)

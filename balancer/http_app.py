@@ -31,6 +31,7 @@ from balancer.router import Router
 from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
 from common.keyring import Grant, Keyring
 from common.methods import BY_HTTP_NAME, Method
+from common.wire import CLIENT_KEY
 
 REPLAYED: Final = b"idempotency-replayed: true\r\n"
 
@@ -40,7 +41,7 @@ _PATHS: Final = frozenset(
         *_METHODS,
         *http_watch.PATHS,
         *http_pages.PATHS,
-        b"/whoami",
+        http_pages.WHOAMI,
         b"/jsonrpc",
         b"/healthz",
         b"/readyz",
@@ -113,7 +114,7 @@ class HttpApp:
             self._tell_readiness(request)
         else:
             grant = None if self._keyring is None else grant_of(self._keyring, request)
-            if path == b"/whoami":
+            if path == http_pages.WHOAMI:
                 http_pages.serve_identity(request, grant)
             else:
                 self._watch.serve(request, path, query, grant)
@@ -155,7 +156,8 @@ class HttpApp:
         if grant is not None and grant.meters:
             admit_one(grant)
             callback = metered(grant, callback)
-        self._router.submit(bound, descriptor, key, callback)
+        seq = self._router.submit(bound, descriptor, key, callback)
+        request.id = _id_of(key or params.get("requestid", "")) or self._router.token_of(seq).encode()
 
     # --- JSON-RPC ----------------------------------------------------------------------------
 
@@ -186,10 +188,18 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _answer(request: Request, code: int, body: bytes, replayed: bool) -> None:
+    more = b"x-request-id: %b\r\n" % request.id if request.id else b""
+    if replayed:
+        more += REPLAYED
     if code:
-        _fail(request, code, body, REPLAYED if replayed else b"")
+        _fail(request, code, body, more)
     else:
-        request.respond(200, body, REPLAYED if replayed else b"")
+        request.respond(200, body, more)
+
+
+def _id_of(key: str) -> bytes:
+    """What a request with a client's key is called; nothing where a header could not hold it."""
+    return f"{CLIENT_KEY}{key}".encode() if key and _KEY.fullmatch(key.encode()) else b""
 
 
 def _fail(request: Request, code: int, error: bytes, more: bytes = b"") -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 from balancer.client_limits import ClientLimits
@@ -33,7 +34,8 @@ from balancer.http_message import (
 )
 from balancer.http_patience import Patience, Verdict
 from balancer.http_reader import PIECE_BYTES, Awaits, RequestReader
-from common.addresses import Address
+from balancer.tls_entrance import peer_of, warn_of_tls
+from common.tls import HANDSHAKE
 
 LARGE_BYTES: Final = 4096
 """A larger response does not wait for others to leave with, so that a client that does not read is noticed.
@@ -116,6 +118,8 @@ class Connection(asyncio.Protocol):
             self._unread = memoryview(bytes(self._unread or b"") + data)
             self._busy = True
         if self._busy:
+            if data.startswith(HANDSHAKE):
+                warn_of_tls("http", self._transport)
             self._go_on()
 
     def eof_received(self) -> bool:
@@ -125,7 +129,9 @@ class Connection(asyncio.Protocol):
             return False
         self._ending = True
         self._go_on()
-        return True  # `_finish` closes the transport, now or later
+        return (
+            self._transport.can_write_eof()
+        )  # `_finish` closes the transport, now or later; TLS does at once
 
     def pause_writing(self) -> None:
         self._patience.unsent_since_s = self._service.loop.time()
@@ -189,6 +195,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
         if self._busy:
             self._go_on_soon()
+
+    @property
+    def is_local(self) -> bool:
+        name = self._transport.get_extra_info("peername")
+        return bool(name) and ip_address(str(name[0]).partition("%")[0]).is_loopback
 
     def stream(self, request: Request, kind: bytes) -> bool:
         if request is not self._current:
@@ -340,5 +351,4 @@ class Connection(asyncio.Protocol):
 
     @property
     def _peer(self) -> str:
-        name = self._transport.get_extra_info("peername")
-        return str(Address(name[0], name[1])) if name else "?"
+        return peer_of(self._transport)

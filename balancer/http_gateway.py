@@ -14,10 +14,11 @@ from typing import Final
 from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
 from balancer.http_app import HttpApp
 from balancer.http_connection import Connection
-from balancer.http_message import encode_date
+from balancer.http_message import encode_date, encode_response, plain_error
 from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
+from balancer.tls_entrance import HTTP, PLAIN_MESSAGE, Certificates, TlsEntrance
 from common.keyring import Keyring
 from common.logs import Throttle
 
@@ -40,8 +41,9 @@ class HttpGateway:
         stuck_s: float = STUCK_S,
         keyring: Keyring | None = None,
         limits: ClientLimits = DEFAULT_CLIENT_LIMITS,
+        certificates: Certificates | None = None,
     ) -> None:
-        """Without a `keyring` everybody may do everything."""
+        """Without a `keyring` everybody may do everything; without `certificates` it is plain text."""
         self.loop = asyncio.get_running_loop()
         self.stuck_s = stuck_s
         self.limits = limits
@@ -55,6 +57,9 @@ class HttpGateway:
         self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
+        self._entrance: TlsEntrance | None = None
+        if certificates is not None:
+            self._entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self), self._no_tls)
 
     async def open(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -70,6 +75,8 @@ class HttpGateway:
     @property
     def awaits_first(self) -> bool:
         """Somebody has connected, and not sent a request yet."""
+        if self._entrance is not None and self._entrance.is_busy:
+            return True
         return any(connection.awaits_first for connection in self._connections)
 
     async def stop_accepting(self) -> None:
@@ -78,12 +85,14 @@ class HttpGateway:
             await accept_the_rest(self._listener, self._arrive)
             self._server.close()
 
-    def _arrive(self) -> Connection:
-        return Connection(self)
+    def _arrive(self) -> asyncio.Protocol:
+        return Connection(self) if self._entrance is None else self._entrance()
 
     async def drain(self) -> None:
         """Let every connection end once it has its responses; cut what is left after `drain_s`."""
         give_up_s = self.loop.time() + self._drain_s
+        if self._entrance is not None:
+            self._entrance.stop()
         for connection in list(self._connections):
             connection.end_if_idle()
         while self._connections and self.loop.time() < give_up_s:
@@ -92,6 +101,10 @@ class HttpGateway:
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    def _no_tls(self) -> bytes:
+        body = plain_error("tls_required", PLAIN_MESSAGE)
+        return encode_response(400, self.date, body, b"", False, True)
 
     # --- for connections ---------------------------------------------------------------------
 

@@ -26,6 +26,10 @@ JSON: Final = b"application/json"
 
 
 class Responder(Protocol):
+    @property
+    def is_local(self) -> bool:
+        """The client is on this host."""
+
     def respond(
         self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON
     ) -> None: ...
@@ -49,6 +53,8 @@ class Request(msgspec.Struct, eq=False):
     keep_alive: bool = True
     """The connection takes further requests after this one."""
     body: bytes = b""
+    id: bytes = b""
+    """What the request is called in logs and in the journal, once that is known."""
 
     def values(self, name: bytes) -> list[bytes]:
         """Of all headers of that name, which is in lower case."""

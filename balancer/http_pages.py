@@ -40,6 +40,8 @@ PATHS: Final = {
 }
 """By path, the name of the file."""
 
+WHOAMI: Final = b"/whoami"
+
 NO_STORE: Final = b"cache-control: no-store\r\n"
 
 

@@ -1,4 +1,4 @@
-"""What the HTTP gateway tells people and monitors of itself: /status.json, /events.
+"""What the HTTP gateway tells people and monitors of itself: /status.json, /events, /metrics.
 
 Events are made once a second, once for all who listen. A client that does not read gets none meanwhile, and
 is let go like any other that is stuck; a page that missed some gets the next one.
@@ -13,12 +13,14 @@ import msgspec
 
 from balancer.http_message import Request, plain_error
 from balancer.http_pages import is_operator, must_be_operator
+from balancer.metrics import registry
 from balancer.router import Router
 from balancer.status import describe, seconds_row
 from common.errors import Unauthorized
 from common.keyring import Grant
+from common.metrics import CONTENT_TYPE, text
 
-PATHS: Final = frozenset({b"/status.json", b"/events"})
+PATHS: Final = frozenset({b"/status.json", b"/events", b"/metrics"})
 
 MAX_STREAMS: Final = 200
 """Open pages that are kept up to date: each costs some 10 µs a second, and a connection."""
@@ -33,6 +35,7 @@ _NO_STORE: Final = b"cache-control: no-store\r\n"
 class HttpWatch:
     def __init__(self, router: Router) -> None:
         self._router = router
+        self._registry = registry(router)
         self._streams: list[tuple[Request, Grant | None]] = []
         self.closing = False
         self._is_told = False
@@ -44,6 +47,8 @@ class HttpWatch:
             must_be_operator(grant)
         if path == b"/events":
             self._stream(request, grant)
+        elif path == b"/metrics":
+            request.respond_with(CONTENT_TYPE, text(self._registry))
         else:
             with_history = b"history=1" in query.split(b"&")
             status = describe(self._router, draining=self.closing, history=with_history)

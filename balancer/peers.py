@@ -16,27 +16,15 @@ from typing import Final, NamedTuple, Protocol, cast
 
 import zmq
 
+from balancer.gate import MONITORED, Gate, Strangers
 from common.addresses import Address
-from common.wire import MAX_FRAME_BYTES
-
-PING_MS: Final = 500
-PING_TIMEOUT_MS: Final = 2000
-PING_TTL_MS: Final = 3000
-"""ZeroMQ's own heartbeats. Its threads answer them however busy the process is, so this says nothing
-of a peer; it frees the descriptors of peers that vanished without a word. Later than MISSED_BEATS:
-silence is judged first."""
-
-LINGER_MS: Final = 200
-"""What the last frames may take to leave when the process ends."""
-
-HIGH_WATER_FRAMES: Final = 50_000
-"""Frames queued for one peer. Above `max_queued`, so that the raters' credit is the real bound."""
-
-RECONNECT_MS: Final = 50
-MAX_RECONNECT_MS: Final = 500
-"""A balancer that was restarted is found again within this."""
+from common.dealer import Dealer, DealerKeys, set_up
+from common.exposure import is_exposed, resolve
 
 MONITOR_ADDRESS: Final = "inproc://monitor"
+
+BARRED_A_TURN: Final = 64
+"""Messages dropped at once of peers that may not send them, before others get their turn."""
 
 # Arithmetic on the enums themselves takes a microsecond.
 _POLLIN: Final = int(zmq.POLLIN)
@@ -76,11 +64,16 @@ class Peers(Protocol):
 
 
 class RouterPeers:
-    """Whoever connects to our ROUTER socket. By ROUTER_MANDATORY it says when a peer is gone."""
+    """Whoever connects to our ROUTER socket. By ROUTER_MANDATORY it says when a peer is gone.
+
+    With a gate only those that it lets in, which may do what it says.
+    """
 
     asked: Sequence[bytes] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate | None = None) -> None:
+        self._gate = gate
+        self._strangers = Strangers() if gate is not None else None
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._monitor: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
@@ -90,11 +83,16 @@ class RouterPeers:
         self._watched: list[int] = []
         self._lost: Callable[[], None] = lambda: None
 
-    def bind(self, address: Address, handed: socket.socket | None = None) -> Address:
-        """The address with its real port; of the socket that was handed over, if any. Raises OSError."""
-        family, _, _, _, resolved = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+    def bind(
+        self, address: Address, handed: socket.socket | None = None, *, insecure: bool = False
+    ) -> Address:
+        """The address with its real port; of the socket that was handed over, if any.
+
+        Raises OSError, or Exposed: see there.
+        """
+        family, resolved = resolve(address)
+        if self._gate is None and not insecure and is_exposed(address):
+            raise Exposed
         router = self._socket
         if handed is not None:
             address = address._replace(port=int(handed.getsockname()[1]))
@@ -102,8 +100,12 @@ class RouterPeers:
         router.setsockopt(zmq.IPV6, family == socket.AF_INET6)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        _set_up(router)
-        router.monitor(MONITOR_ADDRESS, int(zmq.EVENT_DISCONNECTED))
+        set_up(router)
+        events = int(zmq.EVENT_DISCONNECTED)
+        if self._gate is not None:
+            self._gate.secure(router)
+            events |= MONITORED
+        router.monitor(MONITOR_ADDRESS, events)
         self._monitor.setsockopt(zmq.RCVHWM, 0)  # a full one would hold up the thread of all connections
         self._monitor.connect(MONITOR_ADDRESS)
         try:
@@ -115,23 +117,39 @@ class RouterPeers:
 
     def watch(self, ready: Callable[[], None], lost: Callable[[], None]) -> None:
         self._lost = lost
-        for source, call in ((self._socket, ready), (self._monitor, self._take_disconnects)):
+        for source, call in ((self._socket, ready), (self._monitor, self._take_events)):
             self._watched.append(cast(int, source.getsockopt(zmq.FD)))
             self._loop.add_reader(self._watched[-1], call)
-        self._take_disconnects()  # until it was found empty once, its descriptor stays silent
+        self._take_events()  # until it was found empty once, its descriptor stays silent
+        if self._gate is not None:
+            # A peer whose key is gone is found as one whose connection is: by trying to send there.
+            self._gate.open(self._context, revoked=lost)
 
     def send(self, peer: bytes, frame: bytes) -> None:
-        self._send_frame(peer, _MORE_NOBLOCK)
+        if self._gate is None:
+            self._send_frame(peer, _MORE_NOBLOCK)
+            self._send_frame(frame, _NOBLOCK)
+            return
+        self._gate.check(peer)
+        try:
+            self._send_frame(peer, _MORE_NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                self._gate.forget(peer)
+            raise
         self._send_frame(frame, _NOBLOCK)
 
     def has_input(self) -> bool:
         return bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & _POLLIN)
 
     def receive(self) -> Received:
-        peer = self._socket.recv(_NOBLOCK)
-        last = self._socket.recv(_NOBLOCK, copy=False)
-        surplus = len(self._socket.recv_multipart(_NOBLOCK)) if last.more else 0
-        return Received(peer, last.bytes, surplus)
+        for _ in range(BARRED_A_TURN):
+            peer = self._socket.recv(_NOBLOCK)
+            last = self._socket.recv(_NOBLOCK, copy=False)
+            surplus = len(self._socket.recv_multipart(_NOBLOCK)) if last.more else 0
+            if self._gate is None or not self._gate.bars(peer, last):
+                return Received(peer, last.bytes, surplus)
+        raise zmq.Again
 
     @property
     def closed(self) -> bool:
@@ -142,59 +160,65 @@ class RouterPeers:
             return
         for fd in self._watched:
             self._loop.remove_reader(fd)
+        if self._gate is not None:
+            self._gate.close()
         self._socket.disable_monitor()
         self._monitor.close()
         self._socket.close()
         self._context.term()  # for no longer than LINGER_MS
 
-    def _take_disconnects(self) -> None:
+    def _take_events(self) -> None:
+        ended = self._strangers is None
         while cast(int, self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN:
-            self._monitor.recv_multipart(zmq.NOBLOCK)
-        self._lost()
+            event = self._monitor.recv_multipart(zmq.NOBLOCK)[0]
+            if self._strangers is not None:
+                ended |= self._strangers.see(event)
+        if ended:
+            self._lost()
+
+
+class Exposed(Exception):
+    """To be reachable from other hosts by whoever likes, which nobody said was meant."""
 
 
 class BalancerPeers:
-    """The balancers that a gateway asks, by address. ZMQ_IMMEDIATE: no queue for one that is away."""
+    """The balancers that a gateway asks, by address; `keys` holds those for each of them."""
 
-    def __init__(self, addresses: Sequence[Address], client_id: str) -> None:
+    def __init__(
+        self, addresses: Sequence[Address], client_id: str, keys: Sequence[DealerKeys | None] = ()
+    ) -> None:
         self._context = zmq.Context()
         self._loop = asyncio.get_running_loop()
-        self._sockets: dict[bytes, zmq.Socket[bytes]] = {}
+        self._dealers: dict[bytes, Dealer] = {}
         self._next = 0
         for place, address in enumerate(addresses):
-            dealer: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
             # Two names of one balancer are two connections there, which must not take over from each other.
-            dealer.setsockopt(zmq.IDENTITY, f"client-{client_id}-{place}".encode())
-            dealer.setsockopt(zmq.IMMEDIATE, 1)
-            dealer.setsockopt(zmq.IPV6, ":" in address.host)
-            dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-            dealer.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
-            dealer.setsockopt(zmq.PROBE_ROUTER, 1)
-            _set_up(dealer)
-            dealer.connect(f"tcp://{address}")
-            self._sockets[str(address).encode()] = dealer
-        self.asked: Sequence[bytes] = tuple(self._sockets)
+            identity = f"client-{client_id}-{place}"
+            dealer = Dealer(self._context, address, identity, keys[place] if keys else None)
+            self._dealers[str(address).encode()] = dealer
+        self.asked: Sequence[bytes] = tuple(self._dealers)
 
     def watch(self, ready: Callable[[], None], lost: Callable[[], None]) -> None:
-        for dealer in self._sockets.values():
-            self._loop.add_reader(cast(int, dealer.getsockopt(zmq.FD)), ready)
+        for dealer in self._dealers.values():
+            self._loop.add_reader(cast(int, dealer.socket.getsockopt(zmq.FD)), ready)
 
     def send(self, peer: bytes, frame: bytes) -> None:
         try:
-            self._sockets[peer].send(frame, _NOBLOCK)
+            self._dealers[peer].socket.send(frame, _NOBLOCK)
         except zmq.Again:  # with ZMQ_IMMEDIATE: there is no connection
+            self._dealers[peer].look()
             raise zmq.ZMQError(zmq.EHOSTUNREACH) from None
 
     def has_input(self) -> bool:
-        return any(self._has_input(dealer) for dealer in self._sockets.values())
+        return any(_has_input(dealer.socket) for dealer in self._dealers.values())
 
     def receive(self) -> Received:
         """From each in turn, so that none of them waits for another's flood."""
         for _ in self.asked:
             peer = self.asked[self._next]
             self._next = (self._next + 1) % len(self.asked)
-            dealer = self._sockets[peer]
-            if self._has_input(dealer):
+            dealer = self._dealers[peer].socket
+            if _has_input(dealer):
                 frame, *surplus = dealer.recv_multipart(_NOBLOCK)
                 return Received(peer, frame, len(surplus))
         raise zmq.Again
@@ -206,22 +230,11 @@ class BalancerPeers:
     def close(self) -> None:
         if self.closed:
             return
-        for dealer in self._sockets.values():
-            self._loop.remove_reader(cast(int, dealer.getsockopt(zmq.FD)))
+        for dealer in self._dealers.values():
+            self._loop.remove_reader(cast(int, dealer.socket.getsockopt(zmq.FD)))
             dealer.close()
         self._context.term()
 
-    @staticmethod
-    def _has_input(dealer: zmq.Socket[bytes]) -> bool:
-        return bool(cast(int, dealer.getsockopt(zmq.EVENTS)) & _POLLIN)
 
-
-def _set_up(sock: zmq.Socket[bytes]) -> None:
-    sock.setsockopt(zmq.LINGER, LINGER_MS)
-    sock.setsockopt(zmq.SNDHWM, HIGH_WATER_FRAMES)
-    sock.setsockopt(zmq.RCVHWM, HIGH_WATER_FRAMES)
-    sock.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-    sock.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
-    sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, PING_TIMEOUT_MS)
-    sock.setsockopt(zmq.HEARTBEAT_TTL, PING_TTL_MS)
-    sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
+def _has_input(dealer: zmq.Socket[bytes]) -> bool:
+    return bool(cast(int, dealer.getsockopt(zmq.EVENTS)) & _POLLIN)

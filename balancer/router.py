@@ -34,6 +34,7 @@ from common.clock import monotonic_us
 from common.jsonrpc import Call
 from common.logs import Throttle
 from common.methods import Method
+from common.outcomes import outcome_name
 from common.wire import (
     CLIENT_KEY,
     HEARTBEAT_MS,
@@ -42,6 +43,7 @@ from common.wire import (
     MISSED_BEATS,
     PROBE,
     PROTOCOL,
+    TOKEN_KEY,
     Kind,
     WireError,
     WorkItem,
@@ -64,6 +66,9 @@ TICK_S: Final = 0.05
 PROBE_S: Final = 0.01
 """From the end of a connection to the look for whose it was: what arrived by it counts first, and a
 thousand connections that end together cost one look."""
+
+MAX_SHOWN_METHOD: Final = 40
+"""Of a name in a log: longer than all that there are."""
 
 WARN_EVERY_S: Final = 5.0
 """Bad messages are reported no more often than this."""
@@ -122,10 +127,15 @@ class Router:
 
     # --- for the gateways --------------------------------------------------------------------
 
-    def submit(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
-        """Have a request carried out. `callback` gets its one reply, at once when it is refused."""
+    def submit(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> int:
+        """Have a request carried out. `callback` gets its one reply, at once when it is refused.
+
+        Its number among all here is returned, for `token_of`; 0 when it was refused.
+        """
         key = f"{CLIENT_KEY}{client_key}" if client_key else ""
-        self.submit_request(Request(method.name, params, key, callback))
+        request = Request(method.name, params, key, callback)
+        self.submit_request(request)
+        return request.seq
 
     def submit_request(self, request: Request) -> None:
         if not self._flushing:
@@ -211,7 +221,27 @@ class Router:
                     request.on_answer(code, body, replayed)
             except Exception:  # a fault of one gateway's: the other answers must not be lost for it
                 log.exception("an answer failed method=%s code=%s", request.method, code)
-        self.telemetry.answered(answers, monotonic_us(), self._deadline_us)
+        now_us = monotonic_us()
+        self.telemetry.answered(answers, now_us, self._deadline_us)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_answers(answers, now_us)
+
+    def token_of(self, seq: int) -> str:
+        """Names a request without a key as its rater and the journal do."""
+        return f"{TOKEN_KEY}{self.id}-{seq}"
+
+    def _log_answers(self, answers: Sequence[Answer], now_us: int) -> None:
+        for request, code, _, replayed in answers:
+            took_us = now_us - request.deadline_us + self._deadline_us if request.deadline_us else 0
+            log.debug(
+                "id=%s method=%s outcome=%s us=%s attempts=%s replayed=%s",
+                request.key or self.token_of(request.seq),
+                request.method.partition(" ")[0][:MAX_SHOWN_METHOD],
+                outcome_name(code),
+                took_us,
+                request.attempts,
+                replayed,
+            )
 
     def _send_work(self, rater_id: bytes, items: list[WorkItem], now_us: int) -> None:
         self.telemetry.sent(len(items))

@@ -25,6 +25,9 @@ _TAIL_SHARES: Final = (0.5, 0.99)
 
 Json = dict[str, Any]
 
+STATES: Final = ("working", "leaving", "silent", "no store", "no tariff")
+"""Of a rater."""
+
 
 def describe(router: Router, *, draining: bool, history: bool = False) -> Json:
     now_us = monotonic_us()
@@ -53,7 +56,7 @@ def describe(router: Router, *, draining: bool, history: bool = False) -> Json:
             "turned_away": telemetry.turned_away,
         },
         "raters": [_rater(rater, telemetry.abouts.get(rater.id), now_us) for rater in raters],
-        "tariffs": _tariffs(telemetry.abouts.values()),
+        "tariffs": telemetry.tariffs(),
     }
     if history:
         status["history"] = [seconds_row(interval) for interval in telemetry.history]
@@ -130,12 +133,3 @@ def state_of(rater: Rater, about: About | None) -> str:
     if store_is_away or (rater.credit <= 0 and rater.tariff_epoch > 0):
         return "no store"
     return "working" if rater.tariff_epoch > 0 else "no tariff"
-
-
-def _tariffs(abouts: Any) -> dict[str, int]:
-    """The newest version of each tenant's that some rater has."""
-    newest: dict[str, int] = {}
-    for about in abouts:
-        for tenant, version in about.tariffs.items():
-            newest[tenant] = max(version, newest.get(tenant, 0))
-    return dict(sorted(newest.items()))

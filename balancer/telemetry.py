@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 from balancer.actions import Answer
 from common.about import About
 from common.errors import BY_CODE, Overloaded
-from common.histogram import SLOTS, index_of, percentiles_us
+from common.histogram import SIZE_BUCKETS, SLOTS, index_of, percentiles_us, size_index
 from common.methods import BY_NAME
+from common.outcomes import OK, OTHER, outcome_name
 
 HISTORY_S: Final = 300
 """Seconds that are kept: what a chart on a page shows."""
@@ -28,8 +29,6 @@ WINDOW_S: Final = 10
 SHARES: Final = (0.5, 0.9, 0.99)
 SECOND_US: Final = 1_000_000
 
-OTHER: Final = "other"
-"""For whatever clients call a method that there is not, and for unknown errors: one name for all of them."""
 UNKNOWN_CODE: Final = 1
 
 MAX_NAMES: Final = 256
@@ -60,7 +59,7 @@ class Totals:
 
     def outcomes(self) -> dict[str, int]:
         """By name; results are "ok"."""
-        found = {"ok": self.answers - sum(self.failures.values())}
+        found = {OK: self.answers - sum(self.failures.values())}
         for code, count in self.failures.items():
             found[outcome_name(code)] = count
         return found
@@ -96,8 +95,8 @@ class Telemetry:
         self.methods: dict[str, Totals] = {}
         self.turned_away = 0
         """Requests of HTTP refused for overload before they were read; they count as answers, too."""
-        self.messages = 0
-        """To raters, with work; and how many requests were in them."""
+        self.sizes = [0] * len(SIZE_BUCKETS)
+        """Messages to raters, by how many requests were in them."""
         self.items = 0
         self.history: deque[Interval] = deque(maxlen=HISTORY_S)
         self.abouts: dict[bytes, About] = {}
@@ -138,7 +137,7 @@ class Telemetry:
 
     def sent(self, items: int) -> None:
         """A message with so many requests went to a rater."""
-        self.messages += 1
+        self.sizes[size_index(items)] += 1
         self.items += items
 
     def tick(self, now_us: int, raters: Collection[bytes]) -> None:
@@ -166,6 +165,14 @@ class Telemetry:
                 found[name] = together([found[name], second]) if name in found else second
         return Interval(span_us or SECOND_US, found)
 
+    def tariffs(self) -> dict[str, int]:
+        """The newest version of each tenant's that some rater has."""
+        newest: dict[str, int] = {}
+        for about in list(self.abouts.values()):
+            for tenant, version in about.tariffs.items():
+                newest[tenant] = max(version, newest.get(tenant, 0))
+        return dict(sorted(newest.items()))
+
     def _totals(self, method: str) -> Totals:
         known = BY_NAME.get(method.partition(" ")[0])
         totals = self.methods.setdefault(known.name if known else OTHER, Totals())
@@ -183,11 +190,6 @@ class Telemetry:
 
 
 _NOBODY: Final = Totals()
-
-
-def outcome_name(code: int) -> str:
-    error = BY_CODE.get(code)
-    return OTHER if error is None else error.name
 
 
 def together(seconds: Iterable[Second]) -> Second:

@@ -43,6 +43,11 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port_text))
 
 
+EXPOSED: Final = (
+    "won't listen on {} (--router): without --curve-key, whoever can reach it may join as a rater and take "
+    "requests; --insecure-router says that this is meant"
+)
+
 NOWHERE: Final = "none"
 
 

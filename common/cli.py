@@ -29,7 +29,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
     "apikey": ("common.apikey_command:apikey", "Make, list and revoke API keys, and limit tenants."),
+    "acl": ("rater.acl_command:acl", "Print the users of a store of your own, and what each may run."),
+    "keys": ("common.keys_command:keys", "Make, list, allow and revoke the keys of ZeroMQ connections."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
+    "status": ("common.status_command:status", "Show how a balancer, its raters and their store do."),
+    "top": ("common.status_command:top", "Watch that live."),
     "config": ("common.config_command:config", "Check and show the settings of all commands."),
     "completion": ("common.completion_command:completion", "Print what a shell needs to complete commands."),
 }

@@ -29,6 +29,9 @@ the key any more: so a key is exchanged by writing the new one there before the 
 **Time.** No call waits longer than its timeout; then it raises DeadlineExceeded, its late reply is
 dropped, and the connection goes on being used.
 
+**TLS.** With `tls=ClientTls(ca="ca.pem")` (`common.tls`) every server is spoken to over TLS, and its
+certificate checked against its host. The files are read for each connection: renewed ones are taken.
+
 **Forks.** A child has the clients of its parent, but connects by itself. What the parent had in flight
 is answered to the parent; in the child it fails with ConnectionLost.
 """
@@ -39,14 +42,12 @@ import contextlib
 import math
 import os
 import select
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
-from weakref import WeakSet
 
 from common.client_link import (
     AUTHENTICATE_ID,
@@ -55,12 +56,15 @@ from common.client_link import (
     Pending,
     Redial,
     ServerAddress,
+    clients,
+    open_link,
     parse_servers,
     request_id_of,
 )
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown, Unauthorized
 from common.jsonrpc_replies import NotAReply, encode_call
 from common.methods import BY_RPC_NAME, SERVICE
+from common.tls import ClientTls
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
@@ -93,6 +97,7 @@ class JSONClient:
         auto_request_id: bool = True,
         api_key: str | None = None,
         api_key_file: str | os.PathLike[str] | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self._api_key = ApiKey(api_key, api_key_file)
         self._servers = parse_servers(address)
@@ -102,18 +107,21 @@ class JSONClient:
         self._connect_timeout_s = connect_timeout_s
         self._attempt_timeout_s = attempt_timeout_s
         self._auto_request_id = auto_request_id
+        self._tls = tls
+        if tls is not None:
+            tls.context()  # what is wrong with its files is said now
         self._last_id = 0
         self._waiting: dict[int, Pending] = {}
         self._link: Link | None = None
         self._closed = False
         self._reached = False
-        """There has been a connection: an address is right."""
+        """There has been a connection, or with TLS an answer: an address is right."""
         self._give_up_at: float | None = None
         """Until when to try to reach a server for the first time."""
         self._trouble = ""
         """Why there is no connection."""
         self._start_afresh()
-        _clients.add(self)
+        clients.add(self)
 
     def _start_afresh(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -288,6 +296,7 @@ class JSONClient:
                         pending._sent = False  # nothing was done: the next connection takes it
                     continue
                 self._redial.worked()
+                self._reached = True
                 if pending is not None:  # else it comes too late
                     del self._waiting[call_id]
                     pending._settle(outcome)
@@ -325,36 +334,41 @@ class JSONClient:
         if len(self._servers) > 1:  # each gets its chance
             left_s = min(left_s, self._attempt_timeout_s, self._connect_timeout_s / len(self._servers))
         address = self._address = self._servers[self._redial.turn]
+        problem: Unauthorized | None = None
         self._changed.release()
         try:
-            connected = socket.create_connection(address, timeout=left_s)
+            link, detail = open_link(address, left_s, self._tls, self._api_key.read()), ""
+        except Unauthorized as error:
+            link, detail, problem = None, "", error
         except OSError as error:
-            connected, detail = None, str(error)
+            link, detail = None, str(error)
         finally:
             self._changed.acquire()
-        if connected is not None:
-            self._reached = True
-            self._adopt(connected)
+        if link is not None:
+            self._reached = self._reached or self._tls is None
+            self._adopt(link)
+            return
+        if problem is not None:  # there is no key to come in by
+            self._fail_waiting(problem.message, problem)
             return
         self._trouble = f"can't connect: {detail}"
+        self._failed()
+
+    def _failed(self) -> None:
+        """On to the next attempt; or to none, when no server was ever reached and the time for that is up."""
         now = time.monotonic()
         self._redial.failed(now)
-        if not self._reached and max(self._redial.at, now) >= self._give_up_at:
+        if not self._reached and self._give_up_at and max(self._redial.at, now) >= self._give_up_at:
             self._give_up_at = None
             self._redial = Redial(len(self._servers))
             self._fail_waiting(self._trouble)
 
-    def _adopt(self, connected: socket.socket) -> None:
+    def _adopt(self, link: Link) -> None:
         """Sends on the new connection whatever waits for an answer."""
         if self._closed:
-            connected.close()
+            link.abandon()
             return
-        try:
-            link = self._link = Link(connected, self._api_key.read())
-        except Unauthorized as error:
-            connected.close()
-            self._fail_waiting(error.message, error)
-            return
+        self._link = link
         now = time.monotonic()
         for pending in list(self._waiting.values()):
             if now < pending._deadline:
@@ -373,12 +387,13 @@ class JSONClient:
             return
         self._link = None
         self._trouble = detail
-        if self._waiting:  # else it was idle, which tells nothing about the server
-            self._redial.failed(time.monotonic())
+        was_idle = not self._waiting  # which tells nothing about the server
         for call_id, pending in list(self._waiting.items()):
             if pending._sent and not pending._repeatable:
                 del self._waiting[call_id]
                 pending._settle(self._connection_lost(detail, pending.request_id))
+        if not was_idle:
+            self._failed()
         self._changed.notify_all()
 
     def _fail_waiting(self, detail: str, error: RatelError | None = None) -> None:
@@ -423,14 +438,3 @@ def _outcome(pending: Pending | RatelError) -> Any | RatelError:
         return pending._client._result(pending, pending._deadline)
     except RatelError as error:
         return error
-
-
-_clients: Final[WeakSet[JSONClient]] = WeakSet()
-
-
-def _leave_all_to_parent() -> None:
-    for client in list(_clients):
-        client._leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_all_to_parent)

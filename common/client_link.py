@@ -12,14 +12,17 @@ import os
 import secrets
 import select
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from common.addresses import Address, parse_address
 from common.errors import RatelError, Unauthorized
 from common.jsonrpc_replies import Reply, ReplyReader, encode_call
 from common.methods import AUTHENTICATE, SERVICE
+from common.tls import ClientTls, TlsError, explain
 
 if TYPE_CHECKING:
     from common.client import JSONClient
@@ -38,6 +41,16 @@ PROBE: Final = encode_call(0, "Responder.AreYouThere", {})
 
 _MAX_KEY_FILE_BYTES: Final = 1024
 """An API key has 82 characters."""
+clients: Final[WeakSet[JSONClient]] = WeakSet()
+"""All there are, for a fork."""
+
+
+def _leave_all_to_parent() -> None:
+    for client in list(clients):
+        client._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 ServerAddress = tuple[str, int] | str
 
@@ -259,3 +272,66 @@ class Link:
         """After a fork: closes this process's copy of the socket. A shutdown would be the parent's, too."""
         self.lost = True
         self._socket.close()
+
+
+class TlsLink(Link):
+    """A link whose socket has shaken hands. What OpenSSL wants to wait for would block."""
+
+    _socket: ssl.SSLSocket
+
+    def send(self) -> None:
+        try:
+            with contextlib.suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                super().send()
+        except ssl.SSLError as error:
+            raise TlsRefused(f"TLS: {explain(error)}") from error
+
+    def receive(self) -> Iterator[Reply]:
+        try:
+            return super().receive()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return iter(())
+        except ssl.SSLError as error:
+            raise TlsRefused(f"TLS: {explain(error)}") from error
+
+
+class TlsRefused(OSError):
+    """TLS went wrong, at the handshake or as the first thing after it: with TLS 1.3 a client has shaken hands
+    before the server has seen its certificate."""
+
+
+def open_link(address: Address, timeout_s: float, tls: ClientTls | None, api_key: str | None = None) -> Link:
+    """Connect, and shake hands where TLS is spoken, within `timeout_s`. Raises OSError."""
+    give_up_s = time.monotonic() + timeout_s
+    connected = socket.create_connection(address, timeout=timeout_s)
+    if tls is None:
+        return Link(connected, api_key)
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(connected.close)
+        try:
+            # Made anew for each connection: the files may have been renewed.
+            context, host = tls.context(), tls.server_name or address.host
+            wrapped = context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+            on_failure.callback(wrapped.close)
+            wrapped.setblocking(False)
+            _shake(wrapped, give_up_s)
+        except (TlsError, ssl.SSLError) as error:
+            raise TlsRefused(f"TLS: {explain(error)}") from error
+        on_failure.pop_all()
+    return TlsLink(wrapped, api_key)
+
+
+def _shake(wrapped: ssl.SSLSocket, give_up_s: float) -> None:
+    while True:
+        poll = select.poll()
+        try:
+            wrapped.do_handshake()
+        except ssl.SSLWantReadError:
+            poll.register(wrapped, select.POLLIN)
+        except ssl.SSLWantWriteError:
+            poll.register(wrapped, select.POLLOUT)
+        else:
+            return
+        left_s = give_up_s - time.monotonic()
+        if left_s <= 0 or not poll.poll(math.ceil(left_s * 1000)):
+            raise TimeoutError("timed out during the TLS handshake")

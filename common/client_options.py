@@ -16,6 +16,7 @@ from common.client import DEFAULT_TIMEOUT_S, JSONClient
 from common.client_link import parse_servers
 from common.errors import CallerError, RatelError
 from common.options import shared
+from common.tls import ClientTls, TlsError
 
 EXIT_REFUSED: Final = 1
 EXIT_UNAVAILABLE: Final = 3
@@ -63,6 +64,38 @@ _OPTIONS: Final = (
         envvar="RATEL_API_KEY_FILE",
         help="The file that the API key stands in, where the balancer asks for one.",
     ),
+    shared(
+        "client", "--tls", is_flag=True, envvar="RATEL_CLIENT_TLS", help="Speak TLS, as the options do too:"
+    ),
+    shared(
+        "client",
+        "--tls-ca",
+        metavar="FILE",
+        envvar="RATEL_CLIENT_TLS_CA",
+        help="Trust servers whose certificate was signed by a CA in this PEM file.  "
+        "[default: whom the system trusts]",
+    ),
+    shared(
+        "client",
+        "--tls-cert",
+        metavar="FILE",
+        envvar="RATEL_CLIENT_TLS_CERT",
+        help="Show this client certificate (PEM).",
+    ),
+    shared(
+        "client",
+        "--tls-key",
+        metavar="FILE",
+        envvar="RATEL_CLIENT_TLS_KEY",
+        help="The key of --tls-cert (PEM).",
+    ),
+    shared(
+        "client",
+        "--tls-server-name",
+        metavar="NAME",
+        envvar="RATEL_CLIENT_TLS_SERVER_NAME",
+        help="The name in the server's certificate, where it is not the host of --address.",
+    ),
 )
 
 
@@ -71,14 +104,25 @@ def client_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_connect(
-        *args: Any, addresses: list[Address], timeout_s: float, api_key_file: str | None, **others: Any
+        *args: Any,
+        addresses: list[Address],
+        timeout_s: float,
+        api_key_file: str | None,
+        tls: bool,
+        tls_ca: str | None,
+        tls_cert: str | None,
+        tls_key: str | None,
+        tls_server_name: str | None,
+        **others: Any,
     ) -> None:
+        wants_tls = tls or tls_ca or tls_cert or tls_key or tls_server_name
         connect = functools.partial(
             JSONClient,
             addresses,
             timeout_s=timeout_s,
             connect_timeout_s=min(timeout_s, CONNECT_TIMEOUT_S),
             api_key_file=api_key_file,
+            tls=ClientTls(tls_ca, tls_cert, tls_key, tls_server_name or "") if wants_tls else None,
         )
         command(*args, connect=connect, **others)
 
@@ -96,3 +140,5 @@ def call_errors() -> Iterator[None]:
     except RatelError as error:
         click.echo(f"Error: {error.message}", err=True)
         sys.exit(EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE)
+    except TlsError as error:
+        raise click.UsageError(str(error)) from None

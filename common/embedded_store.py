@@ -67,8 +67,17 @@ class EmbeddedStoreError(Exception):
     """The embedded store can't be started; the text says why and what to do."""
 
 
+SERVER_VARIABLE: Final = "RATEL_STORE_SERVER"
+"""Of the environment: another server's binary for the embedded store than the one that comes with Ratel."""
+
+
 def find_server() -> str:
-    """The server's binary: the one that comes with Ratel, else one on the PATH."""
+    """The server's binary: what the environment names, the one that comes with Ratel, or one on the PATH."""
+    named = os.environ.get(SERVER_VARIABLE)
+    if named:
+        if not os.access(named, os.X_OK):
+            raise EmbeddedStoreError(f"{SERVER_VARIABLE} {named}: is no program that can be run")
+        return named
     bundled = _bundled_server()
     if bundled is not None:
         return bundled

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Any
 
 from common.addresses import Address
 
@@ -18,6 +19,14 @@ def is_exposed(address: Address) -> bool:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     hosts = [str(resolved[0]).partition("%")[0] for *_, resolved in found]
     return not all(ipaddress.ip_address(host).is_loopback for host in hosts)
+
+
+def resolve(address: Address) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """Family and address of a socket that is to listen there. Raises OSError."""
+    family, _, _, _, resolved = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return family, resolved
 
 
 def refusal(option: str, address: Address, remedy: str) -> str:

@@ -16,6 +16,9 @@ SLOTS: Final = 4 * 39
 BUCKETS_US: Final = tuple(2**power for power in range(6, 26))
 """The upper bounds that Prometheus is told, 64 µs to 34 s: each a doubling."""
 
+SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Upper bounds for requests of a batch, up to `rater.worker.BATCH_JOBS`."""
+
 
 def index_of(duration_us: int) -> int:
     """The counter of a duration; negative ones count as 0."""
@@ -35,6 +38,11 @@ def lower_bound_us(index: int) -> int:
 
 def middle_us(index: int) -> int:
     return (lower_bound_us(index) + lower_bound_us(index + 1)) // 2
+
+
+def size_index(size: int) -> int:
+    """Which of `SIZE_BUCKETS` counts a batch; the largest takes all larger ones, too."""
+    return min((size - 1).bit_length(), len(SIZE_BUCKETS) - 1)
 
 
 class Histogram:

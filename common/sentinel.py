@@ -3,7 +3,9 @@
     redis+sentinel://[user:password@]host[:26379][,host[:26379]…]/service[/db][?options]
 
 User, password, database and options are those of the stores themselves; the sentinels' own are the
-options `sentinel_user` and `sentinel_password`. Any sentinel may be asked, the first answer counts.
+options `sentinel_user` and `sentinel_password`. With `rediss+sentinel://` stores and sentinels are spoken to
+over TLS, and the options that begin with `ssl_` are for both. Any sentinel may be asked, the first answer
+counts.
 
 A sentinel can be behind the others for a moment, and what it names may be about to be demoted. So the
 caller makes sure that the server it is sent to takes itself for a primary (ROLE), and turns to the
@@ -24,6 +26,8 @@ from common.errors import StoreUnavailable
 log = logging.getLogger(__name__)
 
 SCHEME: Final = "redis+sentinel://"
+TLS_SCHEME: Final = "rediss+sentinel://"
+SCHEMES: Final = (SCHEME, TLS_SCHEME)
 DEFAULT_PORT: Final = 26_379
 
 TIMEOUT_MS: Final = 250
@@ -40,9 +44,11 @@ class SentinelUrl(NamedTuple):
     path: str
     """`/db` or empty."""
     query: str
+    scheme: str = "redis"
+    """Of stores and sentinels; `rediss` is TLS."""
 
     def primary_url(self, address: Address) -> str:
-        return f"redis://{self.login}{address}{self.path}{self.query}"
+        return f"{self.scheme}://{self.login}{address}{self.path}{self.query}"
 
 
 def parse_sentinel_url(url: str) -> SentinelUrl:
@@ -63,12 +69,16 @@ def parse_sentinel_url(url: str) -> SentinelUrl:
         raise ValueError(f"there is no option {min(own)[:40]!r}, but sentinel_user and sentinel_password")
     asked = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
     others = [(name, value) for name, value in options if not name.startswith("sentinel_")]
+    tls = [(name, value) for name, value in others if name.startswith("ssl_")]
+    scheme = parts.scheme.partition("+")[0]
+    asked_tls = f"?{urlencode(tls)}" if tls else ""
     return SentinelUrl(
-        tuple(f"redis://{asked}{_address(host)}" for host in hosts.split(",")),
+        tuple(f"{scheme}://{asked}{_address(host)}{asked_tls}" for host in hosts.split(",")),
         unquote(service),
         login + at,
         slash + db,
         f"?{urlencode(others)}" if others else "",
+        scheme,
     )
 
 
@@ -96,7 +106,7 @@ class Sentinels:
         """URLs of what the sentinels name, each once; why others named none is added to `problems`."""
         named: set[Address] = set()
         for sentinel in tuple(self._order):
-            where = sentinel.rpartition("@")[2].removeprefix("redis://")
+            where = urlsplit(sentinel).netloc.rpartition("@")[2]
             command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._url.service)
             try:
                 reply = self._ask(sentinel, command, TIMEOUT_MS)

@@ -1,8 +1,10 @@
 """The connection to the store: one, synchronous, made for batches.
 
-A batch is written at once and its replies are read in order, so it costs one round trip. redis-py
-makes the connection (URL, password, TLS, database); the batches themselves are packed and parsed
-by hiredis directly, which takes about a third of the time of a redis-py pipeline.
+A batch is written at once and its replies are read in order, so it costs one round trip. Sending and
+receiving are two steps: another batch may be sent before the replies to the last one are read, and the
+store carries them out, and replies, in that order. redis-py makes the connection (URL, password, TLS,
+database); the batches themselves are packed and parsed by hiredis directly, which takes about a third of the
+time of a redis-py pipeline.
 
 An error that the store gives to one command is a value among the replies and does not disturb the
 others. When the connection breaks, all replies are lost and it is unknown which commands ran:
@@ -16,26 +18,31 @@ connection is given up after that batch.
 from __future__ import annotations
 
 import logging
-import re
+import select
 import socket
 import ssl
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote
 
 import hiredis
 import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from common.addresses import Address
-from common.embedded_store import read_url
 from common.errors import StoreUnavailable
-from common.paths import data_dir
-from common.sentinel import SCHEME as SENTINEL_SCHEME
+from common.sentinel import SCHEMES as SENTINEL_SCHEMES
 from common.sentinel import Sentinels, parse_sentinel_url
+from common.store_url import (
+    EMBEDDED,
+    StoreUrlError,
+    check_tls,
+    connection_pool,
+    describe_store_url,
+    resolve_store_url,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,59 +59,33 @@ _LOOK_AGAIN_S: Final = 10.0
 """Whether a primary still is one is asked so often; when no sentinel answered, which holds up the caller
 for `common.sentinel.TIMEOUT_MS` each, so much later."""
 
+NOT_DONE: Final = (
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "READONLY",
+    "NOSCRIPT",
+    "EXECABORT",
+)
+"""What a node of a cluster says of a command that it did not run, and that may go elsewhere or wait."""
+
 _READ_BYTES: Final = 65_536
 """One read takes the replies of a full batch of debits."""
 
-_EMBEDDED: Final = "embedded:"
-_SCHEMES: Final = ("redis://", "rediss://", "unix://", SENTINEL_SCHEME)
-_OPTIONS_BEGIN: Final = re.compile(r"[?#]")
-_HOSTS: Final = re.compile(r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d+)?,?)*")
-_UNCLEAR: Final = "…"
-_ENCODE: Final = "its parts can't be told apart; in user and password, / ? # @ and : are percent-encoded"
 _MORE: Final = object()
 _pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
 
 
-class StoreUrlError(ValueError):
-    """The URL of the store is not one; the text says what was expected."""
+class Sent:
+    """A batch whose replies are still to be read."""
 
+    __slots__ = ("count",)
 
-def resolve_store_url(url: str) -> str:
-    """The URL to connect to: `embedded:DIR` becomes that of the store running there, others stay.
-
-    Raises StoreUrlError for any other scheme, StoreUnavailable when no store runs in DIR.
-    """
-    if url.startswith(_EMBEDDED):
-        return read_url(url.removeprefix(_EMBEDDED))
-    if not url.startswith(_SCHEMES):
-        raise StoreUrlError(
-            f"a store's URL begins with {', '.join(_SCHEMES)} or {_EMBEDDED}DIR, "
-            f"which {url.partition(':')[0][:40]!r}… does not"
-        )
-    return url
-
-
-def default_store_url(data: Path | None = None) -> str:
-    """Where commands look that are given no store: the embedded store of `ratel up`."""
-    return f"{_EMBEDDED}{data or data_dir()}"
-
-
-def describe_store_url(url: str) -> str:
-    """The URL without user, password and options, fit for logs and messages.
-
-    A password that is not encoded as it should be makes other parts of what belongs to it; where it can't be
-    told what is what, nothing is shown.
-    """
-    if not url.startswith(_SCHEMES):
-        return url
-    scheme, _, rest = url.partition("://")
-    shown, *options = _OPTIONS_BEGIN.split(rest, maxsplit=1)
-    if not (scheme == "unix" and shown.startswith("/")):
-        shown = shown.rpartition("@")[2]
-    hosts, slash, path = shown.partition("/")
-    if "@" in "".join(options) or not _HOSTS.fullmatch(hosts):
-        return f"{scheme}://{_UNCLEAR}"
-    return f"{scheme}://{hosts}{slash}{unquote(path)}"
+    def __init__(self, count: int) -> None:
+        self.count = count
 
 
 class StoreConnection:
@@ -117,22 +98,28 @@ class StoreConnection:
         self._socket: socket.socket | None = None
         self._reader: Any = None
         self._buffer = bytearray(_READ_BYTES)
+        self._unread: deque[Sent] = deque()
         self._sentinels: Sentinels | None = None
         self._primary_url = ""
         self._look_at_s = 0.0
         self._made = 0
         self._is_readonly = False
-        if url.startswith(SENTINEL_SCHEME):
+        self.was_redirected = False
+        """Set by a node of a cluster that did not do some command, and says why; see `common.cluster`."""
+        if url.startswith(SENTINEL_SCHEMES):
             try:
                 parsed = parse_sentinel_url(url)
             except ValueError as error:
                 raise StoreUrlError(f"not a store's URL: {self.where}: {error}") from None
             self._sentinels = Sentinels(parsed, _ask)
             for sentinel in parsed.sentinels:
-                self._pool(sentinel)
+                connection_pool(sentinel, self._timeout_s)
             url = parsed.primary_url(Address("primary", 0))
-        if not url.startswith(_EMBEDDED):
-            self._pool(resolve_store_url(url))  # a wrong URL is found now, not at the first batch
+        if not url.startswith(EMBEDDED):
+            connection_pool(
+                resolve_store_url(url), self._timeout_s
+            )  # a wrong URL is found now, not at the first batch
+            check_tls(url)
 
     @property
     def where(self) -> str:
@@ -147,27 +134,73 @@ class StoreConnection:
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Send all commands, return all replies in order; a refused one's is a ResponseError.
 
-        Raises StoreUnavailable when the connection can't be made, breaks, or gives no answer in time.
+        All that was sent before must have been received. Raises StoreUnavailable when the connection
+        can't be made, breaks, or gives no answer in time.
         """
-        if not commands:
-            return []
+        return self.receive(self.send(commands)) if commands else []
+
+    def send(self, commands: Sequence[Command]) -> Sent:
+        """Send all commands, at least one. Raises StoreUnavailable when that can't be done."""
         request = b"".join(map(_pack, commands))
         if self._reader is None:
             self._connect()
-        sock, reader = self._socket, self._reader
+        sock = self._socket
         assert sock is not None
         try:
             sock.sendall(request)
-            replies = self._read(sock, reader, len(commands))
+        except (OSError, RedisError) as error:
+            self.close()
+            raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
+        except BaseException:  # interrupted half-way: what comes after is not a command
+            self.close()
+            raise
+        sent = Sent(len(commands))
+        self._unread.append(sent)
+        return sent
+
+    def receive(self, sent: Sent, give_up_s: float | None = None) -> list[Reply]:
+        """The replies to a batch: batches are received in the order in which they were sent.
+
+        They are waited for until `give_up_s` by the monotonic clock, where that comes before the time-out.
+        Raises StoreUnavailable when the connection has broken meanwhile, breaks, or gives no answer in
+        time.
+        """
+        if sent not in self._unread:
+            raise StoreUnavailable(detail=f"{self.where}: the connection broke")
+        if self._unread[0] is not sent:
+            raise RuntimeError("the replies to another batch come first")
+        sock, reader = self._socket, self._reader
+        assert sock is not None
+        try:
+            replies = self._read(sock, reader, sent.count, give_up_s)
         except (OSError, RedisError, hiredis.HiredisError) as error:
             self.close()
             raise StoreUnavailable(detail=f"{self.where}: {_cause(error)}") from error
         except BaseException:  # interrupted half-way: what is still to come belongs to no one
             self.close()
             raise
+        self._unread.popleft()
         if self._is_readonly:
             self.close()
         return replies
+
+    @property
+    def unread(self) -> int:
+        """How many batches were sent whose replies can still be received."""
+        return len(self._unread)
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when replies come; -1 when there is no connection."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    @property
+    def has_input(self) -> bool:
+        """Whether some of the unread replies are in this process already, and `fileno` may stay silent."""
+        if self._reader is None or not self._unread:
+            return False
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        return bool(self._reader.has_data())
 
     def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
         """What to add to the local clock `mono_us` to get the store's, to within half a round trip."""
@@ -201,6 +234,7 @@ class StoreConnection:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self._socket = self._reader = None
+        self._unread.clear()
         if connection is not None:
             connection.disconnect()
 
@@ -210,7 +244,7 @@ class StoreConnection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _read(self, sock: socket.socket, reader: Any, count: int) -> list[Reply]:
+    def _read(self, sock: socket.socket, reader: Any, count: int, until_s: float | None) -> list[Reply]:
         gets, feed, buffer = reader.gets, reader.feed, self._buffer
         replies: list[Reply] = []
         append = replies.append
@@ -222,31 +256,21 @@ class StoreConnection:
                     return replies
             if time.monotonic() > give_up_s:  # one that trickles never runs into the socket's timeout
                 raise TimeoutError
+            if until_s is not None and not self._is_readable(sock, until_s):
+                raise TimeoutError
             size = sock.recv_into(buffer)
             if not size:
                 raise ConnectionResetError("closed by the store")
             feed(buffer, 0, size)
 
-    def _pool(self, url: str) -> redis.ConnectionPool:
-        head, *options = _OPTIONS_BEGIN.split(url, maxsplit=1)
-        if "@" in head and "@" in "".join(
-            options
-        ):  # both may be of a password, so that a piece of it is the host
-            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {_ENCODE}")
-        try:
-            return redis.ConnectionPool.from_url(
-                url,
-                protocol=2,
-                socket_connect_timeout=self._timeout_s,
-                socket_timeout=self._timeout_s,
-            )
-        except (ValueError, TypeError) as error:
-            reason = str(error)
-            if reason.startswith("Port could not"):
-                reason = "the port is no number"
-            elif not reason.startswith("Invalid value for"):  # it may quote a piece of a password
-                reason = _ENCODE
-            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {reason}") from None
+    @staticmethod
+    def _is_readable(sock: socket.socket, until_s: float) -> bool:
+        """Whether there is something to read, or is before that moment."""
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        return bool(poller.poll(max(0, int((until_s - time.monotonic()) * 1000))))
 
     def _connect(self) -> None:
         if self._sentinels is None:
@@ -271,7 +295,7 @@ class StoreConnection:
 
     def _connect_to(self, url: str) -> None:
         try:
-            connection: Any = self._pool(url).make_connection()
+            connection: Any = connection_pool(url, self._timeout_s).make_connection()
             self._connection = connection
             connection.connect()
         except (OSError, RedisError) as error:
@@ -290,6 +314,8 @@ class StoreConnection:
         # redis-py's own mapping makes connection errors of some and cuts the code off others.
         if text.startswith("READONLY"):
             self._is_readonly = True
+        if text.startswith(NOT_DONE):
+            self.was_redirected = True
         return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
 
 

@@ -17,7 +17,7 @@ MAX_SECRET_BYTES: Final = 4_096
 MASK: Final = "***"
 
 _EMBEDDED: Final = "embedded:"
-_SENTINEL: Final = "redis+sentinel://"
+_SENTINEL: Final = ("redis+sentinel://", "rediss+sentinel://")
 
 _LOGIN: Final = re.compile(r"(?<=://)([^:/@]*):.*@", re.DOTALL)
 """Up to the last @: a password that was not encoded may hold anything."""
@@ -55,7 +55,7 @@ def with_login(url: str, *, password: str = "", sentinel_password: str = "") -> 
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if sentinel_password:
         if not url.startswith(_SENTINEL):
-            raise LoginError(f"only a store of {_SENTINEL} has sentinels")
+            raise LoginError(f"only a store of {_SENTINEL[0]} has sentinels")
         if "sentinel_password" in options:
             raise LoginError("the store's URL has a password of the sentinels in it already")
         query = f"{parts.query}&" if parts.query else ""

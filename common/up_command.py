@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from common import config
-from common.addresses import NOWHERE, Address
+from common.addresses import EXPOSED, NOWHERE, Address
 from common.api_keys import BadKeyFile
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
@@ -26,12 +26,13 @@ from common.doors import CannotOpen, Doors, open_several
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.key_file import read_keys
-from common.logs import setup
+from common.logs import chosen_format, setup
 from common.options import (
     allow_insecure_option,
     api_keys_option,
     durability_options,
     http_option,
+    insecure_router_option,
     jsonrpc_option,
     log_level_option,
     router_option,
@@ -40,8 +41,8 @@ from common.options import (
 )
 from common.paths import data_dir
 from common.roll import roll
-from common.store import describe_store_url
 from common.store_login import mask_url
+from common.store_url import describe_store_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Wanted(NamedTuple):
     jsonrpc: Address
     http: Address
     router: Address
+    insecure_router: bool
     log_level: str
     guard: tuple[str, ...]
     """Of the front: who is let in."""
@@ -109,6 +111,7 @@ class Wanted(NamedTuple):
 @jsonrpc_option("JSON-RPC over TCP; port 0 takes a free one.")
 @http_option("HTTP.")
 @router_option("Where raters join.")
+@insecure_router_option
 @api_keys_option()
 @allow_insecure_option
 @click.option(
@@ -136,6 +139,7 @@ def up(
     jsonrpc: Address,
     http_: Address,
     router: Address,
+    insecure_router: bool,
     api_keys: Path | None,
     allow_insecure: bool,
     log_level: str,
@@ -159,7 +163,9 @@ def up(
     """
     setup(log_level)
     guard = _guard(api_keys, allow_insecure, {"--jsonrpc": jsonrpc, "--http": http_})
-    wanted = Wanted(raters, gateways, durability, replicas, jsonrpc, http_, router, log_level, guard)
+    wanted = Wanted(
+        raters, gateways, durability, replicas, jsonrpc, http_, router, insecure_router, log_level, guard
+    )
     given = GivenStore(**store)
     _refuse_what_can_t_be(wanted, given)
     config.check_parts(click.get_current_context(), PARTS)
@@ -205,6 +211,9 @@ class GivenStore(NamedTuple):
 
 
 def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
+    with contextlib.suppress(OSError):  # a name that stands for nothing: `_claim` says so
+        if not wanted.insecure_router and is_exposed(wanted.router):
+            raise click.ClickException(EXPOSED.format(wanted.router))
     if given.store_url is not None:
         store_with_login(given.store_url, given.store_password_file, given.sentinel_password_file)
     elif wanted.durability not in EMBEDDED_LEVELS:
@@ -299,8 +308,12 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str
 
 def _raters(wanted: Wanted) -> list[Child]:
     promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
-    command = ratel("rater", "--balancer", str(wanted.router), *promise, "--log-level", wanted.log_level)
+    command = ratel("rater", "--balancer", str(wanted.router), *promise, *_log_options(wanted))
     return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
+
+
+def _log_options(wanted: Wanted) -> list[str]:
+    return ["--log-level", wanted.log_level, "--log-format", chosen_format()]
 
 
 def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> tuple[str, ...]:
@@ -324,15 +337,16 @@ def _front(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> list[list[
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
     listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
-    router, level = str(wanted.router), ["--log-level", wanted.log_level]
+    router, level = str(wanted.router), _log_options(wanted)
+    join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
     if not wanted.gateways:
         [doors] = entrance
         doors.join(backdoor)
-        return [[_child("balancer", ratel("balancer", *listen, "--router", router, *level), doors)]]
+        return [[_child("balancer", ratel("balancer", *listen, *join, *level), doors)]]
     nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
     gateway = ratel("gateway", *listen, "--balancer", router, *level)
     return [
-        [_child("balancer", ratel("balancer", *nowhere, "--router", router, *level), backdoor)],
+        [_child("balancer", ratel("balancer", *nowhere, *join, *level), backdoor)],
         [_child(f"gateway-{number}", gateway, doors) for number, doors in enumerate(entrance, 1)],
     ]
 

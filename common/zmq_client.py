@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ import zmq
 
 from common.addresses import parse_address
 from common.clock import monotonic_us
+from common.curve import Role, read_public, read_secret
+from common.dealer import Dealer, DealerKeys
 from common.errors import (
     DeadlineExceeded,
     InvalidParams,
@@ -53,8 +56,6 @@ from common.wire import (
 )
 
 DEFAULT_TIMEOUT_S: Final = 10.0
-RECONNECT_MS: Final = 50
-LINGER_MS: Final = 200
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode_result = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -63,22 +64,15 @@ _decode_result = msgspec.json.Decoder(float_hook=Decimal).decode
 class _Balancer:
     """One connection, and what is known of who is at its end."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, identity: str) -> None:
-        parsed = parse_address(address)
+    def __init__(self, dealer: Dealer) -> None:
         self.name = ""
         """As it says itself, another one in each of its lives."""
         self.credit = 0
         self.heard_us = 0
         self.held: dict[int, WorkItem] = {}
         """What it was given and has not answered."""
-        self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.IDENTITY, identity.encode())
-        self.socket.setsockopt(zmq.IMMEDIATE, 1)  # no queue for one that is away
-        self.socket.setsockopt(zmq.IPV6, ":" in parsed.host)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        self.socket.setsockopt(zmq.LINGER, LINGER_MS)
-        self.socket.setsockopt(zmq.PROBE_ROUTER, 1)
-        self.socket.connect(f"tcp://{parsed}")
+        self.dealer = dealer
+        self.socket = dealer.socket
 
     @property
     def room(self) -> int:
@@ -92,19 +86,41 @@ class _Balancer:
         return True
 
 
-class ZmqClient:
-    """`balancers` are HOST:PORT of router ports, or one text with commas between them. Times in seconds."""
+def _keys(key_file: str | Path | None, server_key_file: str | Path | None) -> DealerKeys | None:
+    if key_file is None and server_key_file is None:
+        return None
+    if key_file is None or server_key_file is None:
+        raise ValueError("key_file and server_key_file go together")
+    server = read_public(Path(server_key_file), Role.BALANCER)
+    return DealerKeys(read_secret(Path(key_file), Role.CLIENT), server.public)
 
-    def __init__(self, balancers: str | Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+
+class ZmqClient:
+    """`balancers` are HOST:PORT of router ports, or one text with commas between them. Times in seconds.
+
+    Where balancers want keys, `key_file` is a client's secret key of `ratel keys`, and `server_key_file` the
+    balancers' public one. Raises KeyFileError when these are not as they must be.
+    """
+
+    def __init__(
+        self,
+        balancers: str | Sequence[str],
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        key_file: str | Path | None = None,
+        server_key_file: str | Path | None = None,
+    ) -> None:
         addresses = balancers.split(",") if isinstance(balancers, str) else list(balancers)
         if not addresses:
             raise ValueError("no balancer to ask")
+        parsed = [parse_address(address.strip()) for address in addresses]
+        keys = _keys(key_file, server_key_file)
         self._timeout_s = timeout_s
         self._life = secrets.token_hex(8)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._balancers = [  # one that has two names here must take them for two clients
-            _Balancer(self._context, address.strip(), f"client-{self._life}-{place}")
-            for place, address in enumerate(addresses)
+            _Balancer(Dealer(self._context, address, f"client-{self._life}-{place}", keys))
+            for place, address in enumerate(parsed)
         ]
         self._poller = zmq.Poller()
         for balancer in self._balancers:
@@ -125,7 +141,7 @@ class ZmqClient:
 
     def close(self) -> None:
         for balancer in self._balancers:
-            balancer.socket.close()
+            balancer.dealer.close()
         self._context.term()
 
     def call(self, method: str, descriptor: Mapping[str, Any] | None = None) -> Any:
@@ -185,6 +201,7 @@ class ZmqClient:
     def _beat(self, now_us: int, waiting: list[WorkItem]) -> None:
         self._next_beat_us = now_us + HEARTBEAT_MS * 1000
         for balancer in self._balancers:
+            balancer.dealer.look()
             reached = balancer.send(encode_join(self._life)) and balancer.send(
                 encode_beat(self._life, now_us)
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from common.errors import UnknownSubject
-from common.store import StoreConnection
+from common.stores import Store
 from common.wire import CLIENT_KEY
 from rater.account_value import unpack_account
 from rater.accounts import (
@@ -45,7 +45,7 @@ class Found(NamedTuple):
     """Id of that line, `<unix ms>-<n>`; "" when the journal has none."""
 
 
-def read(store: StoreConnection, tenant: str, subject: str) -> Found:
+def read(store: Store, tenant: str, subject: str) -> Found:
     """Raises UnknownSubject, NotAnAccount, StoreUnavailable."""
     keys = account_keys(tenant, subject)
     value, last = store.execute([("GET", keys.account), ("XREVRANGE", keys.journal, "+", "-", "COUNT", 1)])
@@ -56,14 +56,14 @@ def read(store: StoreConnection, tenant: str, subject: str) -> Found:
     return Found(account, seq, lines[0][0].decode() if lines else "")
 
 
-def create(store: StoreConnection, tenant: str, account: Account) -> bool:
+def create(store: Store, tenant: str, account: Account) -> bool:
     """Whether it was created; one that exists is kept. Raises ValueError for figures out of range."""
     [reply] = execute(store, [open_command(account_keys(tenant, account.subject), account)])
     return parse_open_reply(reply) is Opening.CREATED
 
 
 def give(
-    store: StoreConnection, tenant: str, subject: str, kind: str, amount_micros: int, request_id: str
+    store: Store, tenant: str, subject: str, kind: str, amount_micros: int, request_id: str
 ) -> MutationResult:
     """Add to the credit or the SMS budget, once for each request id. Raises what the script refuses."""
     mutation = Mutation(
@@ -83,7 +83,7 @@ def give(
     return outcome
 
 
-def decide(store: StoreConnection, tenant: str, subject: str, terms: Terms) -> bool:
+def decide(store: Store, tenant: str, subject: str, terms: Terms) -> bool:
     """Whether something has changed. Raises UnknownSubject, and ValueError for figures out of range."""
     [reply] = execute(store, [terms_command(account_keys(tenant, subject), terms)])
     changed = parse_terms_reply(reply)
@@ -92,7 +92,7 @@ def decide(store: StoreConnection, tenant: str, subject: str, terms: Terms) -> b
     return changed
 
 
-def history(store: StoreConnection, tenant: str, subject: str, last: int) -> list[Line | Damaged]:
+def history(store: Store, tenant: str, subject: str, last: int) -> list[Line | Damaged]:
     """The last so many lines of the journal, oldest first; none where there is no journal."""
     keys = account_keys(tenant, subject)
     lines = checked(store.execute([("XREVRANGE", keys.journal, "+", "-", "COUNT", last)])[0])

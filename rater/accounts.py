@@ -188,7 +188,7 @@ def batch_command(method: str, batch: Sequence[tuple[AccountKeys, Mutation]]) ->
     """The EVALSHA for mutations of one method, 1 to MAX_SCRIPT_REQUESTS, in this order.
 
     Its reply is a list with one for each, for `parse_mutation_reply`. Those of one account cost less
-    when they stand together. For a cluster all must be of one account. All have the first one's
+    when they stand together. In a cluster all must be of one account. All have the first one's
     `journal_lines`. Raises InvalidParams when a text in one of them is not Unicode.
     """
     if not 0 < len(batch) <= MAX_SCRIPT_REQUESTS:
@@ -221,6 +221,12 @@ def batch_command(method: str, batch: Sequence[tuple[AccountKeys, Mutation]]) ->
 def mutation_command(keys: AccountKeys, mutation: Mutation) -> Command:
     """`batch_command` for one mutation."""
     return batch_command(mutation.method, ((keys, mutation),))
+
+
+def deadline_places(command: Command, requests: int) -> range:
+    """Where in a `batch_command` the deadlines of its requests stand."""
+    first = 4 + 3 * requests
+    return range(first + 3, len(command), (len(command) - first) // requests)
 
 
 @lru_cache(_KEPT_FIGURES)

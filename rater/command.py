@@ -15,6 +15,8 @@ import zmq
 
 from common.addresses import Address, AddressType
 from common.api_keys import BadKeyFile
+from common.curve import PublicKey, Role, SecretKey
+from common.curve_options import curve_options, dealer_keys
 from common.durability import Durability, Level
 from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.key_file import WatchedKeyring
@@ -27,13 +29,15 @@ from common.options import (
     durability_timeout_option,
     key_ttl_option,
     log_level_option,
+    metrics_option,
     store_option,
 )
-from common.store import StoreConnection, StoreUrlError, describe_store_url
+from common.store_url import StoreUrlError, describe_store_url
+from common.stores import connect
 from rater.accounts import JOURNAL_LINES
+from rater.cluster_service import service_for
 from rater.direct import DirectServer
 from rater.link import Link
-from rater.service import Service
 from rater.tariff_watch import EMPTY, TariffWatch
 from rater.worker import Worker
 
@@ -48,6 +52,7 @@ DAY_S: Final = 86_400
 
 @click.command()
 @balancers_option("Join this balancer's router port; repeat for each balancer.  [default: 127.0.0.1:2000]")
+@curve_options(Role.RATER, "RATEL_RATER_CURVE_KEY")
 @store_option
 @durability_options(
     "What must be certain before a change is acknowledged: no more than that it was made, that it is on "
@@ -100,6 +105,7 @@ DAY_S: Final = 86_400
     show_envvar=True,
     help="Longest call that is rated, in seconds.",
 )
+@metrics_option("rater", "RATEL_RATER_METRICS")
 @key_ttl_option(60, 366 * DAY_S, DAY_S, "Seconds that a client's RequestId is remembered.")
 @click.option(
     "--journal-lines",
@@ -113,11 +119,14 @@ DAY_S: Final = 86_400
 @log_level_option()
 def rater(
     balancers: tuple[Address, ...],
+    curve_key: SecretKey | None,
+    curve_server_keys: tuple[PublicKey, ...],
     store_url: str,
     durability: str,
     replicas: int,
     durability_timeout_ms: int,
     jsonrpc: Address | None,
+    metrics: Address | None,
     api_keys: Path | None,
     allow_insecure: bool,
     name: str | None,
@@ -142,11 +151,15 @@ def rater(
     zoneinfo.reset_tzpath(to=())
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     try:
-        work_store, watch_store = (StoreConnection(store_url, timeout_ms=STORE_TIMEOUT_MS) for _ in range(2))
+        # The work loop does not wait for one node of a cluster while others could work.
+        work_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0)
+        watch_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS)
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
+    endpoints = balancers or (() if jsonrpc else (Address("127.0.0.1", 2000),))
+    keys = dealer_keys(curve_key, curve_server_keys, len(endpoints))
     max_call_us = max_call_s * 1_000_000
-    service = Service(
+    service = service_for(
         work_store,
         EMPTY,
         key_ttl_ms=key_ttl_s * 1000,
@@ -159,20 +172,24 @@ def rater(
         try:
             if api_keys is None and not allow_insecure and is_exposed(jsonrpc):
                 raise click.ClickException(refusal("--jsonrpc", jsonrpc, API_KEYS_REMEDY))
-            keys = WatchedKeyring(api_keys) if api_keys else None
-            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keys)
+            keyring = WatchedKeyring(api_keys) if api_keys else None
+            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keyring)
         except BadKeyFile as error:
             raise click.ClickException(f"--api-keys: {error}") from None
         except OSError as error:
             raise click.ClickException(f"can't listen for JSON-RPC on {jsonrpc}: {error.strerror}") from None
         click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")
-    endpoints = balancers or (() if direct else (Address("127.0.0.1", 2000),))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     # A name may be given, and lives again after a restart; to a balancer each life is another rater.
     identity = f"{name}-{secrets.token_hex(8)}"
-    links = [Link(context, f"tcp://{endpoint}", identity, credit) for endpoint in endpoints]
+    links = [
+        Link(context, endpoint, identity, credit, keys=own)
+        for endpoint, own in zip(endpoints, keys, strict=True)
+    ]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
+    if metrics is not None:
+        serve_metrics(metrics, worker)
     log.info(
         "rater=%s store=%s durability=%s balancers=%s",
         name,
@@ -183,3 +200,14 @@ def rater(
     worker.run()
     context.term()
     log.info("rater=%s goodbye", name)
+
+
+def serve_metrics(address: Address, worker: Worker) -> None:
+    from common.metrics import serve  # noqa: PLC0415 - only where it is wanted
+    from rater.metrics import registry  # noqa: PLC0415
+
+    try:
+        bound = serve(address, registry(worker))
+    except OSError as error:
+        raise click.ClickException(f"can't serve metrics on {address}: {error.strerror}") from None
+    log.info("metrics=http://%s/metrics", bound)

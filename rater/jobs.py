@@ -57,6 +57,8 @@ class Undecided(Enum):
     """There was no time left; nothing was changed for it."""
     UNKNOWN = "unknown"
     """The store was out of reach: whether its command was carried out is not known."""
+    APART = "apart"
+    """The same, of the part of the store that has its account; the other parts are well."""
 
 
 def failed(error: RatelError, replayed: bool = False) -> Outcome:

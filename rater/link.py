@@ -8,7 +8,9 @@ from typing import Final
 
 import zmq
 
+from common.addresses import Address
 from common.clock import ClockDifference, monotonic_us
+from common.dealer import Dealer, DealerKeys
 from common.methods import BY_NAME
 from common.scopes import Bound, unbind
 from common.wire import (
@@ -31,15 +33,6 @@ MAX_FRAMES_A_TURN: Final = 64
 
 GOODBYE_LINGER_MS: Final = 1000
 """How long the last replies may take to leave the process."""
-
-RECONNECT_MS: Final = 50
-MAX_RECONNECT_MS: Final = 500
-"""A balancer that was restarted is found again within this."""
-
-CONNECTION_HEARTBEAT_MS: Final = 500
-CONNECTION_TIMEOUT_MS: Final = 2000
-"""A connection on which nothing comes back for this long is given up and made anew. These are ZeroMQ's
-own heartbeats: they go on while the work loop is busy."""
 
 
 class Peer:
@@ -69,32 +62,26 @@ class Link:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: str,
+        address: Address,
         identity: str,
         credit: int,
         clock_us: Callable[[], int] = monotonic_us,
+        keys: DealerKeys | None = None,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint = f"tcp://{address}"
         self.drained = False
         self.is_new = False
         """Since the last beat, another balancer, or another life of it, was heard."""
         self._credit = credit
         self._clock_us = clock_us
         self._peer: Peer | None = None
-        self.socket = context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.IDENTITY, identity.encode())
-        self.socket.setsockopt(zmq.IMMEDIATE, 1)
-        self.socket.setsockopt(zmq.LINGER, GOODBYE_LINGER_MS)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, MAX_RECONNECT_MS)
-        self.socket.setsockopt(zmq.SNDHWM, 0)  # bounded by the credit: replies never outnumber work
-        self.socket.setsockopt(zmq.HEARTBEAT_IVL, CONNECTION_HEARTBEAT_MS)
-        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, CONNECTION_TIMEOUT_MS)
-        self.socket.setsockopt(zmq.HEARTBEAT_TTL, CONNECTION_TIMEOUT_MS)
-        self.socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        self.socket.setsockopt(zmq.PROBE_ROUTER, 1)
-        self.socket.setsockopt(zmq.IPV6, "[" in endpoint)
-        self.socket.connect(endpoint)
+        self.seen_us = 0
+        """When the balancer was heard last; 0 is never."""
+        # Unbounded as the credit bounds it: replies never outnumber work.
+        self._dealer = Dealer(
+            context, address, identity, keys, linger_ms=GOODBYE_LINGER_MS, high_water_frames=0
+        )
+        self.socket = self._dealer.socket
 
     @property
     def joined(self) -> bool:
@@ -130,7 +117,9 @@ class Link:
         return jobs
 
     def _see(self, balancer_id: str, sent_us: int) -> Peer:
-        now_us = self._clock_us()  # after the receipt: a pause before it must not be taken for lead
+        self.seen_us = now_us = (
+            self._clock_us()
+        )  # after the receipt: a pause before it must not be taken for lead
         if self._peer is None or self._peer.life != balancer_id:
             log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
             self._peer = Peer(balancer_id, sent_us, now_us)
@@ -150,6 +139,7 @@ class Link:
     def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:
         """A heartbeat. A rater that can do nothing now offers no credit, and so gets no new work."""
         self.is_new = False
+        self._dealer.look()
         self._send(encode_state(name, self._credit if takes_work else 0, tariff_epoch))
 
     def tell(self, about: bytes) -> None:
@@ -165,7 +155,7 @@ class Link:
         self._send(encode_goodbye())
 
     def close(self) -> None:
-        self.socket.close()
+        self._dealer.close()
 
     def _send(self, frame: bytes) -> bool:
         """Whether it went out. A balancer that is away and comes back has no use for old messages:

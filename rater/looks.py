@@ -32,6 +32,8 @@ MAX_LINES: Final = 200
 MAX_LOOKS: Final = 8
 """In one round trip, so that calls do not wait behind them; more are left for the next batches."""
 
+JOURNAL_READ: Final = b"XREVRANGE"
+
 MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
 """As for what calls cost: it must fit into a frame."""
 
@@ -60,10 +62,10 @@ def lines_of(method: Method, descriptor: Descriptor) -> int:
 
 
 def journal_command(look: Look) -> Command:
-    return (b"XREVRANGE", look.journal, b"+", b"-", b"COUNT", look.lines)
+    return (JOURNAL_READ, look.journal, b"+", b"-", b"COUNT", look.lines)
 
 
-def describe(look: Look, method: Method, value: bytes | None, journal: Reply) -> bytes:
+def describe(look: Look, method: Method, value: Reply, journal: Reply) -> bytes:
     """The result. Raises UnknownSubject, NotAnAccount, ResultTooLarge."""
     tenant, subject = look.descriptor.tenant, look.descriptor.subject
     if value is None:

@@ -71,7 +71,7 @@ class Round:
             method = changes[0].mutation.method
             commands.append(batch_command(method, [(change.keys, change.mutation) for change in changes]))
         if self._accounts:
-            commands.append(read_command(self._accounts))
+            commands += self._reads(self._accounts)
         return commands + list(map(journal_command, self.looks)) if self.looks else commands
 
     def places(self) -> list[int]:
@@ -85,12 +85,21 @@ class Round:
         for change in self.changes:
             by_method.setdefault(change.mutation.method, []).append(change)
         for changes in by_method.values():
-            changes.sort(key=_account_of)
-            for start in range(0, len(changes), MAX_SCRIPT_REQUESTS):
-                yield changes[start : start + MAX_SCRIPT_REQUESTS]
+            changes.sort(key=account_of)
+            yield from self._calls(changes)
         for change in self.alone:
             yield [change]
 
+    def _reads(self, accounts: list[bytes]) -> list[Command]:
+        return [read_command(accounts)]
 
-def _account_of(change: Change) -> bytes:
+    def _calls(self, changes: list[Change]) -> list[list[Change]]:
+        """Of one method, by account: those that are made by one script call."""
+        if len(changes) <= MAX_SCRIPT_REQUESTS:
+            return [changes]
+        starts = range(0, len(changes), MAX_SCRIPT_REQUESTS)
+        return [changes[start : start + MAX_SCRIPT_REQUESTS] for start in starts]
+
+
+def account_of(change: Change) -> bytes:
     return change.keys.account

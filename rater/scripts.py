@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from common.cluster import ClusterConnection
 from common.store import Command, Reply, StoreConnection
+from common.stores import Store
 
 _INCLUDE: Final = re.compile(r"^--@include (_\w+\.lua)$", re.MULTILINE)
 _FOLDER: Final = files("rater") / "lua"
@@ -59,10 +61,29 @@ SCRIPTS: Final[dict[str, Script]] = {
 }
 
 
-def execute(
+LOADS: Final[list[Command]] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
+
+
+def execute(store: Store, commands: Sequence[Command], waits: Sequence[Command] = ()) -> list[Reply]:
+    """`round_trip` from its beginning to its end. No commands have no replies."""
+    if not commands and not waits:
+        return []
+    if isinstance(store, ClusterConnection):
+        assert not waits, "in a cluster they go to each node, see rater.cluster_service"
+        return store.receive(store.send(commands, loads=LOADS)).replies
+    steps = round_trip(store, commands, waits)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            replies: list[Reply] = end.value
+            return replies
+
+
+def round_trip(
     store: StoreConnection, commands: Sequence[Command], waits: Sequence[Command] = ()
-) -> list[Reply]:
-    """`store.execute` for commands of which some are EVALSHA: loads what the store does not know.
+) -> Generator[None, None, list[Reply]]:
+    """`store.execute` for commands, at least one, of which some are EVALSHA: loads what is not known there.
 
     Commands that met a missing script run after the others of the batch. They stay unanswered with their
     NoScriptError when the store has turned out to be a replica meanwhile: the next connection may be to
@@ -70,15 +91,23 @@ def execute(
 
     `waits` are commands that wait for what this connection wrote before them: they are sent last, after
     every attempt, and their last replies are the last of the list.
+
+    It pauses where it waits for replies, so that others may send meanwhile. Whoever shares the connection in
+    that way goes on in the order in which all of them were paused.
     """
     commands = [*commands, *waits]
-    replies = store.execute(commands)
-    if NoScriptError not in map(type, replies) or not store.number:
+    sent, connection = store.send(commands), store.number
+    yield
+    replies = store.receive(sent)
+    if NoScriptError not in map(type, replies):
+        return replies
+    while store.unread:  # by others
+        yield
+    if store.number != connection:
         return replies
     missing = [index for index, reply in enumerate(replies) if type(reply) is NoScriptError]
     missing += range(len(commands) - len(waits), len(commands))
-    loads: list[Command] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()]
-    again = store.execute([*loads, *(commands[index] for index in missing)])[len(loads) :]
+    again = store.execute([*LOADS, *(commands[index] for index in missing)])[len(LOADS) :]
     for index, reply in zip(missing, again, strict=True):
         replies[index] = reply
     return replies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from common.store import StoreConnection
+from common.stores import Store
 
 USED: Final = b"used_memory"
 MAX: Final = b"maxmemory"
@@ -18,7 +18,7 @@ class StoreMemory(NamedTuple):
     """0 is none, too."""
 
 
-def read_memory(store: StoreConnection) -> StoreMemory:
+def read_memory(store: Store) -> StoreMemory:
     """Raises StoreUnavailable. A store that may not be asked, or answers something else, is not known."""
     [reply] = store.execute([("INFO", "memory")])
     return parse_memory(reply) if isinstance(reply, bytes) else StoreMemory()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
-from common.errors import RatelError, StoreUnavailable
+from common.command_line import EXIT_REFUSED, open_store, refuse
 from common.options import json_option, store_option, wait_option
-from common.store import StoreConnection, StoreUrlError
+from common.stores import Store
 from rater.loader.assembly import NothingActive, assemble
 from rater.loader.command import show_findings
 from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates
@@ -31,9 +30,6 @@ from rater.tariff_store import (
     read_active,
     read_source,
 )
-
-EXIT_REFUSED: Final = 1
-EXIT_STORE: Final = 3
 
 MAX_LIMIT: Final = 10_000
 """Differences of a kind that are shown: more than anyone reads."""
@@ -69,12 +65,12 @@ def list_(tenant: str | None, store_url: str, as_json: bool) -> None:
       ratel tariff list
       ratel tariff list vdf --json
     """
-    with _store(store_url) as store:
+    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
         active = read_active(store).versions
         tenants = [tenant] if tenant else sorted(active)
         found = {name: list_versions(store, name) for name in tenants}
     if tenant and not found[tenant]:
-        _refuse(_no_tenant(tenant, list(active)))
+        refuse(_no_tenant(tenant, list(active)))
     if as_json:
         rows = {name: [_as_json(each, active.get(name)) for each in them] for name, them in found.items()}
         click.echo(json.dumps(rows, ensure_ascii=False))
@@ -146,7 +142,7 @@ def activate_(tenant: str, version: int, store_url: str, wait_s: float) -> None:
     Example:
       ratel tariff activate vdf 41
     """
-    with _store(store_url) as store:
+    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
         base = read_active(store).versions.get(tenant, 0)
         _need(store, tenant, [version])
         if base == version:
@@ -182,7 +178,7 @@ def diff(tenant: str, a: int, b: int, store_url: str, limit: int, as_json: bool)
       ratel tariff diff vdf 41 42
       ratel tariff diff vdf 41 42 --limit 1000 --json
     """
-    with _store(store_url) as store:
+    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
         _need(store, tenant, [a, b])
         found = {
             "rates": compare_rates(_rates(store, tenant, a), _rates(store, tenant, b), limit),
@@ -206,34 +202,15 @@ def diff(tenant: str, a: int, b: int, store_url: str, limit: int, as_json: bool)
 # --- what they share --------------------------------------------------------------------------------
 
 
-@contextmanager
-def _store(url: str) -> Iterator[StoreConnection]:
-    """A connection; what goes wrong with it, or is refused, ends the command."""
-    try:
-        with closing(StoreConnection(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
-            yield store
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
-        _refuse(str(error), EXIT_STORE)
-    except (RatelError, BadPart) as error:
-        _refuse(str(error))
-
-
-def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
-
-
-def _need(store: StoreConnection, tenant: str, versions: list[int]) -> None:
+def _need(store: Store, tenant: str, versions: list[int]) -> None:
     """End the command unless the tenant has these versions."""
     there = [each.number for each in list_versions(store, tenant)]
     if not there:
-        _refuse(_no_tenant(tenant, list(read_active(store).versions)))
+        refuse(_no_tenant(tenant, list(read_active(store).versions)))
     for version in versions:
         if version not in there:
             kept = ", ".join(map(str, there))
-            _refuse(f"tenant {quote(tenant)} has no version {version}; those that are kept are {kept}")
+            refuse(f"tenant {quote(tenant)} has no version {version}; those that are kept are {kept}")
 
 
 def _no_tenant(tenant: str, known: list[str]) -> str:
@@ -243,13 +220,13 @@ def _no_tenant(tenant: str, known: list[str]) -> str:
     )
 
 
-def _rates(store: StoreConnection, tenant: str, version: int) -> Iterator[Rate]:
+def _rates(store: Store, tenant: str, version: int) -> Iterator[Rate]:
     rates = Rates()
     for part in read_source(store, tenant, version):
         yield from rates.of(part)
 
 
-def _others(store: StoreConnection, tenant: str, a: int, b: int, limit: int) -> dict[str, Differences]:
+def _others(store: Store, tenant: str, a: int, b: int, limit: int) -> dict[str, Differences]:
     before, after = (
         join(tenant, (part for part in read_source(store, tenant, version) if not part.says))
         for version in (a, b)

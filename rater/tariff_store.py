@@ -28,7 +28,8 @@ from importlib.resources import files
 from typing import Final, NamedTuple, TypeVar
 
 from common.errors import TariffConflict, TariffUnreadable
-from common.store import Command, Reply, StoreConnection
+from common.store import Command, Reply
+from common.stores import Store
 from rater.accounts import store_error
 from rater.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
 from rater.model import Tariff
@@ -90,21 +91,21 @@ class Version(NamedTuple):
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def read_active(store: StoreConnection) -> Active:
+def read_active(store: Store) -> Active:
     """Epoch and versions. The epoch is never newer than the versions, so no switch is missed."""
     epoch, pairs = _replies(store, [("GET", TARIFF_EPOCH), ("HGETALL", TARIFF_ACTIVE)])
     versions = dict(zip(pairs[::2], pairs[1::2], strict=True))
     return Active(int(epoch or 0), {tenant.decode(): int(version) for tenant, version in versions.items()})
 
 
-def read_metadata(store: StoreConnection, tenant: str, version: int) -> dict[str, str]:
+def read_metadata(store: Store, tenant: str, version: int) -> dict[str, str]:
     """What is known of a version; empty when there is no such version."""
     [pairs] = _replies(store, [("HGETALL", tariff_key(tenant, version))])
     words = [word.decode(errors="replace") for word in pairs]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def list_versions(store: StoreConnection, tenant: str) -> list[Version]:
+def list_versions(store: Store, tenant: str) -> list[Version]:
     """Those that are kept, the oldest first; none of a tenant for whom nothing was loaded."""
     last, active = _replies(store, [("GET", tariff_next_key(tenant)), ("HGET", TARIFF_ACTIVE, tenant)])
     newest = int(last or 0)
@@ -120,7 +121,7 @@ def list_versions(store: StoreConnection, tenant: str) -> list[Version]:
     return found
 
 
-def read_version(store: StoreConnection, tenant: str, version: int) -> Tariff:
+def read_version(store: Store, tenant: str, version: int) -> Tariff:
     """One version as a whole, as it was published. Raises TariffUnreadable."""
     try:
         return join(tenant, read_source(store, tenant, version))
@@ -128,23 +129,21 @@ def read_version(store: StoreConnection, tenant: str, version: int) -> Tariff:
         raise TariffUnreadable(tenant=tenant, version=version, detail=str(error)) from None
 
 
-def read_source(store: StoreConnection, tenant: str, version: int) -> Iterator[SourcePart]:
+def read_source(store: Store, tenant: str, version: int) -> Iterator[SourcePart]:
     """What was published, in parts. Raises TariffUnreadable, before the first part when anything of the
     version is missing, damaged or of another format."""
     chunks, index_count = _read_chunks(store, tenant, version, whole=True)
     return _parts(tenant, version, chunks[index_count:], to_source_part)
 
 
-def read_index(store: StoreConnection, tenant: str, version: int) -> Iterator[IndexPart]:
+def read_index(store: Store, tenant: str, version: int) -> Iterator[IndexPart]:
     """What raters rate by, in parts that are quick to decode. Raises as `read_source` does, but for the
     chunks of the source, which it does not look at."""
     chunks, _ = _read_chunks(store, tenant, version, whole=False)
     return _parts(tenant, version, chunks, to_index_part)
 
 
-def _read_chunks(
-    store: StoreConnection, tenant: str, version: int, *, whole: bool
-) -> tuple[list[bytes], int]:
+def _read_chunks(store: Store, tenant: str, version: int, *, whole: bool) -> tuple[list[bytes], int]:
     """The chunks of the index, or all of them, and how many of them are the index's."""
 
     def unreadable(detail: str) -> TariffUnreadable:
@@ -191,7 +190,7 @@ def _parts(tenant: str, version: int, chunks: list[bytes], unpack: Callable[[byt
 
 
 def publish(
-    store: StoreConnection,
+    store: Store,
     tariffs: Sequence[Tariff],
     base: Mapping[str, int],
     metadata: Mapping[str, str],
@@ -220,7 +219,7 @@ def publish(
     return epoch, [(tenant, version) for tenant, _, version in written]
 
 
-def activate(store: StoreConnection, switches: Sequence[Switch]) -> int:
+def activate(store: Store, switches: Sequence[Switch]) -> int:
     """Make versions active that are in the store already, as for going back; returns the epoch.
 
     Raises TariffUnreadable when one is not there whole, TariffConflict as `publish` does.
@@ -249,7 +248,7 @@ class _Progress:
 
 
 def _write(
-    store: StoreConnection,
+    store: Store,
     tariff: Tariff,
     version: int,
     metadata: Mapping[str, str],
@@ -284,7 +283,7 @@ def _write(
     progress.add(left)
 
 
-def _switch(store: StoreConnection, switches: Sequence[Switch]) -> int:
+def _switch(store: Store, switches: Sequence[Switch]) -> int:
     words = _flat((tenant, *numbers) for tenant, *numbers in switches)
     [outcome] = _replies(store, [("EVAL", _PUBLISH, 2, TARIFF_ACTIVE, TARIFF_EPOCH, *words)])
     if outcome[0] == 1:
@@ -297,7 +296,7 @@ def _switch(store: StoreConnection, switches: Sequence[Switch]) -> int:
     )
 
 
-def _prune(store: StoreConnection, done: Switch) -> None:
+def _prune(store: Store, done: Switch) -> None:
     last = done.version - KEEP_VERSIONS
     old = set(range(max(1, last - _PRUNE_WINDOW + 1), last + 1))
     if 0 < done.base <= last:
@@ -306,7 +305,7 @@ def _prune(store: StoreConnection, done: Switch) -> None:
     _delete(store, done.tenant, sorted(old - {int(active or 0)}))
 
 
-def _delete(store: StoreConnection, tenant: str, versions: Sequence[int]) -> None:
+def _delete(store: Store, tenant: str, versions: Sequence[int]) -> None:
     counts = _replies(store, [("HGET", tariff_key(tenant, version), "chunks") for version in versions])
     for version, count in zip(versions, counts, strict=True):
         if count is not None:
@@ -319,7 +318,7 @@ def _flat(rows: Iterable[Iterable[str | int]]) -> Command:
     return tuple(word for row in rows for word in row)
 
 
-def _replies(store: StoreConnection, commands: Sequence[Command]) -> list[Reply]:
+def _replies(store: Store, commands: Sequence[Command]) -> list[Reply]:
     """The replies; raises what the store refused."""
     replies = store.execute(commands)
     for reply in replies:

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from common.errors import RatelError, StoreUnavailable
 from common.logs import Throttle
-from common.store import StoreConnection
+from common.stores import Store
 from rater.accounts import store_error
 from rater.keys import RATERS
 from rater.rating.snapshot import CompiledTariff, Snapshot, compile_in_steps
@@ -83,7 +83,7 @@ class TariffReader:
     `rest` is called after each step; what it raises ends the work, which the next call resumes.
     """
 
-    def __init__(self, store: StoreConnection, max_call_us: int, rest: Callable[[], None]) -> None:
+    def __init__(self, store: Store, max_call_us: int, rest: Callable[[], None]) -> None:
         self._store = store
         self._max_call_us = max_call_us
         self._rest = rest
@@ -176,7 +176,7 @@ class TariffReader:
 class TariffWatch:
     """One thread, which alone uses the connection; `take` and `report_in_use` are for the work loop."""
 
-    def __init__(self, name: str, store: StoreConnection, max_call_us: int) -> None:
+    def __init__(self, name: str, store: Store, max_call_us: int) -> None:
         self._name = name
         self._store = store
         self._reader = TariffReader(store, max_call_us, self._rest)

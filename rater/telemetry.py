@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Final
 
 from common.about import MAX_TENANTS, About, StoreHealth, own_version
-from common.histogram import Histogram
+from common.histogram import SIZE_BUCKETS, Histogram, size_index
+from common.outcomes import OTHER
 from rater.jobs import Job, Outcome, Undecided
-
-OTHER: Final = "other"
-"""For methods that this version does not know."""
-
-SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""Requests of a batch, up to `rater.worker.BATCH_JOBS`."""
 
 
 class RaterTelemetry:
@@ -43,7 +37,7 @@ class RaterTelemetry:
         if not size:
             return
         self.batches.add(took_us)
-        self.sizes[min((size - 1).bit_length(), len(SIZE_BUCKETS) - 1)] += 1
+        self.sizes[size_index(size)] += 1
         self.requests += size
         self.answered(jobs, outcomes)
 

@@ -10,6 +10,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from common.embedded_store import SERVER_VARIABLE
+
 settings.register_profile("ratel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ratel")
 
@@ -17,3 +19,6 @@ for name in [name for name in os.environ if name.startswith("RATEL_") and not na
     if name not in ("RATEL_FAULT_FIGURES", "RATEL_REFERENCE_TARIFF"):
         del os.environ[name]
 os.environ["RATEL_CONFIG"] = os.devnull
+
+if os.environ.get("RATEL_TEST_SERVER"):
+    os.environ[SERVER_VARIABLE] = os.environ["RATEL_TEST_SERVER"]

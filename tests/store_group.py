@@ -38,6 +38,12 @@ _PORTS: Final = range(15_000, 30_000)
 """Below those that systems give to outgoing connections, so that nobody takes a dead member's port."""
 
 
+def is_redis_7_0(server: str = "") -> bool:
+    """Which has no WAITAOF, so no level of durability that waits for a disk."""
+    said = subprocess.run([server or find_server(), "--version"], capture_output=True, check=True).stdout
+    return b" v=7.0." in said and b"Redis" in said
+
+
 class Member(NamedTuple):
     name: str
     port: int
@@ -65,7 +71,7 @@ class StoreGroup:
         self._stores = [f"store-{n}" for n in range(1 + replicas)]
         self._sentinels = [f"sentinel-{n}" for n in range(sentinels)]
         names = [*self._stores, *self._sentinels]
-        self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -78,16 +84,21 @@ class StoreGroup:
         options = f"?sentinel_password={self._password}" if self._password else ""
         return f"redis+sentinel://{login}{hosts}/{SERVICE}{options}"
 
+    @property
+    def names(self) -> list[str]:
+        """Of the stores."""
+        return list(self._stores)
+
     def __enter__(self) -> StoreGroup:
         try:
             for name in self._stores:
                 self._write_config(name, self._store_config(name))
                 self._start(name)
-            _wait_until(lambda: all(self._is_in_step(name) for name in self._stores[1:]), "replicas in step")
+            wait_until(lambda: all(self._is_in_step(name) for name in self._stores[1:]), "replicas in step")
             for name in self._sentinels:
                 self._write_config(name, self._sentinel_config(name))
                 self._start(name)
-            _wait_until(lambda: all(map(self._sees_all, self._sentinels)), "sentinels that know each other")
+            wait_until(lambda: all(map(self._sees_all, self._sentinels)), "sentinels that know each other")
         except BaseException:
             self.stop()
             raise
@@ -164,24 +175,29 @@ class StoreGroup:
             primary = self.primary().name
             return primary != old and self.role(primary) == "master"
 
-        _wait_until(found, f"another primary than {old}")
+        wait_until(found, f"another primary than {old}")
         return self.primary()
 
     def wait_for_replica(self, name: str) -> None:
         """Wait until `name` is a replica that has all that its primary has at this moment."""
-        _wait_until(lambda: self._is_in_step(name), f"{name} being in step")
+        wait_until(lambda: self._is_in_step(name), f"{name} being in step")
 
     # --- inside -------------------------------------------------------------------------------------
 
+    def _url_of(self, name: str) -> str:
+        login = f":{self._password}@" if self._password else ""
+        return f"redis://{login}127.0.0.1:{self._ports[name]}"
+
     def _ask(self, name: str, *words: str) -> Any:
         """One reply of a member; None when it does not answer."""
-        login = f":{self._password}@" if self._password else ""
-        url = f"redis://{login}127.0.0.1:{self._ports[name]}"
         try:
-            with StoreConnection(url, timeout_ms=1_000) as connection:
+            with StoreConnection(self._url_of(name), timeout_ms=1_000) as connection:
                 return connection.execute([words])[0]
         except StoreUnavailable:
             return None
+
+    def server(self) -> str:
+        return find_server()
 
     def _is_in_step(self, name: str) -> bool:
         role = self._ask(name, "ROLE")
@@ -205,7 +221,7 @@ class StoreGroup:
 
     def _start(self, name: str) -> None:
         folder = self._folder / name
-        words = [find_server(), str(folder / "conf")]
+        words = [self.server(), str(folder / "conf")]
         with (folder / "log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 [*words, "--sentinel"] if name in self._sentinels else words,
@@ -220,7 +236,7 @@ class StoreGroup:
             assert self._processes[name].poll() is None, (folder / "log").read_text()[-2_000:]
             return bool(self._ask(name, "PING") == b"PONG")
 
-        _wait_until(answers, f"{name} answering")
+        wait_until(answers, f"{name} answering")
 
     def _write_config(self, name: str, lines: list[str]) -> None:
         folder = self._folder / name
@@ -258,7 +274,7 @@ class StoreGroup:
         return lines
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     chosen: list[int] = []
     ports = random.SystemRandom()
     while len(chosen) < count:
@@ -274,7 +290,7 @@ def _free_ports(count: int) -> list[int]:
     return chosen
 
 
-def _wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
     give_up_s = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < give_up_s, f"waited {WAIT_S:.0f} s in vain for {what}"

@@ -24,7 +24,8 @@ from typing import Any, Final, NamedTuple
 from redis.exceptions import ResponseError
 
 from common.errors import InvalidParams, StoreUnavailable
-from common.store import Reply, StoreConnection
+from common.store import Reply
+from common.stores import Store
 from rater.accounts import store_error
 from rater.journal.archive import ArchiveError, archive_files, read_file
 from rater.journal.chain import Finding, check_archive, check_stretch
@@ -146,7 +147,7 @@ def _rows(path: Path, selection: Selection) -> Iterable[tuple[bytes, int, str]]:
 
 
 def audit(
-    store: StoreConnection,
+    store: Store,
     selection: Selection,
     archives: ArchiveIndex | None,
     *,
@@ -210,7 +211,7 @@ def check_account(name: Name, seen: Seen, archived: Sequence[Line], key_ttl_ms: 
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def _read(store: StoreConnection, batch: Sequence[tuple[Name, AccountKeys]]) -> list[Seen]:
+def _read(store: Store, batch: Sequence[tuple[Name, AccountKeys]]) -> list[Seen]:
     """Each account and its whole journal as they were at one moment."""
     first = _transactions(store, [(keys, "-", BATCH_LINES) for _, keys in batch])
     return [
@@ -219,7 +220,7 @@ def _read(store: StoreConnection, batch: Sequence[tuple[Name, AccountKeys]]) -> 
     ]
 
 
-def _read_on(store: StoreConnection, keys: AccountKeys, begun: Seen) -> Seen:
+def _read_on(store: Store, keys: AccountKeys, begun: Seen) -> Seen:
     size = BATCH_LINES
     for _ in range(_MAX_STARTS):
         entries, page = list(_entries(begun)), begun
@@ -237,9 +238,7 @@ def _read_on(store: StoreConnection, keys: AccountKeys, begun: Seen) -> Seen:
     raise StoreUnavailable(detail=f"a journal was trimmed {_MAX_STARTS} times while it was read")
 
 
-def _transactions(
-    store: StoreConnection, wanted: Sequence[tuple[AccountKeys, bytes | str, int]]
-) -> list[Seen]:
+def _transactions(store: Store, wanted: Sequence[tuple[AccountKeys, bytes | str, int]]) -> list[Seen]:
     commands: list[tuple[bytes | str | int, ...]] = []
     for keys, begin, size in wanted:
         commands += [

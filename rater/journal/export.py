@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from common.store import StoreConnection
+from common.stores import Store
 from rater.journal.archive import (
     ArchiveError,
     Format,
@@ -97,7 +97,7 @@ class ExportResult(NamedTuple):
 
 
 def export(
-    store: StoreConnection,
+    store: Store,
     folder: Path,
     form: Format,
     *,
@@ -172,7 +172,7 @@ class _Run:
 
     def __init__(
         self,
-        store: StoreConnection,
+        store: Store,
         folder: Path,
         form: Format,
         state: State,
@@ -295,7 +295,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(path.name + _TEMPORARY)
 
 
-def _trim(store: StoreConnection, state: State) -> int:
+def _trim(store: Store, state: State) -> int:
     removed = 0
     for accounts in state.untrimmed(BATCH_ACCOUNTS):
         commands = []

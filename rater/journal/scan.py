@@ -7,14 +7,16 @@ filters by pattern, and what comes back is held to the exact form of the keys he
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from redis.exceptions import ResponseError
 
-from common.errors import InvalidParams
+from common.cluster import ClusterConnection
+from common.errors import InvalidParams, StoreUnavailable
 from common.store import Reply, StoreConnection
+from common.stores import Store
 from rater.accounts import store_error
 from rater.keys import AccountKeys, account_keys, encode_part
 
@@ -25,6 +27,9 @@ BATCH_ACCOUNTS: Final = 32
 BATCH_LINES: Final = 256
 """Accounts and lines of each in one round trip: at most some 3 MB, and each account is a command of its own,
 between which the store serves others."""
+
+_MAX_SCANS: Final = 20
+"""How often the nodes of a cluster are scanned again because slots came and went."""
 
 _KEY: Final = re.compile(rb"ratel:\{([^:{}]*):([^:{}]*)\}:(?:account|journal)", re.DOTALL)
 _GLOB: Final = re.compile(r"[\\*?\[\]^]")
@@ -59,23 +64,49 @@ def pattern(kind: str, tenant: str | None = None, subject: str | None = None) ->
     return f"ratel:{{{':'.join(parts)}}}:{kind}".encode()
 
 
-def scan(store: StoreConnection, match: bytes, progress: ScanProgress) -> Iterator[list[Name]]:
+def scan(store: Store, match: bytes, progress: ScanProgress) -> Iterator[list[Name]]:
     """The accounts whose keys match, step by step; one may come more than once.
 
     Each one that is there from beginning to end comes at least once.
     """
-    total = int(checked(store.execute([("DBSIZE",)])[0]))
-    cursor, passed = b"0", 0
-    while True:
-        command = ("SCAN", cursor, "MATCH", match, "COUNT", SCAN_COUNT)
-        cursor, keys = checked(store.execute([command])[0])
-        names = [name for key in keys if (name := name_of(key)) is not None]
-        yield list(dict.fromkeys(names))
-        passed += SCAN_COUNT
-        progress(min(passed, total), total)
-        if cursor == b"0":
-            progress(total, total)
+    if isinstance(store, ClusterConnection):
+        yield from _scan_cluster(store, match, progress)
+    else:
+        yield from _scan_all([store], match, progress)
+
+
+def _scan_cluster(store: ClusterConnection, match: bytes, progress: ScanProgress) -> Iterator[list[Name]]:
+    """A slot that moves from a node that is yet to be scanned to one that was would be missed: so nodes to
+    which slots came meanwhile, or may have, are scanned again."""
+    before = store.survey()
+    changed = set(before)
+    for _ in range(_MAX_SCANS):
+        yield from _scan_all([store.part(address) for address in sorted(changed)], match, progress)
+        after = store.survey()
+        changed = {
+            address for address, holds in after.items() if holds != before.get(address) or "[" in holds
+        }
+        if not changed:
             return
+        before = after
+    raise StoreUnavailable(detail=f"{store.where}: slots are being moved, and the accounts with them")
+
+
+def _scan_all(parts: Sequence[StoreConnection], match: bytes, progress: ScanProgress) -> Iterator[list[Name]]:
+    total = sum(int(checked(part.execute([("DBSIZE",)])[0])) for part in parts)
+    passed = 0
+    for part in parts:
+        cursor = b"0"
+        while True:
+            command = ("SCAN", cursor, "MATCH", match, "COUNT", SCAN_COUNT)
+            cursor, keys = checked(part.execute([command])[0])
+            names = [name for key in keys if (name := name_of(key)) is not None]
+            yield list(dict.fromkeys(names))
+            passed += SCAN_COUNT
+            progress(min(passed, total), total)
+            if cursor == b"0":
+                break
+    progress(total, total)
 
 
 def batches(names: list[Name]) -> Iterator[list[tuple[Name, AccountKeys]]]:

@@ -10,16 +10,13 @@ from typing import Final
 
 import click
 
-from common.errors import RatelError, StoreUnavailable
+from common.command_line import refuse, store_errors
 from common.options import store_option, wait_option
-from common.store import StoreUrlError
 from rater.accounts import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
 from rater.loader.report import MAX_SHOWN, Report, quote
 
-EXIT_REFUSED: Final = 1
-EXIT_STORE: Final = 3
 KINDS: Final = ("rates", "destinations", "plans")
 
 
@@ -76,25 +73,13 @@ def load(
     if len(tenant) > MAX_NAME_CHARS or any("\ud800" <= character <= "\udfff" for character in tenant):
         raise click.BadParameter(f"expected up to {MAX_NAME_CHARS} characters of text", param_hint="--tenant")
     options = LoadOptions(store_url, tenant, dry_run, reset_balances, wait_s)
-    try:
-        with _progress() as progress:
-            result = load_paths(paths, options, progress)
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
-        _fail(EXIT_STORE, str(error))
-    except RatelError as error:
-        _fail(EXIT_REFUSED, str(error))
+    with store_errors(), _progress() as progress:
+        result = load_paths(paths, options, progress)
     show_findings(result.report)
     if result.report.error_count:
         count = result.report.error_count
-        _fail(EXIT_REFUSED, f"{count} error{'s' * (count > 1)} in the files: nothing was loaded")
+        refuse(f"{count} error{'s' * (count > 1)} in the files: nothing was loaded")
     _show(result, options)
-
-
-def _fail(code: int, text: str) -> None:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
 
 
 # --- while it runs ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from common.errors import StoreUnavailable
-from common.store import StoreConnection
+from common.stores import Store, connect
 from common.times import format_rfc3339
 from rater.accounts import Opening, open_command, parse_open_reply, store_error
 from rater.keys import RATERS, account_keys
@@ -133,7 +133,7 @@ def _without_collector() -> Iterator[None]:
 def _load_paths(paths: Sequence[Path], options: LoadOptions, progress: Progress) -> LoadResult:
     report = Report()
     contents = read_paths(paths, report, lambda done, total: progress(Stage.READ, done, total))
-    with closing(StoreConnection(options.store_url, timeout_ms=STORE_TIMEOUT_MS)) as store:
+    with closing(connect(options.store_url, timeout_ms=STORE_TIMEOUT_MS)) as store:
         # When nothing will be written anyway, a store that is down must not hide what was found.
         active = _Active(store, required=not (options.dry_run or report.error_count))
         loads = assemble(contents, options.tenant, active, report)
@@ -146,7 +146,7 @@ def _load_paths(paths: Sequence[Path], options: LoadOptions, progress: Progress)
     return result
 
 
-def wait_for_raters(store: StoreConnection, epoch: int, wait_s: float) -> PickedUp:
+def wait_for_raters(store: Store, epoch: int, wait_s: float) -> PickedUp:
     """How many of the live raters rate by that epoch or a later one, once all do or time is up."""
     give_up_s = time.monotonic() + wait_s
     while True:
@@ -157,7 +157,7 @@ def wait_for_raters(store: StoreConnection, epoch: int, wait_s: float) -> Picked
         time.sleep(_LOOK_EVERY_S)
 
 
-def _live_epochs(store: StoreConnection) -> list[int]:
+def _live_epochs(store: Store) -> list[int]:
     clock, table = store.execute([("TIME",), ("HGETALL", RATERS)])
     for reply in (clock, table):
         if not isinstance(reply, list):
@@ -178,7 +178,7 @@ def _live_epochs(store: StoreConnection) -> list[int]:
 class _Active:
     """The active tariffs, looked up when first asked for. Implements `ActiveTariffs`."""
 
-    def __init__(self, store: StoreConnection, *, required: bool) -> None:
+    def __init__(self, store: Store, *, required: bool) -> None:
         self.unchecked = ""
         self._store = store
         self._required = required
@@ -222,7 +222,7 @@ def _sources(paths: Sequence[Path]) -> str:
 
 
 def _publish(
-    store: StoreConnection,
+    store: Store,
     loads: Sequence[TenantLoad],
     result: LoadResult,
     active: Active,
@@ -244,7 +244,7 @@ def _publish(
 
 
 def _open_accounts(
-    store: StoreConnection,
+    store: Store,
     loads: Sequence[TenantLoad],
     result: LoadResult,
     replace: bool,

@@ -28,6 +28,7 @@ class Defect(NamedTuple):
 
 
 SERVICE: Final = "rater/service.py"
+STEPS: Final = "rater/request_steps.py"
 BEGIN: Final = "rater/lua/_begin.lua"
 COMMIT: Final = "rater/lua/_commit.lua"
 DEBIT: Final = "rater/lua/debit_balance.lua"
@@ -40,10 +41,10 @@ _CHANGE: Final = """        else:
 """
 _READ_FIRST: Final = "        elif method.name in PLAN_METHODS:\n"
 _AFTER_THE_READ: Final = """                if tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, account))
+                    further.changes.append(self._steps.planned_change(index, job, descriptor, account))
 """
 _SILENT_STORE: Final = """                self._complain(len(work.places()), error)
-                return outcomes
+                return
 """
 _ROUND: Final = "            try:\n                commands = work.commands()\n"
 
@@ -70,7 +71,7 @@ DEFECTS: Final = (
         "the reply is sent before the commit",
         (
             Edit(
-                SERVICE,
+                STEPS,
                 _CHANGE,
                 """        elif method.name == "DebitBalance":
             keys = account_keys(descriptor.tenant, descriptor.subject)
@@ -82,27 +83,33 @@ DEFECTS: Final = (
             Edit(
                 SERVICE,
                 _AFTER_THE_READ,
-                """                if tariff is None and job.method is BY_NAME["DebitBalance"]:
+                """                if tariff is None and job.method.name == "DebitBalance":
                     left = (account.credit_micros if account else 0) - descriptor.amount_micros
                     outcomes[index] = Outcome(0, format_micros(left).encode())
                 elif tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, account))
+                    further.changes.append(self._steps.planned_change(index, job, descriptor, account))
 """,
             ),
             Edit(
                 SERVICE,
-                "        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)\n",
-                """        outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
+                "from common.logs import Throttle\n",
+                "from common.logs import Throttle\nfrom common.money import format_micros\n",
+            ),
+            Edit(
+                SERVICE,
+                "        jobs, outcomes = flight.jobs, flight.outcomes\n",
+                """        jobs, outcomes = flight.jobs, flight.outcomes
         later = Round()
-        later.changes, self.later = self.later, []
+        later.changes, self._steps.later = self._steps.later, []
         try:
-            execute(self._store, later.commands())
+            if later:
+                yield from round_trip(self._store, later.commands())
         except StoreUnavailable:
             pass
 """,
             ),
             Edit(
-                SERVICE,
+                STEPS,
                 "        self._key_ttl_ms = key_ttl_ms\n",
                 "        self._key_ttl_ms = key_ttl_ms\n        self.later: list[Change] = []\n",
             ),
@@ -116,18 +123,22 @@ DEFECTS: Final = (
                 SERVICE,
                 _ROUND,
                 """            try:
-                self._claim(work, outcomes)
+                yield from self._claim(work, outcomes)
             except StoreUnavailable:
-                return outcomes
+                return
             if not work:
-                return outcomes
+                return
 """
                 + _ROUND,
             ),
             Edit(
                 SERVICE,
-                "    def _execute(self,",
-                """    def _claim(self, work: Round, outcomes: list[Outcome | Undecided]) -> None:
+                "    def _round_trip(\n",
+                """    def _claim(
+        self, work: Round, outcomes: list[Outcome | Undecided]
+    ) -> Generator[None, None, None]:
+        while self._store.unread:
+            yield
         named = [change for change in work.changes if change.mutation.request_id]
         tokens = [change.keys.token_prefix + change.mutation.token.encode() for change in named]
         claims = self._store.execute(
@@ -142,7 +153,8 @@ DEFECTS: Final = (
                 outcomes[change.job] = Outcome(0, b"0", True)
                 work.changes.remove(change)
 
-    def _execute(self,""",
+    def _round_trip(
+""",
             ),
         ),
         _KILLS,
@@ -150,12 +162,12 @@ DEFECTS: Final = (
     Defect(
         "the balance is read first and written back later",
         (
-            Edit(SERVICE, _READ_FIRST, '        elif method.name in (*PLAN_METHODS, "DebitBalance"):\n'),
+            Edit(STEPS, _READ_FIRST, '        elif method.name in (*PLAN_METHODS, "DebitBalance"):\n'),
             Edit(
                 SERVICE,
                 _AFTER_THE_READ,
                 """                if tariff is None:
-                    change = self._planned_change(index, job, descriptor, account)
+                    change = self._steps.planned_change(index, job, descriptor, account)
                     if change.mutation.method == "DebitBalance":
                         read = replace(change.mutation, plan_id=str(account.credit_micros))
                         change = change._replace(mutation=read)
@@ -284,7 +296,7 @@ DEFECTS: Final = (
                 """                self._complain(len(work.places()), error)
                 for index in work.places():
                     outcomes[index] = Outcome(0, b"0", False)
-                return outcomes
+                return
 """,
             ),
         ),

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import rater.service
-from common.store import Command, Reply, StoreConnection
+import rater.request_steps
+from common.store import Command, Reply, Sent, StoreConnection
 from rater.command import rater as rater_command
 from rater.link import Link
 
@@ -38,14 +38,27 @@ def _pass(point: str) -> None:
         os.kill(os.getpid(), _SIGNALS[taken.read_text()])
 
 
-def _around_writes(
-    execute: Callable[[StoreConnection, Sequence[Command]], list[Reply]],
-) -> Callable[[StoreConnection, Sequence[Command]], list[Reply]]:
-    def wrapped(self: StoreConnection, commands: Sequence[Command]) -> list[Reply]:
-        writes = any(command[0] == b"EVALSHA" for command in commands)
-        if writes:
-            _pass("before_write")
-        replies = execute(self, commands)
+def _before_writes(
+    send: Callable[[StoreConnection, Sequence[Command]], Sent],
+) -> Callable[[StoreConnection, Sequence[Command]], Sent]:
+    def wrapped(self: StoreConnection, commands: Sequence[Command]) -> Sent:
+        if not any(command[0] == b"EVALSHA" for command in commands):
+            return send(self, commands)
+        _pass("before_write")
+        sent = send(self, commands)
+        _state.writes.add(sent)
+        return sent
+
+    return wrapped
+
+
+def _after_writes(
+    receive: Callable[..., list[Reply]],
+) -> Callable[..., list[Reply]]:
+    def wrapped(self: StoreConnection, sent: Sent, *give_up_s: float) -> list[Reply]:
+        writes = sent in _state.writes
+        _state.writes.discard(sent)
+        replies = receive(self, sent, *give_up_s)
         if writes:
             _pass("after_write")
             _state.wrote = True
@@ -55,6 +68,7 @@ def _around_writes(
 
 
 class _State:
+    writes: set[Sent] = set()  # noqa: RUF012 (there is one)
     wrote = False
 
 
@@ -81,9 +95,11 @@ def _with_poison(parse: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    StoreConnection.execute = _around_writes(StoreConnection.execute)  # type: ignore[method-assign]
+    StoreConnection.send = _before_writes(StoreConnection.send)  # type: ignore[method-assign]
+    StoreConnection.receive = _after_writes(StoreConnection.receive)  # type: ignore[method-assign]
     Link.flush = _after_replies(Link.flush)  # type: ignore[method-assign]
-    rater.service.parse_descriptor = _with_poison(rater.service.parse_descriptor)  # type: ignore[assignment]
+    steps = rater.request_steps
+    steps.parse_descriptor = _with_poison(steps.parse_descriptor)  # type: ignore[assignment]
     rater_command()
 
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from common.store import StoreConnection
+from common.stores import Store
 from rater.keys import account_keys
 from tests.stored import account_fields, line_fields
 
 MICROS = 1_000_000
 CLIENT_TOKEN = "c:"
-"""The store's name for a client's key begins so, see `rater.service`."""
+"""The store's name for a client's key begins so, see `rater.request_steps`."""
 
 
 class Intent(NamedTuple):
@@ -85,7 +85,7 @@ class Ledger:
             if self.refusals.setdefault(key, code) != code or key in self.told:
                 self.conflicts.append(f"{key}: refused with {code} after {self.told.get(key, '')}")
 
-    def reckon(self, store: StoreConnection) -> Reckoning:
+    def reckon(self, store: Store) -> Reckoning:
         found = Reckoning(
             len(self.told),
             len(self.refusals),
@@ -96,7 +96,7 @@ class Ledger:
             self._reckon_account(store, subject, opening * MICROS, found)
         return found
 
-    def _reckon_account(self, store: StoreConnection, subject: str, credit: int, found: Reckoning) -> None:
+    def _reckon_account(self, store: Store, subject: str, credit: int, found: Reckoning) -> None:
         keys = account_keys(self.tenant, subject)
         value, lines = store.execute([("GET", keys.account), ("XRANGE", keys.journal, "-", "+")])
         if not lines:

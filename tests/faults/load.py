@@ -21,12 +21,13 @@ from types import TracebackType
 
 from common.client import JSONClient
 from common.errors import CallerError, RatelError, ServiceError
-from common.store import StoreConnection
+from common.stores import connect
 from tests.faults.ledger import Ledger, Reckoning
 from tests.faults.nodes import PATIENCE_S, TENANT, Site
 
 CALL_TIMEOUT_S = 6.0
 """A little more than the balancer's deadline, so that it is the balancer who says so."""
+REPLAYS = 300
 SLACK = 3
 """Promises are for machines that have time for it; one that runs tests may have none for a while."""
 
@@ -34,7 +35,8 @@ SLACK = 3
 class Load:
     """Threads that debit accounts one after the other. A context manager: leaving it stops and joins them.
 
-    `connect` makes a thread's client, from its number. Each thread is one request at a time.
+    `connect` makes a thread's client, from its number. Each thread is one request at a time. Loads that
+    follow each other on the same accounts share a ledger, and have prefixes of their own.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class Load:
         *,
         threads: int = 8,
         prefix: str = "",
+        ledger: Ledger | None = None,
     ) -> None:
-        self.ledger = Ledger(TENANT, openings)
+        self.ledger = ledger or Ledger(TENANT, openings)
         self.errors: Counter[str] = Counter()
         """Names of the errors that were overcome by sending again."""
         self._errors_before: Counter[str] = Counter()
@@ -136,7 +139,7 @@ class Load:
         assert gap_s - lasted_s < SLACK * promise_s, f"{fault}: no service for {gap_s:.1f} s"
 
     def reckon(self, site: Site) -> Reckoning:
-        with StoreConnection(site.store_url, timeout_ms=20_000) as store:
+        with connect(site.store_url, timeout_ms=20_000) as store:
             return self.ledger.reckon(store)
 
     def check(self, site: Site, *errors: str) -> None:
@@ -146,6 +149,15 @@ class Load:
         assert not reckoning.unresolved, reckoning
         assert not reckoning.refused, reckoning
         assert self.errors.keys() <= set(errors), self.errors
+
+    def replay(self, site: Site) -> None:
+        """What was acknowledged last is answered in the same way when it is asked again."""
+        with site.client() as client:
+            for key, left in list(self.ledger.told.items())[-REPLAYS:]:
+                intent = self.ledger.intents[key]
+                descriptor = {"CstmId": TENANT, "Subject": intent.subject, "Amount": intent.amount}
+                told = client.call("DebitBalance", descriptor | {"RequestId": key}, timeout_s=CALL_TIMEOUT_S)
+                assert told == left, f"{key}: told {told} after {left}"
 
     def _work(self, number: int, connect: Callable[[int], JSONClient]) -> None:
         try:

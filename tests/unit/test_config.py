@@ -37,6 +37,7 @@ ONE_RUN = {
     "--seconds",
     "--last",
     "--request-id",
+    "--role",
     "--output",  # which files one run reads and writes
     "--rejects",
     "--tariff",
@@ -54,6 +55,10 @@ ONE_RUN = {
     "--subject",  # which accounts one run looks at
     "--name",  # what one key is for, and what is limited
     "--tenant",
+    "--passwords",  # whom an ACL file is for
+    "--create",
+    "--sentinel",
+    "--redis-7.0",
     "--force",  # restart what would refuse connections meanwhile
     "--all-tenants",
     "--allow",

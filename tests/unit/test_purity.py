@@ -46,8 +46,9 @@ PURE = (
     "balancer/openapi.py",
     "balancer/openapi_schemas.py",
     "balancer/sharing.py",
-    "common/api_keys.py",
     "balancer/telemetry.py",
+    "common/api_keys.py",
+    "common/cluster_map.py",
     "common/histogram.py",
     "common/errors.py",
     "common/jsonrpc.py",
@@ -71,6 +72,7 @@ PURE = (
     "rater/loader/rates.py",
     "rater/loader/strict_json.py",
     "rater/loader/report.py",
+    "rater/store_users.py",
     "rater/tariff_parts.py",
 )
 

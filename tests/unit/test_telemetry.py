@@ -9,7 +9,6 @@ from balancer.actions import Answer, Request
 from balancer.telemetry import (
     HISTORY_S,
     MAX_NAMES,
-    OTHER,
     SECOND_US,
     WINDOW_S,
     Telemetry,
@@ -18,10 +17,11 @@ from balancer.telemetry import (
 )
 from common.about import About
 from common.errors import BY_CODE, Overloaded, StoreUnavailable, UnknownTenant
-from common.histogram import index_of
+from common.histogram import SIZE_BUCKETS, index_of
 from common.methods import METHODS
+from common.outcomes import OTHER
 from rater.jobs import Job, Outcome, Undecided
-from rater.telemetry import SIZE_BUCKETS, RaterTelemetry
+from rater.telemetry import RaterTelemetry
 
 DEADLINE_US = 5_000_000
 NOW_US = 100_000_000

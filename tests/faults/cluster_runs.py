@@ -1,0 +1,329 @@
+"""Long runs of a cluster of stores under load, Valkey and Redis: `make test-cluster`. Each ends with the
+books.
+
+What an account was debited is told four ways, and all must agree: what clients were told, the journal, the
+balance, and what a repetition with the same key is answered.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.cluster import ClusterConnection
+from common.durability import Durability, Level
+from common.errors import ServiceError, StoreUnavailable
+from common.stores import connect
+from rater.jobs import Outcome, Undecided
+from tests.faults.clusters import ACCOUNTS, UNKNOWN, accounts_of, move_key_by_key, sharded, slot_of_account
+from tests.faults.load import Load
+from tests.faults.nodes import TENANT, Site
+from tests.integration.conftest import STORE_TIMEOUT_MS
+from tests.integration.test_cluster import debit, open_accounts, service, subjects
+from tests.integration.test_service import job, results
+from tests.store_cluster import SERVERS, StoreCluster
+
+PROMISE_S = 10.0
+TIMEOUT_MS = 1_000
+"""A rater's own, for the store."""
+ROUNDS = 3
+STEPS = 8
+
+servers = pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS.keys())
+
+
+def settle(site: Site, load: Load, *errors: str) -> None:
+    load.stop()
+    load.check(site, *errors)
+    load.replay(site)
+    load.check(site, *errors)
+    summary = json.loads(site.run("audit", "--json", "--store", site.store_url).splitlines()[-1])["summary"]
+    assert summary["accounts"] == summary["whole"] == len(ACCOUNTS)
+    assert not summary["findings"]
+    print(len(load.ledger.told), "acknowledged", dict(load.errors))
+
+
+def strike(cluster: StoreCluster, load: Load, away: str, back: str) -> None:
+    """Each primary in turn, while all accounts are debited, and service is back without it."""
+    for number in range(3):
+        slot = slot_of_account(list(ACCOUNTS)[number])
+        struck = cluster.owner(slot).name
+        load.start_measuring()
+        getattr(cluster, away)(struck)
+        cluster.wait_for_new_owner(slot, struck)
+        load.wait(100)
+        load.recovered(f"cluster: primary {away}", PROMISE_S)
+        getattr(cluster, back)(struck)
+        cluster.wait_for_replica(struck)
+        load.wait(100)
+
+
+@servers
+@pytest.mark.parametrize(("away", "back"), [("kill", "restart"), ("pause", "resume")])
+def test_every_primary_in_turn_is_lost_and_nothing_that_was_confirmed(
+    tmp_path: Path, server: str, away: str, back: str
+) -> None:
+    """Two replicas each, of which one has to confirm: so service is back before the dead one is."""
+    with (
+        sharded(tmp_path, "--durability", "replicated", server=server, replicas=6) as (cluster, site),
+        Load(lambda _: site.client(), ACCOUNTS) as load,
+    ):
+        load.wait(100)
+        strike(cluster, load, away, back)
+        settle(site, load, *UNKNOWN)
+
+
+@servers
+def test_slots_move_all_the_time(tmp_path: Path, server: str) -> None:
+    with (
+        sharded(tmp_path, server=server) as (cluster, site),
+        Load(lambda _: site.client(), ACCOUNTS) as load,
+    ):
+        load.start_measuring()
+        print(move_key_by_key(cluster, load, 3 * ROUNDS), "moves")
+        load.recovered("cluster: slots moved key by key", PROMISE_S)
+        settle(site, load)
+
+
+@servers
+def test_slots_move_and_primaries_die(tmp_path: Path, server: str) -> None:
+    with (
+        sharded(tmp_path, "--durability", "replicated", server=server, replicas=6) as (cluster, site),
+        Load(lambda _: site.client(), ACCOUNTS) as load,
+    ):
+        for _ in range(ROUNDS):
+            subject = next(iter(ACCOUNTS))
+            slot = slot_of_account(subject)
+            source = cluster.owner(slot).name
+            to = next(
+                n for n in ("store-0", "store-1", "store-2") if n != source and cluster.role(n) == "master"
+            )
+            cluster.begin_move(slot, to)
+            cluster.move_keys(slot, source, to, 5)
+            load.start_measuring()
+            struck = next(n for n in cluster.names if n not in (source, to) and cluster.role(n) == "master")
+            cluster.kill(struck)
+            cluster.move_keys(slot, source, to)
+            cluster.end_move(slot, source, to)
+            load.wait(100)
+            cluster.restart(struck)
+            cluster.wait_for_replica(struck)
+            load.wait(100)
+        settle(site, load, *UNKNOWN)
+
+
+@servers
+@pytest.mark.parametrize("seed", [1, 2])
+def test_faults_in_random_order(tmp_path: Path, server: str, seed: int) -> None:
+    """The order is a function of the seed. A fault is over before the next one, and most meet a move."""
+    chance = random.Random(seed)
+    with (
+        sharded(tmp_path, "--durability", "replicated", server=server, replicas=6) as (cluster, site),
+        Load(lambda _: site.client(), ACCOUNTS) as load,
+    ):
+        for _ in range(STEPS):
+            primaries = [name for name in cluster.names if cluster.role(name) == "master"]
+            struck = chance.choice(primaries)
+            slot = slot_of_account(chance.choice(list(ACCOUNTS)))
+            source = cluster.owner(slot).name
+            to = chance.choice([name for name in primaries if name not in (source, struck)])
+            moves = source != struck and chance.random() < 0.9
+            if moves:
+                cluster.begin_move(slot, to)
+                cluster.move_keys(slot, source, to, 20)
+            fault = chance.choice(("kill", "pause", "kill replica", "flush", "none"))
+            print(fault, struck, f"slot {slot} {source} → {to}" if moves else "")
+            load.start_measuring()
+            if fault == "kill":
+                cluster.kill(struck)
+            elif fault == "pause":
+                cluster.pause(struck)
+            elif fault == "kill replica":
+                [struck, *_] = cluster.replicas(struck)
+                cluster.kill(struck)
+            elif fault == "flush":
+                cluster.ask(struck, "SCRIPT", "FLUSH")
+            time.sleep(chance.random())  # while the slot is half moved, its account holds up every client
+            if moves:
+                cluster.move_keys(slot, source, to)
+                cluster.end_move(slot, source, to)
+            load.wait(100)
+            load.recovered(f"cluster: {fault}{', a slot half moved' if moves else ''}", PROMISE_S)
+            if fault == "pause":
+                cluster.resume(struck)
+            elif "kill" in fault:
+                cluster.restart(struck)
+            if fault not in ("flush", "none"):
+                cluster.wait_for_replica(struck)
+        settle(site, load, *UNKNOWN)
+
+
+@servers
+def test_a_node_is_lost_with_its_replica_and_the_others_accounts_go_on(tmp_path: Path, server: str) -> None:
+    with sharded(tmp_path, server=server, appendfsync="always") as (cluster, site):
+        lost = "store-1"
+        hit = accounts_of(cluster, lost)
+        others = {subject: cents for subject, cents in ACCOUNTS.items() if subject not in hit}
+        with (
+            Load(lambda _: site.client(), hit, threads=4, prefix="hit/") as hit_load,
+            Load(lambda _: site.client(), others, threads=4, prefix="others/") as load,
+        ):
+            hit_load.wait(100)
+            load.wait(100)
+            [replica] = cluster.replicas(lost)
+            load.start_measuring()
+            cluster.kill(replica)
+            cluster.kill(lost)
+            done = hit_load.done
+            load.wait(2_000)
+            load.recovered("cluster: a node is gone, the others' accounts", PROMISE_S)
+            assert hit_load.done <= done + 4
+            read = {"CstmId": TENANT, "Subject": next(iter(hit)), "Amount": 1, "DestinationPrefix": "0256"}
+            with site.client() as client, pytest.raises(ServiceError):
+                client.call("GetMaxSessionTime", read)
+            cluster.restart(lost)
+            hit_load.wait(100)
+            cluster.restart(replica)
+            hit_load.wait(100)
+        hit_load.check(site, *UNKNOWN)
+        load.check(site)
+
+
+@servers
+def test_without_confirmation_a_failover_may_lose_and_never_doubles(tmp_path: Path, server: str) -> None:
+    """`everysec`: the successor has what reached it. How much that was is printed; the books of the rest
+    agree."""
+    with (
+        sharded(tmp_path, server=server) as (cluster, site),
+        Load(lambda _: site.client(), ACCOUNTS) as load,
+    ):
+        load.wait(200)
+        slot = slot_of_account(next(iter(ACCOUNTS)))
+        struck = cluster.owner(slot).name
+        load.start_measuring()
+        cluster.kill(struck)
+        cluster.wait_for_new_owner(slot, struck)
+        load.wait(200)
+        load.recovered("cluster: primary killed, everysec", PROMISE_S)
+        load.stop()
+        reckoning = load.reckon(site)
+        print(reckoning)
+        assert not reckoning.doubled
+        if not reckoning.lost:
+            assert reckoning.clean, reckoning
+        site.run("audit", "--store", site.store_url)
+
+
+# --- a rater's service by itself ----------------------------------------------------------------------
+
+
+def test_a_node_without_its_replica_leaves_only_its_own_accounts_unconfirmed(tmp_path: Path) -> None:
+    with (
+        StoreCluster(tmp_path, options=("cluster-replica-no-failover yes",)) as cluster,
+        ClusterConnection(cluster.url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0) as work,
+    ):
+        names = subjects(cluster)
+        open_accounts(work, *names.values())
+        serve = service(work, Durability(Level.REPLICATED, 1, 300))
+        jobs = [debit(name, f"{name}/1") for name in names.values()]
+        assert results(serve.process(jobs)) == [99] * 3
+        [lonely, *_] = names
+        [replica] = cluster.replicas(lonely)
+        cluster.kill(replica)
+        again = [debit(name, f"{name}/2") for name in names.values()]
+        said = dict(zip(names, results(serve.process(again)), strict=True))
+        assert said == {name: "not_durable" if name == lonely else 98 for name in names}
+        assert results(serve.process([jobs[list(names).index(lonely)]])) == ["not_durable"]
+        cluster.restart(replica)
+        cluster.wait_for_replica(replica)
+        assert results(serve.process(again)) == [98] * 3
+
+
+def test_a_node_that_is_lost_leaves_the_accounts_of_the_others_alone(tmp_path: Path) -> None:
+    with (
+        StoreCluster(tmp_path, replicas=0) as cluster,
+        ClusterConnection(cluster.url, timeout_ms=TIMEOUT_MS, patience_ms=0) as work,
+    ):
+        names = subjects(cluster)
+        open_accounts(work, *names.values())
+        serve = service(work)
+        numbers = count(1)
+
+        def debits() -> dict[str, Any]:
+            number = next(numbers)
+            jobs = [debit(name, f"{name}/{number}") for name in names.values()]
+            jobs += [job("GetMaxSessionTime", Subject=name, Amount=1) for name in names.values()]
+            outcomes = serve.process(jobs)
+            for change, read in zip(outcomes[:3], outcomes[3:], strict=True):
+                assert isinstance(change, Outcome) == isinstance(read, Outcome)
+            return dict(zip(names, outcomes, strict=False))
+
+        [lost, *others] = names
+        for away, back in ((cluster.kill, cluster.restart), (cluster.pause, cluster.resume)):
+            debits()
+            away(lost)
+            began_s = time.monotonic()
+            for _ in range(10):
+                outcomes = debits()
+                assert outcomes.pop(lost) is Undecided.APART
+                assert all(isinstance(outcome, Outcome) for outcome in outcomes.values())
+            # The time-out is paid once; a node that hangs is then asked briefly and seldom.
+            assert time.monotonic() - began_s < 10 * TIMEOUT_MS / 1000 / 2
+            back(lost)
+            while debits()[lost] is Undecided.APART:
+                time.sleep(0.02)
+        for name in others:
+            cluster.kill(name)
+        cluster.kill(lost)
+        while serve.process([debit(names[lost], "last")]) != [Undecided.UNKNOWN]:
+            time.sleep(0.02)
+        for name in cluster.names:
+            cluster.restart(name)
+        while not isinstance(serve.process([debit(names[lost], "last")])[0], Outcome):
+            time.sleep(0.02)
+
+
+# --- TLS --------------------------------------------------------------------------------------------
+
+
+def make_certificates(folder: Path) -> Path:
+    """A CA and a server's certificate for 127.0.0.1."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj")
+    openssl(*new, "/CN=test", "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-days", "2")
+    openssl(*new, "/CN=store", "-keyout", "server.key", "-out", "server.csr")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+    openssl("x509", "-req", "-in", "server.csr", "-out", "server.crt", *signed)
+    return folder
+
+
+@pytest.mark.skipif(
+    "redis" not in SERVERS or not shutil.which("openssl"), reason="needs Debian's redis-server and openssl"
+)
+def test_a_cluster_that_speaks_tls(tmp_path: Path) -> None:
+    """The server that comes with Ratel has no TLS, so it is Debian's."""
+    certificates = make_certificates(tmp_path)
+    with (
+        sharded(tmp_path, server=SERVERS["redis"], certificates=certificates, replicas=0) as (cluster, site),
+        Load(lambda _: site.client(), ACCOUNTS) as load,
+    ):
+        assert cluster.url.startswith("rediss+cluster://")
+        load.wait(100)
+        load.start_measuring()
+        move_key_by_key(cluster, load, 1)
+        load.recovered("cluster: slots moved, TLS", PROMISE_S)
+        settle(site, load)
+        with pytest.raises(StoreUnavailable, match=r"no node answers.*certificate verify failed"):
+            connect(cluster.url.partition("?")[0]).execute([("GET", "a")])
