@@ -20,9 +20,9 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
-from balancer import http_watch
+from balancer import http_pages, http_watch
 from balancer.actions import OnAnswer
-from balancer.http_auth import CHALLENGE, admit_one, grant_of, may_watch, metered
+from balancer.http_auth import CHALLENGE, admit_one, grant_of, metered
 from balancer.http_jsonrpc import answer_body
 from balancer.http_message import Request, error_body, plain_error
 from balancer.http_query import descriptor_of, parse_body, parse_query
@@ -37,7 +37,16 @@ REPLAYED: Final = b"idempotency-replayed: true\r\n"
 
 _METHODS: Final = {b"/" + name.encode(): method for name, method in BY_HTTP_NAME.items()}
 _PATHS: Final = frozenset(
-    {*_METHODS, *http_watch.PATHS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json"}
+    {
+        *_METHODS,
+        *http_watch.PATHS,
+        *http_pages.PATHS,
+        http_pages.WHOAMI,
+        b"/jsonrpc",
+        b"/healthz",
+        b"/readyz",
+        b"/openapi.json",
+    }
 )
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
@@ -99,12 +108,16 @@ class HttpApp:
             request.respond(200, b'{"status":"up"}')
         elif path == b"/openapi.json":
             request.respond(200, document_bytes())
-        elif path in http_watch.PATHS:
-            if self._keyring is not None:
-                may_watch(self._keyring, request)
-            self._watch.serve(request, path, query)
-        else:
+        elif path in http_pages.PATHS:
+            http_pages.serve(request, path)
+        elif path == b"/readyz":
             self._tell_readiness(request)
+        else:
+            grant = None if self._keyring is None else grant_of(self._keyring, request)
+            if path == http_pages.WHOAMI:
+                http_pages.serve_identity(request, grant)
+            else:
+                self._watch.serve(request, path, query, grant)
 
     def _tell_readiness(self, request: Request) -> None:
         raters, tariff_epoch = self._router.readiness

@@ -17,6 +17,8 @@ STATUS_LINES: Final = {
     int(status): b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in http.HTTPStatus
 }
 
+_LENGTHLESS: Final = (http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED)
+
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -62,9 +64,9 @@ class Request(msgspec.Struct, eq=False):
         """`body` is JSON, `more` are lines of headers, each with its end."""
         self.responder.respond(self, status, body, more)
 
-    def respond_with(self, kind: bytes, body: bytes) -> None:
+    def respond_with(self, kind: bytes, body: bytes, more: bytes = b"") -> None:
         """As `respond`, with something else than JSON, named by its media type."""
-        self.responder.respond(self, 200, body, b"", kind)
+        self.responder.respond(self, 200, body, more, kind)
 
     def stream(self, kind: bytes) -> bool:
         """Begin a response that goes on; whether the client is there. It is the last of its connection."""
@@ -92,8 +94,8 @@ def encode_response(
     """The bytes of a response; a `bare` one, to HEAD, lacks the body that its headers describe."""
     if close:
         more += b"connection: close\r\n"
-    if not body:  # a 204 must not have a length
-        length = b"" if status == http.HTTPStatus.NO_CONTENT else b"content-length: 0\r\n"
+    if not body:  # a 204 must not have a length, and that of a 304 would be the length of what is known
+        length = b"" if status in _LENGTHLESS else b"content-length: 0\r\n"
         return b"%bdate: %b\r\n%b%b\r\n" % (STATUS_LINES[status], date, length, more)
     return b"%bdate: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
         STATUS_LINES[status],

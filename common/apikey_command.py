@@ -149,7 +149,7 @@ def create(
     What may be allowed:
       read      GetCost, GetMaxSessionTime, Explain
       debit     DebitBalance, DebitSMS, DebitSeconds, AddVolumeDiscountSeconds, AddRecievedCallSeconds
-      operator  ResetVolumeDiscountSeconds, ResetUserBudget
+      operator  ResetVolumeDiscountSeconds, ResetUserBudget, Account, History
     """
     if bool(tenants) == all_tenants:
         raise click.UsageError("give --tenant for each tenant that it is for, or --all-tenants")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -17,6 +16,7 @@ from common.options import json_option, store_option
 from common.stores import Store
 from rater import account_admin
 from rater.account_value import NotAnAccount
+from rater.account_view import account_tree, instant, line_tree
 from rater.accounts import LAST_DAY, Terms
 from rater.journal.lines import Damaged, Line
 from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
@@ -105,7 +105,7 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     with _store(store_url) as store:
         found = account_admin.read(store, tenant, subject)
     if as_json:
-        click.echo(_encode(_as_json(tenant, found)))
+        click.echo(_encode(account_tree(tenant, found)))
         return
     for name, text in _rows(tenant, found):
         click.echo(f"{name:<18} {text}")
@@ -283,7 +283,7 @@ def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool)
         if not lines:
             account_admin.read(store, tenant, subject)  # says so when there is no account either
     for line in lines:
-        click.echo(_encode(_line_as_json(line)) if as_json else _line_text(line))
+        click.echo(_encode(line_tree(line)) if as_json else _line_text(line))
     if not lines and not as_json:
         click.echo("the journal is empty")
 
@@ -311,54 +311,6 @@ def _encode(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _number(micros: int) -> msgspec.Raw:
-    return msgspec.Raw(format_micros(micros).encode())
-
-
-def _instant(entry_id: str) -> str:
-    """The time of a journal line, in UTC."""
-    if not entry_id:
-        return "never"
-    ms = int(entry_id.partition("-")[0])
-    try:
-        return (
-            datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        )
-    except (OverflowError, ValueError):
-        return entry_id
-
-
-def _as_json(tenant: str, found: account_admin.Found) -> Mapping[str, Any]:
-    account, floor = found.account, found.account.min_credit_micros
-    spendable = spendable_micros(account)
-    return {
-        "CstmId": tenant,
-        "Subject": account.subject,
-        "Type": "postpaid" if account.postpaid else "prepaid",
-        "Blocked": account.blocked,
-        "Credit": _number(account.credit_micros),
-        "MinCredit": None if floor is None else _number(floor),
-        "Spendable": None if spendable is None else _number(spendable),
-        "SmsCredit": _number(account.sms_micros),
-        "Traffic": _number(account.traffic_micros),
-        "VolumeDiscountSeconds": _number(account.volume_discount_us),
-        "ReceivedCallSeconds": _number(account.received_us),
-        "ResetDayOfTheMonth": account.reset_day,
-        "TariffPlanId": account.plan or None,
-        "MinuteBuckets": [
-            {
-                "DestinationId": each.destination,
-                "Seconds": _number(each.seconds_us),
-                "Priority": each.priority,
-                "Price": msgspec.Raw(format_nanos(each.price_nanos).encode()),
-            }
-            for each in account.buckets
-        ],
-        "Changes": found.seq,
-        "LastChange": _instant(found.last_change),
-    }
-
-
 def _rows(tenant: str, found: account_admin.Found) -> Iterator[tuple[str, str]]:
     account, floor = found.account, found.account.min_credit_micros
     spendable = spendable_micros(account)
@@ -378,7 +330,7 @@ def _rows(tenant: str, found: account_admin.Found) -> Iterator[tuple[str, str]]:
             f"{format_micros(each.seconds_us)} s to {each.destination}, "
             f"{format_nanos(each.price_nanos)} a second, priority {each.priority}",
         )
-    yield "changes", f"{found.seq}, the last one at {_instant(found.last_change)}"
+    yield "changes", f"{found.seq}, the last one at {instant(found.last_change)}"
 
 
 def _floor(floor: int | None) -> str:
@@ -388,7 +340,7 @@ def _floor(floor: int | None) -> str:
 def _line_text(line: Line | Damaged) -> str:
     if isinstance(line, Damaged):
         field, expected, found = line.difference
-        return f"{_instant(line.id)}  DAMAGED {field}: expected {expected}, found {found}"
+        return f"{instant(line.id)}  DAMAGED {field}: expected {expected}, found {found}"
     after = line.balances
     rest = "".join(
         f"  {name} {text}"
@@ -401,32 +353,6 @@ def _line_text(line: Line | Damaged) -> str:
         if text
     )
     return (
-        f"{_instant(line.id)}  {line.seq:>6}  {line.op:<16} {format_micros(line.amount):>10}  "
+        f"{instant(line.id)}  {line.seq:>6}  {line.op:<16} {format_micros(line.amount):>10}  "
         f"credit {format_micros(after.credit)}  sms {format_micros(after.sms)}{rest}"
     )
-
-
-def _line_as_json(line: Line | Damaged) -> Mapping[str, Any]:
-    if isinstance(line, Damaged):
-        return {"Id": line.id, "Damaged": line.difference._asdict()}
-    after = line.balances
-    return {
-        "Id": line.id,
-        "Time": _instant(line.id),
-        "Seq": line.seq,
-        "Operation": line.op,
-        "Amount": _number(line.amount),
-        "Token": line.token,
-        "Credit": _number(after.credit),
-        "SmsCredit": _number(after.sms),
-        "Traffic": _number(after.traffic),
-        "VolumeDiscountSeconds": _number(after.volume_discount),
-        "ReceivedCallSeconds": _number(after.received),
-        "Cost": None if line.cost is None else _number(line.cost),
-        "Terms": line.terms,
-        "MinuteBuckets": None
-        if line.buckets is None
-        else [
-            {"DestinationId": each.destination, "Seconds": _number(each.seconds_us)} for each in line.buckets
-        ],
-    }

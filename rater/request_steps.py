@@ -23,6 +23,7 @@ from rater.accounts import Mutation, MutationResult, Refused, parse_mutation_rep
 from rater.descriptor import Descriptor, parse_descriptor
 from rater.jobs import Job, Outcome, failed
 from rater.keys import AccountKeys, account_key, account_keys
+from rater.looks import LOOKS, Look, describe, lines_of
 from rater.model import Account
 from rater.rating.explain import answer
 from rater.rating.quote import get_cost
@@ -61,7 +62,10 @@ class RequestSteps:
         descriptor = parse_descriptor(job.params, method)
         if job.tenants is not None and descriptor.tenant not in job.tenants:
             raise Forbidden(what=f"tenant {descriptor.tenant!r}")
-        if not method.mutates:
+        if method in LOOKS:
+            keys = account_keys(descriptor.tenant, descriptor.subject)
+            work.look(index, keys, descriptor, lines_of(method, descriptor))
+        elif not method.mutates:
             tariff = self._tariff(descriptor.tenant)
             work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, tariff)
         elif method.name in PLAN_METHODS:
@@ -69,6 +73,13 @@ class RequestSteps:
         else:
             keys = account_keys(descriptor.tenant, descriptor.subject)
             work.changes.append(self._change(index, job, method, descriptor, keys))
+
+    def look(self, job: Job, look: Look, account: Reply, journal: Reply) -> Outcome:
+        """What Account and History answer."""
+        if account is None:
+            self._tariff(look.descriptor.tenant)  # says so when the whole tenant is unknown
+        assert job.method is not None
+        return Outcome(0, describe(look, job.method, account, journal))
 
     def planned_change(self, index: int, job: Job, descriptor: Descriptor, account: Account | None) -> Change:
         if account is None:

@@ -52,6 +52,7 @@ from common.store import Command, Reply, StoreConnection
 from common.stores import Store
 from rater.accounts import is_expired, is_stored, parse_account, store_error
 from rater.jobs import Job, Outcome, Undecided, failed
+from rater.looks import Look
 from rater.rating.snapshot import Snapshot
 from rater.request_steps import RequestSteps, read_answer
 from rater.rounds import Change, Read, Round
@@ -106,6 +107,9 @@ class Flight:
 
 class Service:
     """Processes batches against one store connection and the tariff `snapshot`."""
+
+    _passing = Undecided.UNKNOWN
+    """What a look is for which the store has no answer now."""
 
     def __init__(
         self,
@@ -193,12 +197,7 @@ class Service:
     def _way(self, flight: Flight) -> Generator[None, None, None]:
         """The way of a batch; it pauses where it waits for the store."""
         jobs, outcomes = flight.jobs, flight.outcomes
-        work = self._new_round()
-        for index, job in enumerate(jobs):
-            try:
-                self._steps.begin(index, job, work)
-            except Exception as error:  # whatever is wrong with one must not touch the others
-                outcomes[index] = _failed(error)
+        work = self._begin_all(jobs, outcomes)
         for _ in range(MAX_ROUNDS):
             # Without the connection that the clock was measured on, what is left waits for another turn.
             if not work or self._clock_of != self._store.number:
@@ -219,7 +218,9 @@ class Service:
                 self._complain(len(work.places()), error)
                 return
             further = self._new_round()
-            if work.reads:
+            if work.looks:
+                self._take_looks(jobs, work.looks, replies, outcomes)
+            if work.reads or work.looks:
                 self._take_reads(jobs, work.reads, replies.pop(), further, outcomes)
             # Shortfalls may be endless, the lists and their replies are as many.
             done = zip(work.lists, replies, shortfalls, strict=False)
@@ -229,6 +230,17 @@ class Service:
             work = further
         for index in work.places():
             outcomes[index] = failed(Overloaded(detail="the account's tariff plan keeps changing"))
+
+    def _begin_all(self, jobs: Sequence[Job], outcomes: list[Outcome | Undecided]) -> Round:
+        work = self._new_round()
+        for index, job in enumerate(jobs):
+            try:
+                self._steps.begin(index, job, work)
+            except Exception as error:  # whatever is wrong with one must not touch the others
+                outcomes[index] = _failed(error)
+        for index in work.left:
+            outcomes[index] = Undecided.NOT_BEGUN
+        return work
 
     # --- a round trip ---------------------------------------------------------------------------
 
@@ -276,6 +288,28 @@ class Service:
                     outcomes[index] = Outcome(0, read_answer(job.method, tariff, descriptor, account))
             except Exception as error:
                 outcomes[index] = _failed(error)
+
+    def _take_looks(
+        self,
+        jobs: Sequence[Job],
+        looks: Sequence[Look],
+        replies: list[Reply],
+        outcomes: list[Outcome | Undecided],
+    ) -> None:
+        """Their journals are the last replies, which it takes off; the one before has all accounts."""
+        journals = replies[-len(looks) :]
+        del replies[-len(looks) :]
+        accounts = replies[-1]
+        for look, journal in zip(looks, journals, strict=True):
+            account: Reply = accounts if isinstance(accounts, ResponseError) else accounts[look.place]
+            error = next((each for each in (account, journal) if isinstance(each, ResponseError)), None)
+            if error is not None:
+                outcomes[look.job] = self._passing if passes(error) else failed(store_error(error))
+                continue
+            try:
+                outcomes[look.job] = self._steps.look(jobs[look.job], look, account, journal)
+            except Exception as defect:
+                outcomes[look.job] = _failed(defect)
 
     def _take_changes(
         self,
