@@ -130,6 +130,7 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     help="A minute bucket: seconds to a destination set, at a price a second (0), of a priority (0).",
 )
 @store_option
+@json_option()
 def create(
     tenant: str,
     subject: str,
@@ -142,6 +143,7 @@ def create(
     reset_day: int | None,
     buckets: tuple[Bucket, ...],
     store_url: str,
+    as_json: bool,
 ) -> None:
     """Open an account. One that exists is left as it is, and the command fails.
 
@@ -165,7 +167,7 @@ def create(
         created = account_admin.create(store, tenant, new)
     if not created:
         refuse(f"tenant {tenant!r} has an account for subject {subject!r} already; nothing was changed")
-    click.echo("created")
+    click.echo(_encode({"CstmId": tenant, "Subject": subject, "Created": True}) if as_json else "created")
 
 
 @account.command()
@@ -180,7 +182,16 @@ def create(
     help="Give it just once under this id, however often the command is run.  [default: a new one]",
 )
 @store_option
-def credit(tenant: str, subject: str, amount: int, kind: str, request_id: str | None, store_url: str) -> None:
+@json_option()
+def credit(
+    tenant: str,
+    subject: str,
+    amount: int,
+    kind: str,
+    request_id: str | None,
+    store_url: str,
+    as_json: bool,
+) -> None:
     """Add AMOUNT to the credit. A negative one, behind `--`, takes away, by the rules of a debit.
 
     \b
@@ -193,7 +204,12 @@ def credit(tenant: str, subject: str, amount: int, kind: str, request_id: str | 
         given = account_admin.give(store, tenant, subject, kind, amount, request_id)
     unit = "cents" if kind == "cents" else "SMS"
     repeated = ", as before: this request id was carried out already" if given.replayed else ""
-    click.echo(f"{format_micros(given.value_micros)} {unit}{repeated}")
+    if as_json:
+        left = msgspec.Raw(format_micros(given.value_micros).encode())
+        about = {"CstmId": tenant, "Subject": subject, "RequestId": request_id}
+        click.echo(_encode(about | {"Unit": kind, "Left": left, "Replayed": given.replayed}))
+    else:
+        click.echo(f"{format_micros(given.value_micros)} {unit}{repeated}")
 
 
 @account.command("set")
@@ -205,6 +221,7 @@ def credit(tenant: str, subject: str, amount: int, kind: str, request_id: str | 
 @_plan_option
 @_reset_day_option
 @store_option
+@json_option()
 def set_(
     tenant: str,
     subject: str,
@@ -214,6 +231,7 @@ def set_(
     plan: str | None,
     reset_day: int | None,
     store_url: str,
+    as_json: bool,
 ) -> None:
     """Change terms: type, floor, tariff plan, reset day. What is not named stays, balances too.
 
@@ -234,35 +252,37 @@ def set_(
         terms["reset_day"] = reset_day
     if not terms:
         raise click.UsageError("nothing to set: give --type, --floor, --no-floor, --plan or --reset-day")
-    _decide(store_url, tenant, subject, Terms(**terms), "set", "it was so already")
+    _decide(store_url, tenant, subject, Terms(**terms), as_json, "set", "it was so already")
 
 
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
-def block(tenant: str, subject: str, store_url: str) -> None:
+@json_option()
+def block(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
 
     \b
     Example:
       ratel account block vdf anna
     """
-    _decide(store_url, tenant, subject, Terms(blocked=True), "blocked", "it was blocked already")
+    _decide(store_url, tenant, subject, Terms(blocked=True), as_json, "blocked", "it was blocked already")
 
 
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
-def unblock(tenant: str, subject: str, store_url: str) -> None:
+@json_option()
+def unblock(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     """Lift a block.
 
     \b
     Example:
       ratel account unblock vdf anna
     """
-    _decide(store_url, tenant, subject, Terms(blocked=False), "unblocked", "it was not blocked")
+    _decide(store_url, tenant, subject, Terms(blocked=False), as_json, "unblocked", "it was not blocked")
 
 
 @account.command()
@@ -301,10 +321,15 @@ def _store(url: str) -> Iterator[Store]:
             refuse(f"the store holds something else as this account: {error}")
 
 
-def _decide(store_url: str, tenant: str, subject: str, terms: Terms, done: str, same: str) -> None:
+def _decide(
+    store_url: str, tenant: str, subject: str, terms: Terms, as_json: bool, done: str, same: str
+) -> None:
     with _store(store_url) as store:
         changed = account_admin.decide(store, tenant, subject, terms)
-    click.echo(done if changed else same)
+    if as_json:
+        click.echo(_encode({"CstmId": tenant, "Subject": subject, "Changed": changed}))
+    else:
+        click.echo(done if changed else same)
 
 
 def _encode(value: Any) -> str:
