@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
+from balancer import http_pages, http_watch
 from balancer.actions import OnAnswer
 from balancer.http_auth import CHALLENGE, admit_one, grant_of, metered
 from balancer.http_jsonrpc import answer_body
@@ -30,11 +31,23 @@ from balancer.router import Router
 from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
 from common.keyring import Grant, Keyring
 from common.methods import BY_HTTP_NAME, Method
+from common.wire import CLIENT_KEY
 
 REPLAYED: Final = b"idempotency-replayed: true\r\n"
 
 _METHODS: Final = {b"/" + name.encode(): method for name, method in BY_HTTP_NAME.items()}
-_PATHS: Final = frozenset({*_METHODS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json"})
+_PATHS: Final = frozenset(
+    {
+        *_METHODS,
+        *http_watch.PATHS,
+        *http_pages.PATHS,
+        http_pages.WHOAMI,
+        b"/jsonrpc",
+        b"/healthz",
+        b"/readyz",
+        b"/openapi.json",
+    }
+)
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
 """Where the error does not say: raters join and stores fail over within a second or a few."""
@@ -50,7 +63,16 @@ class HttpApp:
         self._router = router
         self._keyring = keyring
         self._tasks: set[asyncio.Task[None]] = set()
-        self.closing = False
+        self._closing = False
+        self._watch = http_watch.HttpWatch(router)
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @closing.setter
+    def closing(self, closing: bool) -> None:
+        self._closing = self._watch.closing = closing
 
     def serve(self, request: Request) -> None:
         """Answer it, now or later. Does not raise."""
@@ -60,7 +82,7 @@ class HttpApp:
                 path, query = _split(request.target)
             method = _METHODS.get(path)
             if method is None:
-                self._serve_other(request, path)
+                self._serve_other(request, path, query)
             elif self._keyring is None:
                 self._call(request, method, query)
             else:
@@ -70,7 +92,7 @@ class HttpApp:
         except Exception:
             _report_defect(request)
 
-    def _serve_other(self, request: Request, path: bytes) -> None:
+    def _serve_other(self, request: Request, path: bytes, query: bytes) -> None:
         verb = request.verb
         if path not in _PATHS:
             shown = path.decode(errors="replace")[:200]
@@ -86,8 +108,16 @@ class HttpApp:
             request.respond(200, b'{"status":"up"}')
         elif path == b"/openapi.json":
             request.respond(200, document_bytes())
-        else:
+        elif path in http_pages.PATHS:
+            http_pages.serve(request, path)
+        elif path == b"/readyz":
             self._tell_readiness(request)
+        else:
+            grant = None if self._keyring is None else grant_of(self._keyring, request)
+            if path == http_pages.WHOAMI:
+                http_pages.serve_identity(request, grant)
+            else:
+                self._watch.serve(request, path, query, grant)
 
     def _tell_readiness(self, request: Request) -> None:
         raters, tariff_epoch = self._router.readiness
@@ -106,7 +136,7 @@ class HttpApp:
         if verb not in (b"GET", b"POST"):
             _not_allowed(request, "GET, POST")
             return
-        refusal = self._router.turn_away()
+        refusal = self._router.turn_away(method)
         if refusal is not None:
             request.respond(Overloaded.http_status, *_refused(refusal))
             return
@@ -126,7 +156,8 @@ class HttpApp:
         if grant is not None and grant.meters:
             admit_one(grant)
             callback = metered(grant, callback)
-        self._router.submit(bound, descriptor, key, callback)
+        seq = self._router.submit(bound, descriptor, key, callback)
+        request.id = _id_of(key or params.get("requestid", "")) or self._router.token_of(seq).encode()
 
     # --- JSON-RPC ----------------------------------------------------------------------------
 
@@ -157,10 +188,18 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _answer(request: Request, code: int, body: bytes, replayed: bool) -> None:
+    more = b"x-request-id: %b\r\n" % request.id if request.id else b""
+    if replayed:
+        more += REPLAYED
     if code:
-        _fail(request, code, body, REPLAYED if replayed else b"")
+        _fail(request, code, body, more)
     else:
-        request.respond(200, body, REPLAYED if replayed else b"")
+        request.respond(200, body, more)
+
+
+def _id_of(key: str) -> bytes:
+    """What a request with a client's key is called; nothing where a header could not hold it."""
+    return f"{CLIENT_KEY}{key}".encode() if key and _KEY.fullmatch(key.encode()) else b""
 
 
 def _fail(request: Request, code: int, error: bytes, more: bytes = b"") -> None:

@@ -174,7 +174,7 @@ class _Descriptor(msgspec.Struct, rename="pascal"):
     tor: msgspec.Raw = msgspec.field(name="TOR")
     cstm_id: str
     subject: str
-    destination_prefix: str
+    destination_prefix: str | msgspec.UnsetType
     amount: msgspec.Raw | msgspec.UnsetType
     time_start: str | msgspec.UnsetType
     time_end: str | msgspec.UnsetType
@@ -188,7 +188,7 @@ def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
     """
     get = params.get
     tenant, subject, destination = get("cstmid"), get("subj"), get("dest")
-    if not tenant or not subject or not destination:
+    if not tenant or not subject or not (destination or not method.takes_destination):
         name = "cstmid" if not tenant else "dest" if subject else "subj"
         raise InvalidParams(field=name, detail="is empty" if name in params else "is missing")
     if method.needs_amount and "amount" not in params:
@@ -209,7 +209,7 @@ def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
             _NO_TOR if tor is None else msgspec.Raw(tor.encode()),
             tenant,
             subject,
-            destination,
+            destination or UNSET,
             UNSET if amount is None else msgspec.Raw(amount.encode()),
             start,
             end,

@@ -104,6 +104,8 @@ OF_METHOD: Final[dict[str, Errors]] = {
     "AddRecievedCallSeconds": (TooManyBuckets, OutOfRange),
     "ResetUserBudget": (NoTariffPlan,),
     "Explain": (CallTooLong, ResultTooLarge),
+    "Account": (UnknownSubject,),
+    "History": (UnknownSubject, ResultTooLarge),
 }
 """Beyond what all methods, or all mutations, can answer."""
 

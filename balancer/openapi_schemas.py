@@ -10,6 +10,7 @@ from math import nextafter
 from string import Formatter
 from typing import Any, Final
 
+from balancer.openapi_accounts import ACCOUNT, HISTORY
 from balancer.openapi_explain import explanation
 from common.errors import JsonScalar, RatelError, encode_error
 from common.methods import BY_RPC_NAME, MAX_TEXT_CHARS, MAX_TOR, Method
@@ -97,9 +98,11 @@ def body(method: Method, nullable: bool) -> Schema:
 
 def parameter_names(method: Method) -> tuple[list[str], list[str]]:
     """What a method needs over HTTP, and what else it reads."""
-    needed = ["cstmid", "subj", "dest", *(["amount"] if method.needs_amount else [])]
+    needed = ["cstmid", "subj"]
+    needed += ["dest"] if method.takes_destination else []
+    needed += ["amount"] if method.needs_amount else []
     times = ["start", "end", "duration"] if method.needs_times or method.takes_times else []
-    return needed, ["tor", *(["amount"] if method.takes_times else []), *times]
+    return needed, ["tor", *(["amount"] if method.takes_amount else []), *times]
 
 
 # --- results ----------------------------------------------------------------------------------------
@@ -152,8 +155,8 @@ _CALL_COST: Final = record(
 def result(method: Method) -> Schema:
     if method.name == "GetCost":
         return ref("CallCost")
-    if method.name == "Explain":
-        return ref("Explanation")
+    if method.name in ("Explain", "Account", "History"):
+        return ref({"Explain": "Explanation"}.get(method.name, method.name))
     if not method.needs_amount:
         return {"const": 0, "description": "0"}
     return {**_QUANTITY, "description": method.result, "examples": [100]}
@@ -189,7 +192,9 @@ _RPC_REQUEST: Final = record(
     },
     required=["method", "params"],
 )
-_RPC_RESULT: Final = {"oneOf": [{"type": "number"}, ref("CallCost"), ref("Explanation")]}
+_RPC_RESULT: Final = {
+    "oneOf": [{"type": "number"}, *map(ref, ("CallCost", "Explanation", "Account", "History"))]
+}
 _RPC_ERROR: Final = record(
     {
         "code": {"type": "integer"},
@@ -270,6 +275,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "CallCost": _CALL_COST,
     "Timespan": _TIMESPAN,
     "Explanation": explanation(_INTERVAL),
+    "Account": ACCOUNT,
+    "History": HISTORY,
     "CallDescriptor": _DESCRIPTOR,
     "JsonRpcRequest": _RPC_REQUEST,
     "JsonRpcReply": _RPC_REPLY,

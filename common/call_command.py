@@ -135,6 +135,9 @@ def show(console: Console, method: Method, result: Any) -> None:
     if method.name == "Explain":
         show_explanation(console, result)
         return
+    if method.name in ("Account", "History"):
+        console.print_json(encode_result(result).decode())
+        return
     if isinstance(result, dict):
         _show_call_cost(console, result)
         return

@@ -23,7 +23,7 @@ class Group(Enum):
     DEBIT = "debit"
     """Charges and counts what a subscriber uses: what a switch needs."""
     OPERATOR = "operator"
-    """Sets an account back, whatever it held."""
+    """Sets an account back, whatever it held, or looks at all of it."""
 
 
 class Method(NamedTuple):
@@ -43,6 +43,10 @@ class Method(NamedTuple):
     """Where none is named, the one that fewest keys have."""
     takes_times: bool = False
     """The times may be given, and may be left out."""
+    takes_destination: bool = True
+    """False: none is needed over HTTP either."""
+    takes_amount: bool = False
+    """It may be given, and may be left out."""
 
 
 METHODS: Final[tuple[Method, ...]] = (
@@ -128,6 +132,30 @@ METHODS: Final[tuple[Method, ...]] = (
         "explanation",
         Group.READ,
         takes_times=True,
+        takes_amount=True,
+    ),
+    Method(
+        "Account",
+        "What an account holds: budgets, minute buckets, terms",
+        False,
+        False,
+        False,
+        False,
+        "account",
+        Group.OPERATOR,
+        takes_destination=False,
+    ),
+    Method(
+        "History",
+        "The last changes of an account, from its journal",
+        False,
+        False,
+        False,
+        False,
+        "journal lines",
+        Group.OPERATOR,
+        takes_destination=False,
+        takes_amount=True,
     ),
 )
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import logging
 import os
 import shlex
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 
 from common import config
-from common.addresses import EXPOSED, NOWHERE, Address
+from common.addresses import EXPOSED, Address
 from common.api_keys import BadKeyFile
 from common.child import die_with_parent
 from common.disk_sync import DiskSync
-from common.doors import CannotOpen, Doors, open_several
-from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.key_file import read_keys
 from common.logs import setup
@@ -41,47 +36,29 @@ from common.options import (
 )
 from common.paths import data_dir
 from common.roll import roll
-from common.store import describe_store_url
 from common.store_login import mask_url
+from common.store_url import describe_store_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
+from common.up_parts import (
+    LOOK_EVERY_S,
+    GivenStore,
+    Look,
+    Wanted,
+    front_children,
+    open_doors,
+    ratel,
+    rater_children,
+    start_store,
+    tell_children,
+)
 
 log = logging.getLogger(__name__)
 
-STOP_WITHIN_S: Final = 10.0
-"""How long a part may take to finish what it has: longer than any request's deadline."""
-
-LOOK_EVERY_S: Final = 0.05
-STORE_READY_WITHIN_S: Final = 60.0
-"""Replaying a large append-only file takes a while."""
 
 EMBEDDED_LEVELS: Final = ("everysec", "always")
 
 PARTS: Final = ("balancer", "gateway", "rater", "load")
 """Commands that run as its children: with a wrong setting they would be started again and again."""
-
-Look = Callable[[], None]
-"""Waits a moment and notices deaths of children meanwhile."""
-
-
-def ratel(*args: str) -> list[str]:
-    """The command line of a subcommand in this same installation."""
-    return [sys.executable, "-m", "common.cli", *args]
-
-
-class Wanted(NamedTuple):
-    """The cluster that was asked for."""
-
-    raters: int
-    gateways: int
-    durability: str
-    replicas: int
-    jsonrpc: Address
-    http: Address
-    router: Address
-    insecure_router: bool
-    log_level: str
-    guard: tuple[str, ...]
-    """Of the front: who is let in."""
 
 
 @click.command()
@@ -180,10 +157,10 @@ def up(
     with contextlib.ExitStack() as ends:
         ends.callback(stop.ignore)
         try:
-            entrance, backdoor = _open_doors(wanted)
+            entrance, backdoor = open_doors(wanted)
             there = entrance[0].addresses | backdoor.addresses
             wanted = wanted._replace(jsonrpc=there["jsonrpc"], http=there["http"], router=there["router"])
-            front = _front(wanted, entrance, backdoor)
+            front = front_children(wanted, entrance, backdoor)
             began_s = time.monotonic()
             store_url = _start(supervisor, look, ends, wanted, given, front)
             if paths:
@@ -199,15 +176,6 @@ def up(
         finally:
             supervisor.stop()
     click.echo("stopped")
-
-
-class GivenStore(NamedTuple):
-    """The options of a store that runs already, or of the embedded one."""
-
-    store_url: str | None
-    data: Path | None
-    store_password_file: Path | None
-    sentinel_password_file: Path | None
 
 
 def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
@@ -235,7 +203,7 @@ def _start(
 ) -> str:
     """Start everything and say where it is; the URL of the store."""
     if given.store_url is None:
-        store = _start_store(supervisor, look, (given.data or data_dir()).absolute(), wanted.durability)
+        store = start_store(supervisor, look, (given.data or data_dir()).absolute(), wanted.durability)
         if wanted.durability == "everysec":
             disk_sync = DiskSync(store.data_dir)
             disk_sync.start()
@@ -244,8 +212,8 @@ def _start(
         shown_url, store_url = store.url, f"embedded:{store.data_dir}"
     else:
         shown_url, store_url = describe_store_url(given.store_url), given.store_url
-    _tell_children(store_url, given)
-    supervisor.add(*_raters(wanted))
+    tell_children(store_url, given)
+    supervisor.add(*rater_children(wanted))
     for group in front:
         supervisor.add(*group)
     raters, gateways = wanted.raters, wanted.gateways
@@ -255,61 +223,6 @@ def _start(
     click.echo(f"  http      http://{wanted.http}")
     click.echo(f"  router    {wanted.router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
     return store_url
-
-
-def _tell_children(store_url: str, given: GivenStore) -> None:
-    """Say by the environment which store it is: a URL may hold a password, which no command line may show."""
-    os.environ["RATEL_STORE"] = store_url
-    for name, file in (
-        ("RATEL_STORE_PASSWORD_FILE", given.store_password_file),
-        ("RATEL_SENTINEL_PASSWORD_FILE", given.sentinel_password_file),
-        (config.FILE_VARIABLE, config.file_in_use(click.get_current_context()).path),
-    ):
-        if file is not None:
-            os.environ[name] = str(file.absolute())
-
-
-def _open_doors(wanted: Wanted) -> tuple[list[Doors], Doors]:
-    """What the front listens on, for each gateway where there are several, and where raters join."""
-    entrance = {"jsonrpc": wanted.jsonrpc, "http": wanted.http}
-    try:
-        backdoor = Doors({"router": wanted.router})
-        with contextlib.ExitStack() as undo:
-            undo.callback(backdoor.close)
-            doors = open_several(wanted.gateways, entrance) if wanted.gateways > 1 else [Doors(entrance)]
-            undo.pop_all()
-        return doors, backdoor
-    except CannotOpen as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str) -> EmbeddedStore:
-    try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(data / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # held until the end
-    except OSError as error:
-        raise click.ClickException(f"can't use the data folder {data}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise click.ClickException(f"another `ratel up` uses the data folder {data}") from None
-    store = EmbeddedStore(data, appendfsync="always" if durability == "always" else "no")
-    try:
-        supervisor.add(Child("store", store.command, stop_within_s=STOP_WITHIN_S, can_be_replaced=False))
-    except EmbeddedStoreError as error:
-        raise click.ClickException(str(error)) from None
-    deadline_s = time.monotonic() + STORE_READY_WITHIN_S
-    while not store.is_ready():
-        if time.monotonic() > deadline_s:
-            raise click.ClickException(f"the store in {data} is not ready after {STORE_READY_WITHIN_S:.0f} s")
-        look()
-    return store
-
-
-def _raters(wanted: Wanted) -> list[Child]:
-    promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
-    command = ratel("rater", "--balancer", str(wanted.router), *promise, "--log-level", wanted.log_level)
-    return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
 
 
 def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> tuple[str, ...]:
@@ -327,28 +240,6 @@ def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Add
             if is_exposed(address):
                 raise click.ClickException(refusal(option, address, API_KEYS_REMEDY))
     return ()
-
-
-def _front(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> list[list[Child]]:
-    """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
-    flight while those behind it are still there."""
-    listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
-    router, level = str(wanted.router), ["--log-level", wanted.log_level]
-    join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
-    if not wanted.gateways:
-        [doors] = entrance
-        doors.join(backdoor)
-        return [[_child("balancer", ratel("balancer", *listen, *join, *level), doors)]]
-    nowhere = ["--jsonrpc", NOWHERE, "--http", NOWHERE]
-    gateway = ratel("gateway", *listen, "--balancer", router, *level)
-    return [
-        [_child("balancer", ratel("balancer", *nowhere, *join, *level), backdoor)],
-        [_child(f"gateway-{number}", gateway, doors) for number, doors in enumerate(entrance, 1)],
-    ]
-
-
-def _child(name: str, command: list[str], doors: Doors | None = None) -> Child:
-    return Child(name, lambda: command, stop_within_s=STOP_WITHIN_S, doors=doors)
 
 
 def _load(look: Look, paths: tuple[str, ...], tenant: str | None) -> None:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import secrets
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import click
 import msgspec
 
-from common.errors import RatelError, StoreUnavailable
+from common.command_line import open_store, refuse
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.options import json_option, store_option
-from common.store import StoreUrlError
-from common.stores import Store, connect
+from common.stores import Store
 from rater import account_admin
 from rater.account_value import NotAnAccount
+from rater.account_view import account_tree, instant, line_tree
 from rater.accounts import LAST_DAY, Terms
 from rater.journal.lines import Damaged, Line
 from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
-
-EXIT_REFUSED: Final = 1
-EXIT_STORE: Final = 3
 
 STORE_TIMEOUT_MS: Final = 10_000
 MAX_LINES: Final = 10_000
@@ -110,7 +105,7 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     with _store(store_url) as store:
         found = account_admin.read(store, tenant, subject)
     if as_json:
-        click.echo(_encode(_as_json(tenant, found)))
+        click.echo(_encode(account_tree(tenant, found)))
         return
     for name, text in _rows(tenant, found):
         click.echo(f"{name:<18} {text}")
@@ -135,6 +130,7 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     help="A minute bucket: seconds to a destination set, at a price a second (0), of a priority (0).",
 )
 @store_option
+@json_option()
 def create(
     tenant: str,
     subject: str,
@@ -147,6 +143,7 @@ def create(
     reset_day: int | None,
     buckets: tuple[Bucket, ...],
     store_url: str,
+    as_json: bool,
 ) -> None:
     """Open an account. One that exists is left as it is, and the command fails.
 
@@ -169,8 +166,8 @@ def create(
     with _store(store_url) as store:
         created = account_admin.create(store, tenant, new)
     if not created:
-        _refuse(f"tenant {tenant!r} has an account for subject {subject!r} already; nothing was changed")
-    click.echo("created")
+        refuse(f"tenant {tenant!r} has an account for subject {subject!r} already; nothing was changed")
+    click.echo(_encode({"CstmId": tenant, "Subject": subject, "Created": True}) if as_json else "created")
 
 
 @account.command()
@@ -185,7 +182,16 @@ def create(
     help="Give it just once under this id, however often the command is run.  [default: a new one]",
 )
 @store_option
-def credit(tenant: str, subject: str, amount: int, kind: str, request_id: str | None, store_url: str) -> None:
+@json_option()
+def credit(
+    tenant: str,
+    subject: str,
+    amount: int,
+    kind: str,
+    request_id: str | None,
+    store_url: str,
+    as_json: bool,
+) -> None:
     """Add AMOUNT to the credit. A negative one, behind `--`, takes away, by the rules of a debit.
 
     \b
@@ -198,7 +204,12 @@ def credit(tenant: str, subject: str, amount: int, kind: str, request_id: str | 
         given = account_admin.give(store, tenant, subject, kind, amount, request_id)
     unit = "cents" if kind == "cents" else "SMS"
     repeated = ", as before: this request id was carried out already" if given.replayed else ""
-    click.echo(f"{format_micros(given.value_micros)} {unit}{repeated}")
+    if as_json:
+        left = msgspec.Raw(format_micros(given.value_micros).encode())
+        about = {"CstmId": tenant, "Subject": subject, "RequestId": request_id}
+        click.echo(_encode(about | {"Unit": kind, "Left": left, "Replayed": given.replayed}))
+    else:
+        click.echo(f"{format_micros(given.value_micros)} {unit}{repeated}")
 
 
 @account.command("set")
@@ -210,6 +221,7 @@ def credit(tenant: str, subject: str, amount: int, kind: str, request_id: str | 
 @_plan_option
 @_reset_day_option
 @store_option
+@json_option()
 def set_(
     tenant: str,
     subject: str,
@@ -219,6 +231,7 @@ def set_(
     plan: str | None,
     reset_day: int | None,
     store_url: str,
+    as_json: bool,
 ) -> None:
     """Change terms: type, floor, tariff plan, reset day. What is not named stays, balances too.
 
@@ -239,35 +252,37 @@ def set_(
         terms["reset_day"] = reset_day
     if not terms:
         raise click.UsageError("nothing to set: give --type, --floor, --no-floor, --plan or --reset-day")
-    _decide(store_url, tenant, subject, Terms(**terms), "set", "it was so already")
+    _decide(store_url, tenant, subject, Terms(**terms), as_json, "set", "it was so already")
 
 
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
-def block(tenant: str, subject: str, store_url: str) -> None:
+@json_option()
+def block(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
 
     \b
     Example:
       ratel account block vdf anna
     """
-    _decide(store_url, tenant, subject, Terms(blocked=True), "blocked", "it was blocked already")
+    _decide(store_url, tenant, subject, Terms(blocked=True), as_json, "blocked", "it was blocked already")
 
 
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
-def unblock(tenant: str, subject: str, store_url: str) -> None:
+@json_option()
+def unblock(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     """Lift a block.
 
     \b
     Example:
       ratel account unblock vdf anna
     """
-    _decide(store_url, tenant, subject, Terms(blocked=False), "unblocked", "it was not blocked")
+    _decide(store_url, tenant, subject, Terms(blocked=False), as_json, "unblocked", "it was not blocked")
 
 
 @account.command()
@@ -288,7 +303,7 @@ def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool)
         if not lines:
             account_admin.read(store, tenant, subject)  # says so when there is no account either
     for line in lines:
-        click.echo(_encode(_line_as_json(line)) if as_json else _line_text(line))
+        click.echo(_encode(line_tree(line)) if as_json else _line_text(line))
     if not lines and not as_json:
         click.echo("the journal is empty")
 
@@ -299,80 +314,26 @@ def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool)
 @contextmanager
 def _store(url: str) -> Iterator[Store]:
     """A connection; what goes wrong with it, or is refused, ends the command."""
-    try:
-        with closing(connect(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
+    with open_store(url, STORE_TIMEOUT_MS, ValueError) as store:
+        try:
             yield store
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
-        _refuse(str(error), EXIT_STORE)
-    except NotAnAccount as error:
-        _refuse(f"the store holds something else as this account: {error}")
-    except (RatelError, ValueError) as error:
-        _refuse(str(error))
+        except NotAnAccount as error:
+            refuse(f"the store holds something else as this account: {error}")
 
 
-def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
-
-
-def _decide(store_url: str, tenant: str, subject: str, terms: Terms, done: str, same: str) -> None:
+def _decide(
+    store_url: str, tenant: str, subject: str, terms: Terms, as_json: bool, done: str, same: str
+) -> None:
     with _store(store_url) as store:
         changed = account_admin.decide(store, tenant, subject, terms)
-    click.echo(done if changed else same)
+    if as_json:
+        click.echo(_encode({"CstmId": tenant, "Subject": subject, "Changed": changed}))
+    else:
+        click.echo(done if changed else same)
 
 
 def _encode(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _number(micros: int) -> msgspec.Raw:
-    return msgspec.Raw(format_micros(micros).encode())
-
-
-def _instant(entry_id: str) -> str:
-    """The time of a journal line, in UTC."""
-    if not entry_id:
-        return "never"
-    ms = int(entry_id.partition("-")[0])
-    try:
-        return (
-            datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        )
-    except (OverflowError, ValueError):
-        return entry_id
-
-
-def _as_json(tenant: str, found: account_admin.Found) -> Mapping[str, Any]:
-    account, floor = found.account, found.account.min_credit_micros
-    spendable = spendable_micros(account)
-    return {
-        "CstmId": tenant,
-        "Subject": account.subject,
-        "Type": "postpaid" if account.postpaid else "prepaid",
-        "Blocked": account.blocked,
-        "Credit": _number(account.credit_micros),
-        "MinCredit": None if floor is None else _number(floor),
-        "Spendable": None if spendable is None else _number(spendable),
-        "SmsCredit": _number(account.sms_micros),
-        "Traffic": _number(account.traffic_micros),
-        "VolumeDiscountSeconds": _number(account.volume_discount_us),
-        "ReceivedCallSeconds": _number(account.received_us),
-        "ResetDayOfTheMonth": account.reset_day,
-        "TariffPlanId": account.plan or None,
-        "MinuteBuckets": [
-            {
-                "DestinationId": each.destination,
-                "Seconds": _number(each.seconds_us),
-                "Priority": each.priority,
-                "Price": msgspec.Raw(format_nanos(each.price_nanos).encode()),
-            }
-            for each in account.buckets
-        ],
-        "Changes": found.seq,
-        "LastChange": _instant(found.last_change),
-    }
 
 
 def _rows(tenant: str, found: account_admin.Found) -> Iterator[tuple[str, str]]:
@@ -394,7 +355,7 @@ def _rows(tenant: str, found: account_admin.Found) -> Iterator[tuple[str, str]]:
             f"{format_micros(each.seconds_us)} s to {each.destination}, "
             f"{format_nanos(each.price_nanos)} a second, priority {each.priority}",
         )
-    yield "changes", f"{found.seq}, the last one at {_instant(found.last_change)}"
+    yield "changes", f"{found.seq}, the last one at {instant(found.last_change)}"
 
 
 def _floor(floor: int | None) -> str:
@@ -404,7 +365,7 @@ def _floor(floor: int | None) -> str:
 def _line_text(line: Line | Damaged) -> str:
     if isinstance(line, Damaged):
         field, expected, found = line.difference
-        return f"{_instant(line.id)}  DAMAGED {field}: expected {expected}, found {found}"
+        return f"{instant(line.id)}  DAMAGED {field}: expected {expected}, found {found}"
     after = line.balances
     rest = "".join(
         f"  {name} {text}"
@@ -417,32 +378,6 @@ def _line_text(line: Line | Damaged) -> str:
         if text
     )
     return (
-        f"{_instant(line.id)}  {line.seq:>6}  {line.op:<16} {format_micros(line.amount):>10}  "
+        f"{instant(line.id)}  {line.seq:>6}  {line.op:<16} {format_micros(line.amount):>10}  "
         f"credit {format_micros(after.credit)}  sms {format_micros(after.sms)}{rest}"
     )
-
-
-def _line_as_json(line: Line | Damaged) -> Mapping[str, Any]:
-    if isinstance(line, Damaged):
-        return {"Id": line.id, "Damaged": line.difference._asdict()}
-    after = line.balances
-    return {
-        "Id": line.id,
-        "Time": _instant(line.id),
-        "Seq": line.seq,
-        "Operation": line.op,
-        "Amount": _number(line.amount),
-        "Token": line.token,
-        "Credit": _number(after.credit),
-        "SmsCredit": _number(after.sms),
-        "Traffic": _number(after.traffic),
-        "VolumeDiscountSeconds": _number(after.volume_discount),
-        "ReceivedCallSeconds": _number(after.received),
-        "Cost": None if line.cost is None else _number(line.cost),
-        "Terms": line.terms,
-        "MinuteBuckets": None
-        if line.buckets is None
-        else [
-            {"DestinationId": each.destination, "Seconds": _number(each.seconds_us)} for each in line.buckets
-        ],
-    }

@@ -25,6 +25,7 @@ from common.store import Command, Reply
 from common.stores import Store
 from rater.accounts import deadline_places, read_command
 from rater.jobs import Job, Outcome, Undecided
+from rater.looks import JOURNAL_READ
 from rater.rating.snapshot import Snapshot
 from rater.rounds import Change, Read, Round, account_of
 from rater.scripts import LOADS
@@ -44,6 +45,8 @@ class ClusterRound(Round):
 
 class ClusterService(Service):
     """The lists of a round are as many commands, and each read is one; else as its base."""
+
+    _passing = Undecided.APART
 
     def __init__(
         self,
@@ -80,7 +83,10 @@ class ClusterService(Service):
         self._cluster.receive(trip)
         replies = trip.replies[:changes]
         if len(commands) > changes:
-            replies.append([reply[0] if type(reply) is list else reply for reply in trip.replies[changes:]])
+            reads = sum(command[0] != JOURNAL_READ for command in commands[changes:])
+            accounts = trip.replies[changes : changes + reads]
+            replies.append([reply[0] if type(reply) is list else reply for reply in accounts])
+            replies += trip.replies[changes + reads :]  # of journals
         if not waits.commands:
             return replies, repeat(None)
         # What was not done needs no confirmation, and its node was not asked for one, or did not answer.

@@ -9,6 +9,7 @@ from common.store import Command
 from rater.accounts import MAX_SCRIPT_REQUESTS, Mutation, batch_command, read_command
 from rater.descriptor import Descriptor
 from rater.keys import AccountKeys
+from rater.looks import MAX_LOOKS, Look, journal_command
 from rater.rating.snapshot import CompiledTariff
 
 Read = tuple[int, int, Descriptor, CompiledTariff | None]
@@ -26,10 +27,14 @@ class Change(NamedTuple):
 
 
 class Round:
-    """One round trip: a command for each list of changes, then one for all reads, which see the changes."""
+    """One round trip: a command for each list of changes, then one for all reads, which see the changes;
+    at last one for each journal that somebody looks at."""
 
     def __init__(self) -> None:
         self.reads: list[Read] = []
+        self.looks: list[Look] = []
+        self.left: list[int] = []
+        """Jobs that there is no room for in this one."""
         self.changes: list[Change] = []
         self.alone: list[Change] = []
         """Not together with others: one of those that it was with went wrong."""
@@ -39,7 +44,7 @@ class Round:
         self._place_of: dict[bytes, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.reads or self.changes or self.alone)
+        return bool(self.reads or self.changes or self.alone or self.looks)
 
     def read(self, job: int, account: bytes, descriptor: Descriptor, tariff: CompiledTariff | None) -> None:
         """Many may ask for the same account: it is read once."""
@@ -49,20 +54,30 @@ class Round:
             accounts.append(account)
         self.reads.append((job, place, descriptor, tariff))
 
+    def look(self, job: int, keys: AccountKeys, descriptor: Descriptor, lines: int) -> None:
+        """Read an account and the end of its journal, in the same slot."""
+        if len(self.looks) >= MAX_LOOKS:
+            self.left.append(job)
+            return
+        place = self._place_of.setdefault(keys.account, len(self._accounts))
+        if place == len(self._accounts):
+            self._accounts.append(keys.account)
+        self.looks.append(Look(job, place, descriptor, keys.journal, lines))
+
     def commands(self) -> list[Command]:
         self.lists = list(self._lists())
         commands: list[Command] = []
         for changes in self.lists:
             method = changes[0].mutation.method
             commands.append(batch_command(method, [(change.keys, change.mutation) for change in changes]))
-        if self.reads:
+        if self._accounts:
             commands += self._reads(self._accounts)
-        return commands
+        return commands + list(map(journal_command, self.looks)) if self.looks else commands
 
     def places(self) -> list[int]:
         """The numbers of all its jobs."""
         changes = [change.job for change in (*self.changes, *self.alone)]
-        return [job for job, *_ in self.reads] + changes
+        return [job for job, *_ in self.reads] + changes + [look.job for look in self.looks]
 
     def _lists(self) -> Iterator[list[Change]]:
         """By method; those of an account together, in order, so that it is read and written once."""

@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from common.tls import ClientTls
 
@@ -42,6 +48,12 @@ class Authority:
         """How a client with a certificate of this authority's speaks TLS; without `names`, with none."""
         cert, key = self.issue(*names) if names else (None, None)
         return ClientTls(self.ca, cert, key, server_name)
+
+
+def with_passphrase(key: Path) -> bytes:
+    """The key as a file that asks for one."""
+    secret = load_pem_private_key(key.read_bytes(), None)
+    return secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
 
 
 def replace(path: Path, content: bytes) -> None:

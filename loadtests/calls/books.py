@@ -13,17 +13,31 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from common.errors import CallerError, RatelError
+from common.errors import CallerError, KeyReused, RatelError
+from loadtests.calls.plan import TENANT
 
 EXIT_MONEY: Final = 3
 """The exit code of a run whose balances do not agree with what was acknowledged."""
 
 
 class Debit(NamedTuple):
+    """All that is sent: under the same id the very same is to be sent again."""
+
     subject: str
+    number: str
     amount: Decimal
     """Cents."""
     request_id: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {
+            "CstmId": TENANT,
+            "Subject": self.subject,
+            "DestinationPrefix": self.number,
+            "Amount": self.amount,
+            "RequestId": self.request_id,
+        }
 
 
 class Books:
@@ -34,8 +48,8 @@ class Books:
         """Millionths of a cent, acknowledged, by subscriber."""
         self.open: dict[str, Debit] = {}
 
-    def begin(self, subject: str, amount: Decimal) -> Debit:
-        debit = Debit(subject, amount, str(uuid4()))
+    def begin(self, subject: str, number: str, amount: Decimal) -> Debit:
+        debit = Debit(subject, number, amount, str(uuid4()))
         self.open[debit.request_id] = debit
         return debit
 
@@ -53,10 +67,12 @@ class Books:
         for debit in list(self.open.values()):
             try:
                 repeat(debit)
+            except KeyReused as error:  # something else was sent again: what became of the debit is not known
+                complaints.append(_unsettled(debit, error))
             except CallerError:
                 self.refused(debit)
             except RatelError as error:
-                complaints.append(f"{debit.subject}: a debit of {debit.amount} is unsettled: {error}")
+                complaints.append(_unsettled(debit, error))
             else:
                 self.done(debit)
         return complaints
@@ -67,6 +83,10 @@ class Books:
 
     def add(self, message: Mapping[str, Any]) -> None:
         self.taken.update(message["taken"])
+
+
+def _unsettled(debit: Debit, error: RatelError) -> str:
+    return f"{debit.subject}: a debit of {debit.amount} is unsettled: {error}"
 
 
 def disagreements(

@@ -136,15 +136,7 @@ def options_of(environment: Environment) -> Namespace:
 
 
 def repeat(client: JSONClient, debit: Debit) -> object:
-    return client.call(
-        "DebitBalance",
-        {
-            "CstmId": TENANT,
-            "Subject": debit.subject,
-            "Amount": debit.amount,
-            "RequestId": debit.request_id,
-        },
-    )
+    return client.call("DebitBalance", debit.fields)
 
 
 def balances(options: Namespace) -> dict[str, Decimal]:

@@ -163,9 +163,8 @@ class SwitchUser(User):
         assert channel.charge is not None
         fee = cost["ConnectFee"] if channel.charge.begin_s == 0 else 0
         amount = Decimal(str(cost["Cost"])) + Decimal(str(fee))
-        channel.debit = BOOKS.begin(channel.call.subject, amount)
-        fields = channel.fields(Amount=amount, RequestId=channel.debit.request_id)
-        self.send(channel, "DebitBalance", fields)
+        channel.debit = BOOKS.begin(channel.call.subject, channel.call.number, amount)
+        self.send(channel, "DebitBalance", channel.debit.fields)
         return True
 
     def book(self, channel: Channel, failure: RatelError | None) -> None:
@@ -244,7 +243,7 @@ class BillingUser(FastHttpUser):
         if failure is not None:
             return False
         amount = Decimal(cost["Cost"]) + (Decimal(cost["ConnectFee"]) if charge.begin_s == 0 else 0)
-        debit = BOOKS.begin(call.subject, amount)
+        debit = BOOKS.begin(call.subject, call.number, amount)
         for _ in range(HTTP_TRIES):
             _, failure = self.ask("debitbalance", call, debit.request_id, amount=amount)
             if failure is None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from common.store import StoreConnection
 from loadtests.calls.__main__ import write
-from loadtests.calls.books import EXIT_MONEY
+from loadtests.calls.books import EXIT_MONEY, Books
 from loadtests.calls.plan import TENANT, subject
 from rater.accounts import Mutation, mutation_command
 from rater.keys import account_keys
 from rater.scripts import execute
-from tests.e2e.cluster import ROOT, Cluster, StartCluster
+from tests.e2e.cluster import ROOT, Cluster
 
 SUBSCRIBERS = 40
 
@@ -32,11 +36,16 @@ def locust(cluster: Cluster, *words: str) -> list[str]:
     ]
 
 
-@pytest.fixture
-def cluster(start_cluster: StartCluster, tmp_path: Path) -> Cluster:
-    tariff = tmp_path / "tariff"
-    write(tariff, SUBSCRIBERS)
-    return start_cluster("--load", str(tariff))
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("calls")
+    write(folder / "tariff", SUBSCRIBERS)
+    cluster = Cluster(folder / "data", "--load", str(folder / "tariff"))
+    try:
+        cluster.wait_ready()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 def test_a_short_day_with_two_workers_agrees_to_the_cent(cluster: Cluster, tmp_path: Path) -> None:
@@ -61,6 +70,19 @@ def test_a_short_day_with_two_workers_agrees_to_the_cent(cluster: Cluster, tmp_p
     for name in ("JSON-RPC", "DebitBalance", "/debitbalance", "/getmaxsessiontime"):
         assert name in done.stderr  # locust's own table
         assert name in report.read_text()
+
+
+def test_what_is_settled_is_the_very_debit_that_was_begun(cluster: Cluster) -> None:
+    """Of the call that a billing system's end leaves open over HTTP, and a switch's over JSON-RPC."""
+    debit = Books().begin(subject(1), "0256123", Decimal("4.50"))
+    query = {"cstmid": TENANT, "subj": debit.subject, "dest": debit.number, "amount": debit.amount}
+    request = urllib.request.Request(
+        f"{cluster.http}/debitbalance?{urlencode(query)}", headers={"Idempotency-Key": debit.request_id}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        first = Decimal(response.read().decode())
+    with cluster.client() as client:
+        assert [client.call("DebitBalance", debit.fields) for _ in range(2)] == [first, first]
 
 
 def test_a_cent_that_is_lost_fails_the_run(cluster: Cluster) -> None:

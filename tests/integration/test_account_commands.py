@@ -165,3 +165,21 @@ def test_a_value_that_is_no_account_is_told(run: Run, store: StoreConnection) ->
     result = run("show", "vdf", "rif")
     assert result.exit_code == 1
     assert "something else as this account" in result.stderr
+
+
+def test_what_changes_an_account_says_so_as_json(run: Run, accounts: Any) -> None:
+    who = {"CstmId": "vdf", "Subject": "bob"}
+    created = json.loads(run("create", "vdf", "bob", "--credit", "5", "--json").stdout)
+    assert created == who | {"Created": True}
+    words = ("credit", "vdf", "bob", "2.5", "--request-id", "a", "--json")
+    given = who | {"RequestId": "a", "Unit": "cents", "Left": 7.5}
+    assert json.loads(run(*words).stdout) == given | {"Replayed": False}
+    assert json.loads(run(*words).stdout) == given | {"Replayed": True}
+    for words, changed in (
+        (("block", "vdf", "bob"), True),
+        (("block", "vdf", "bob"), False),
+        (("unblock", "vdf", "bob"), True),
+        (("set", "vdf", "bob", "--plan", "x"), True),
+    ):
+        assert json.loads(run(*words, "--json").stdout) == who | {"Changed": changed}
+    assert accounts.read("bob") == Account("bob", 7_500_000, plan="x")

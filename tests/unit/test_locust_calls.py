@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from common.errors import BelowFloor, DeadlineExceeded
+from common.errors import BelowFloor, DeadlineExceeded, KeyReused
 from loadtests.calls.books import Books, Debit, disagreements
 from loadtests.calls.day import users_at
 from loadtests.calls.plan import CREDIT, SLICE_S, Call, charges, draw_call, files, is_poor, rfc3339, subject
@@ -41,7 +41,7 @@ def test_calls_are_of_accounts_and_to_numbers_that_there_are() -> None:
 
 def test_books_know_every_cent() -> None:
     books = Books()
-    done, refused, opened = (books.begin("a", Decimal(amount)) for amount in ("1.5", "2", "0.25"))
+    done, refused, opened = (books.begin("a", "0256", Decimal(amount)) for amount in ("1.5", "2", "0.25"))
     books.done(done)
     books.done(done)
     books.refused(refused)
@@ -55,14 +55,20 @@ def test_what_can_not_be_settled_is_told() -> None:
     def repeat(debit: Debit) -> None:
         if debit.subject == "poor":
             raise BelowFloor(amount="1", credit="0", min_credit="0")
+        if debit.subject == "reused":
+            raise KeyReused(request_id=debit.request_id)
         raise DeadlineExceeded(detail="too late")
 
     books = Books()
-    books.begin("poor", Decimal(1))
-    books.begin("slow", Decimal(2))
-    [complaint] = books.settle(repeat)
-    assert complaint.startswith("slow: a debit of 2 is unsettled")
-    assert [debit.subject for debit in books.open.values()] == ["slow"]
+    books.begin("poor", "0256", Decimal(1))
+    books.begin("slow", "0256", Decimal(2))
+    books.begin("reused", "0256", Decimal(3))
+    complaints = books.settle(repeat)
+    assert [text.partition(" is unsettled: ")[0] for text in complaints] == [
+        "slow: a debit of 2",
+        "reused: a debit of 3",
+    ]
+    assert [debit.subject for debit in books.open.values()] == ["slow", "reused"]
 
 
 def test_a_millionth_of_a_cent_is_noticed() -> None:

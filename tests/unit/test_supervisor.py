@@ -27,7 +27,7 @@ from common.supervisor import (
     StopSignals,
     Supervisor,
 )
-from common.up_command import Wanted, _open_doors
+from common.up_parts import Wanted, open_doors
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -348,7 +348,7 @@ def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_code() -> 
         "class Late:\n"
         "    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT): kill(pid, number)\n"
         "def stopped(*_): raise supervisor.Stopped\n"
-        "up_command._open_doors = stopped\n"
+        "up_command.open_doors = stopped\n"
         "late = Late()\n"
         "up_command.up([])\n"
     )
@@ -373,11 +373,22 @@ def test_free_ports_are_all_different() -> None:
 def test_a_port_that_something_listens_on_stops_the_start() -> None:
     doors = Doors({"router": ANYWHERE})
     address = doors.addresses["router"]
-    wanted = Wanted(2, 0, "everysec", 1, ANYWHERE, ANYWHERE, ANYWHERE, "warning")
+    wanted = Wanted(
+        raters=2,
+        gateways=0,
+        durability="everysec",
+        replicas=1,
+        jsonrpc=ANYWHERE,
+        http=ANYWHERE,
+        router=ANYWHERE,
+        insecure_router=False,
+        log_level="warning",
+        guard=(),
+    )
     with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
-        _open_doors(wanted._replace(router=address))
+        open_doors(wanted._replace(router=address))
     with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
-        _open_doors(wanted._replace(gateways=2, jsonrpc=address))
+        open_doors(wanted._replace(gateways=2, jsonrpc=address))
     doors.close()
 
 
