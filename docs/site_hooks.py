@@ -18,7 +18,7 @@ from mkdocs.structure.pages import Page
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SOURCE: Final = "source"
-ARRIVING: Final = frozenset({"monitoring.md", "status-page.md", "tutorial-session.md"})
+ARRIVING: Final = frozenset({"monitoring.md", "status-page.md"})
 """Pages that are left out of the navigation where they are not there."""
 _LINK: Final = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?\)")
 _FENCED: Final = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
