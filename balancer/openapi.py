@@ -1,6 +1,6 @@
 """The OpenAPI document of the HTTP API, made from the tables that the code itself uses.
 
-`common/methods.py` has the methods, `common/errors.py` the errors, `balancer/openapi_schemas.py` the
+`common/methods.py` has the methods, `common/errors.py` the errors, `common/api_schemas.py` the
 shapes. What stands here alone is which method can answer with which error; tests hold it to the scripts
 and to what a running cluster answers.
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from balancer.openapi_schemas import (
+from common.api_schemas import (
     IDEMPOTENCY_KEY,
     PARAMETERS,
     SCHEMAS,

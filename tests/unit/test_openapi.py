@@ -25,8 +25,8 @@ from balancer.openapi import (
     document_bytes,
     errors_of,
 )
-from balancer.openapi_schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_of, parameter_names
 from balancer.router import Router
+from common.api_schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_of, parameter_names
 from common.errors import BY_CODE, InvalidParams, KeyReused, RatelError, UnknownSubject
 from common.methods import BY_HTTP_NAME, METHODS, Method
 from rater.accounts import _SCRIPT_OF

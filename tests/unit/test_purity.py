@@ -44,7 +44,7 @@ PURE = (
     "balancer/http_query.py",
     "balancer/http_reader.py",
     "balancer/openapi.py",
-    "balancer/openapi_schemas.py",
+    "common/api_schemas.py",
     "balancer/sharing.py",
     "common/api_keys.py",
     "common/cluster_map.py",

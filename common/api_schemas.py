@@ -10,7 +10,7 @@ from math import nextafter
 from string import Formatter
 from typing import Any, Final
 
-from balancer.openapi_explain import explanation
+from common.api_schemas_explain import explanation
 from common.errors import JsonScalar, RatelError, encode_error
 from common.methods import BY_RPC_NAME, MAX_TEXT_CHARS, MAX_TOR, Method
 from common.money import LIMIT, MICRO
@@ -115,8 +115,20 @@ _INTERVAL: Final = record(
         "ConnectFee": {"type": "number", "description": "Cents."},
         "Price": {"type": "number", "description": "Cents for each billing unit."},
         "BillingUnit": {"type": "number", "description": "Seconds."},
+        "RateIncrement": {"type": "number", "description": "Seconds; only where there is one."},
     },
-    description="The price interval that applied. `RateIncrement`, in seconds, where there is one.",
+    required=[
+        "Month",
+        "MonthDay",
+        "WeekDays",
+        "StartTime",
+        "EndTime",
+        "Ponder",
+        "ConnectFee",
+        "Price",
+        "BillingUnit",
+    ],
+    description="The price interval that applied.",
 )
 _MINUTE_INFO: Final = record(
     {
