@@ -20,13 +20,14 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
+from balancer import openapi
 from balancer.actions import OnAnswer
 from balancer.http_auth import CHALLENGE, admit_one, grant_of, metered
-from balancer.http_jsonrpc import answer_body
+from balancer.http_jsonrpc import answer_body, asks_only_for_the_document
 from balancer.http_message import Request, error_body, plain_error
 from balancer.http_query import descriptor_of, parse_body, parse_query
-from balancer.openapi import document_bytes
 from balancer.router import Router
+from common import openrpc
 from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
 from common.keyring import Grant, Keyring
 from common.methods import BY_HTTP_NAME, Method
@@ -34,7 +35,9 @@ from common.methods import BY_HTTP_NAME, Method
 REPLAYED: Final = b"idempotency-replayed: true\r\n"
 
 _METHODS: Final = {b"/" + name.encode(): method for name, method in BY_HTTP_NAME.items()}
-_PATHS: Final = frozenset({*_METHODS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json"})
+_PATHS: Final = frozenset(
+    {*_METHODS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json", b"/openrpc.json"}
+)
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
 """Where the error does not say: raters join and stores fail over within a second or a few."""
@@ -85,7 +88,9 @@ class HttpApp:
         elif path == b"/healthz":
             request.respond(200, b'{"status":"up"}')
         elif path == b"/openapi.json":
-            request.respond(200, document_bytes())
+            request.respond(200, openapi.document_bytes())
+        elif path == b"/openrpc.json":
+            request.respond(200, openrpc.document_bytes())
         else:
             self._tell_readiness(request)
 
@@ -137,7 +142,9 @@ class HttpApp:
 
     async def _answer_body(self, request: Request) -> None:
         try:
-            grant = None if self._keyring is None else grant_of(self._keyring, request)
+            grant = None
+            if self._keyring is not None and not asks_only_for_the_document(request.body):
+                grant = grant_of(self._keyring, request)
             answers = await answer_body(self._router, request, _key_of, grant)
         except RatelError as error:
             _fail(request, error.code, encode_error(error))

@@ -173,6 +173,7 @@ def result(method: Method) -> Schema:
 
 # --- JSON-RPC ---------------------------------------------------------------------------------------
 
+REQUEST_ID: Final = _text("Makes a mutation idempotent.", examples=["7f3c-1"])
 _DESCRIPTOR: Final = record(
     {
         "TOR": PARAMETERS["tor"],
@@ -182,7 +183,7 @@ _DESCRIPTOR: Final = record(
         "TimeStart": PARAMETERS["start"],
         "TimeEnd": PARAMETERS["end"],
         "Amount": PARAMETERS["amount"],
-        "RequestId": _text("Makes a mutation idempotent.", examples=["7f3c-1"]),
+        "RequestId": REQUEST_ID,
     },
     required=["CstmId", "Subject"],
     description="What else is needed depends on the method.",

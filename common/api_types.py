@@ -4,8 +4,6 @@ They say what the schemas of `common/api_schemas.py` say, field for field; a tes
 are `int` where they are whole, else `decimal.Decimal`. Times are RFC 3339 texts.
 """
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Literal, NotRequired, TypedDict
 

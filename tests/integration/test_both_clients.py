@@ -244,7 +244,7 @@ def test_what_must_not_be_repeated_is_not_and_the_next_call_connects_anew(
 ) -> None:
     server.handler = lambda _, cd: DROP
     with kind(server.address, auto_request_id=False) as client:
-        with pytest.raises(ConnectionLost, match="closed by the server|reset"):
+        with pytest.raises(ConnectionLost, match=r"closed by the server|reset"):
             client.call("DebitSMS", CD | {"Amount": 5})
         assert len(server.seen) == 1
         server.handler = amount
@@ -452,12 +452,19 @@ def test_tls_with_certificates_on_both_sides(
     ],
 )
 def test_what_tls_refuses_is_said(
-    kind: Any, wrapped: tuple[str, int], authority: Authority, certificate: bool, name: str, reason: str
+    kind: Any,
+    wrapped: tuple[str, int],
+    authority: Authority,
+    certificate: bool,
+    name: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("common.client_parts.FIRST_BACKOFF_S", 3600)  # one attempt
     pair = authority.issue("friend.example") if certificate else (None, None)
     tls = ClientTls(authority.ca, *pair, server_name=name)
     with (
-        kind(wrapped, tls=tls, connect_timeout_s=0.5) as client,
+        kind(wrapped, tls=tls, connect_timeout_s=60, timeout_s=60) as client,
         pytest.raises(ConnectionLost, match=reason),
     ):
         client.call("GetCost", CD)

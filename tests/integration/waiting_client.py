@@ -1,4 +1,4 @@
-"""An `AsyncClient` that is waited for: the names and manners of `JSONClient`, its loop in a thread of its own.
+"""An `AsyncClient` that is waited for: the names and manners of `JSONClient`, its loop in its own thread.
 
 So one test can say what both clients do.
 """

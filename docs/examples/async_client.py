@@ -1,0 +1,43 @@
+"""A switch's side of many calls at once, with the client of asyncio and its named, typed calls.
+
+python async_client.py 127.0.0.1:2001
+"""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import uuid4
+
+from common.async_client import AsyncClient
+from common.errors import RatelError
+
+start, end = datetime(2012, 2, 2, 17, 30, tzinfo=UTC), datetime(2012, 2, 2, 18, 30, tzinfo=UTC)
+
+
+async def main(address: str) -> None:
+    rif = {"tenant": "vdf", "subject": "rif"}
+    async with AsyncClient(address) as client:
+        allowed = await client.get_max_session_time(**rif, destination="0256308200", amount=3600)
+        print("may talk, seconds:", allowed)
+        cost = await client.get_cost(**rif, destination="0256308200", start=start, end=end)
+        print("cost, cents:", cost["Cost"], "in", len(cost["Timespans"]), "spans")
+
+        # With an id of your own you may repeat a debit, from another process as well: it happens once.
+        request_id = str(uuid4())
+        left, again = [
+            await client.debit_balance(**rif, amount=Decimal("1.5"), request_id=request_id) for _ in range(2)
+        ]
+        print("repeated, the same credit is left:", left == again)
+
+        # Tasks share one connection, and nobody waits for the answers of others.
+        many = [client.get_cost(**rif, destination="0256308200", start=start, end=end) for _ in range(100)]
+        print("100 at once, cents:", sum(each["Cost"] for each in await asyncio.gather(*many)))
+
+        try:
+            await client.debit_balance(tenant="vdf", subject="nobody", amount=1)
+        except RatelError as error:
+            print("refused:", error.name)
+
+
+asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:2001"))
