@@ -143,8 +143,8 @@ class Session:
         self._eof = False
         self._output: list[bytes] = []
         self.asks_front = False
-        """Among the calls that `feed` returned is one for whoever owns the session: Authenticate, rpc.discover.
-        Who has dealt with it sets this back."""
+        """Among the calls that `feed` returned is an Authenticate or rpc.discover, for whoever owns the
+        session. Who has dealt with them sets this back."""
 
     @property
     def in_flight(self) -> int:

@@ -40,7 +40,7 @@ _FIELDS: Final[dict[str, tuple[str, Schema]]] = {
     "start": ("TimeStart", {"description": "When the call starts."}),
     "end": (
         "TimeEnd",
-        {"description": "When it ends, not before it starts. Neither is given without the other."},
+        {"description": "When it ends, not before it starts; both are given, or neither."},
     ),
 }
 """The descriptor's fields, by the names of their schemas, and what differs there from HTTP."""
@@ -62,10 +62,10 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Ratel",
             "version": API_VERSION,
-            "description": "What calls cost and how long one may talk; debits that happen exactly once.",
+            "description": "What calls cost and how long one may talk; debits that happen exactly once. "
+            "Over TCP, and over HTTP by POST /jsonrpc.",
             "license": {"name": "Apache-2.0"},
         },
-        "servers": [{"name": "over HTTP", "url": "/jsonrpc", "summary": "As well as over TCP."}],
         "methods": [
             *(_method(name, method) for name, method in BY_RPC_NAME.items()),
             _authenticate(),
@@ -83,7 +83,8 @@ def fields_of(method: Method) -> dict[str, tuple[Schema, bool]]:
     needed |= {"start", "end"} if method.needs_times else set()
     over_http, more = parameter_names(method)
     fields: dict[str, tuple[Schema, bool]] = {}
-    for name in sorted((set(over_http) | set(more)) & set(_FIELDS), key=lambda each: each not in needed):
+    read = [name for name in (*over_http, *more) if name in _FIELDS]
+    for name in sorted(read, key=lambda each: each not in needed):
         field, changes = _FIELDS[name]
         fields[field] = (PARAMETERS[name] | changes, name in needed)
     if method.mutates:

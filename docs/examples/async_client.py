@@ -9,30 +9,39 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import uuid4
 
+from common.api_types import CallCost
 from common.async_client import AsyncClient
 from common.errors import RatelError
 
-start, end = datetime(2012, 2, 2, 17, 30, tzinfo=UTC), datetime(2012, 2, 2, 18, 30, tzinfo=UTC)
+START, END = datetime(2012, 2, 2, 17, 30, tzinfo=UTC), datetime(2012, 2, 2, 18, 30, tzinfo=UTC)
+
+
+async def price(client: AsyncClient) -> CallCost:
+    return await client.get_cost(tenant="vdf", subject="rif", destination="0256308200", start=START, end=END)
 
 
 async def main(address: str) -> None:
-    rif = {"tenant": "vdf", "subject": "rif"}
     async with AsyncClient(address) as client:
-        allowed = await client.get_max_session_time(**rif, destination="0256308200", amount=3600)
+        allowed = await client.get_max_session_time(
+            tenant="vdf", subject="rif", destination="0256308200", amount=3600
+        )
         print("may talk, seconds:", allowed)
-        cost = await client.get_cost(**rif, destination="0256308200", start=start, end=end)
+        cost = await price(client)
         print("cost, cents:", cost["Cost"], "in", len(cost["Timespans"]), "spans")
 
         # With an id of your own you may repeat a debit, from another process as well: it happens once.
         request_id = str(uuid4())
         left, again = [
-            await client.debit_balance(**rif, amount=Decimal("1.5"), request_id=request_id) for _ in range(2)
+            await client.debit_balance(
+                tenant="vdf", subject="rif", amount=Decimal("1.5"), request_id=request_id
+            )
+            for _ in range(2)
         ]
         print("repeated, the same credit is left:", left == again)
 
         # Tasks share one connection, and nobody waits for the answers of others.
-        many = [client.get_cost(**rif, destination="0256308200", start=start, end=end) for _ in range(100)]
-        print("100 at once, cents:", sum(each["Cost"] for each in await asyncio.gather(*many)))
+        many = await asyncio.gather(*(price(client) for _ in range(100)))
+        print("100 at once, cents:", sum(each["Cost"] for each in many))
 
         try:
             await client.debit_balance(tenant="vdf", subject="nobody", amount=1)

@@ -133,7 +133,8 @@ def test_discover_needs_no_key_but_what_stands_beside_it_does(
     for more in (message(2), question[:-1], b"[" + question + b"," + message(2) + b"]", b" " * 300):
         assert balancer.request("POST", "/jsonrpc", question + more).status == 401
     with JSONClient(("127.0.0.1", balancer.jsonrpc_port)) as client:
-        assert client.call("rpc.discover") == document
+        named = [method["name"] for method in client.call("rpc.discover")["methods"]]
+    assert named == [method["name"] for method in document["methods"]]
     assert rater.received == []
 
 

@@ -66,7 +66,6 @@ OPENRPC = form(
         ),
         "methods": some(METHOD, minItems=1),
     },
-    servers=some(form({"url": TEXT}, name=TEXT, summary=TEXT, description=TEXT)),
     components=form(
         {},
         schemas={"type": "object", "additionalProperties": SCHEMA},
