@@ -11,6 +11,8 @@
 #                under load, of Valkey and of Debian's redis-server; some 8 minutes
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
+#   make wheelhouse     what deploy/install.sh installs: the wheels of Ratel and of all that it needs, in dist/wheelhouse
+#   make test-systemd   the units on a real machine in a container: as root, with debootstrap and systemd-container
 #   make audit-deps   known vulnerabilities of the locked packages; needs a network
 #   make settings   deploy/ratel.toml and the table in docs/configuration.md anew, from the options
 #   make lock    choose the newest releases anew and write requirements.lock
@@ -24,7 +26,8 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests
 
-.PHONY: run test check bench calls micro chaos chaos-defects test-cluster simulate fuzz settings setup audit-deps lock clean
+.PHONY: run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings setup \
+	audit-deps wheelhouse lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -94,11 +97,27 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
+# Ratel's wheel and those of all that it needs, of the locked versions: what install.sh takes. FOR=3.13 is for hosts
+# with another Python than this. What only some patch versions need is there too: hosts differ in that.
+wheelhouse: $(READY)
+	rm -rf dist/wheelhouse
+	$(BIN)/python -m hatchling build -t wheel -d dist/wheelhouse
+	sed -n '/implementation_name/!s/^\([^ ;]*==[^ ;]*\).*/\1/p' deploy/requirements.lock > dist/requirements.txt
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
+		$(if $(FOR),--python-version $(FOR)) --dest dist/wheelhouse --requirement dist/requirements.txt
+
+# Real machines with systemd; needs root, debootstrap and systemd-nspawn. Their tree stays in var/systemd.
+test-systemd: $(READY) wheelhouse
+	RATEL_TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd $(PYTEST_ARGS)
+
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --group loadtests --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet \
 		--output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --constraint requirements.lock --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet \
+		--output-file deploy/requirements.lock
 
 # Needs a network: advisories are asked for at the Python Package Index.
 audit-deps: $(READY)
@@ -106,4 +125,4 @@ audit-deps: $(READY)
 	var/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist var/systemd .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from balancer import front
+from balancer import front, front_options
 from balancer.gate import Gate
 from balancer.peers import Exposed, RouterPeers
 from balancer.router import Router
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
     help="Folder with the public keys of raters and clients that are let in. It is looked at all the time.",
 )
 @insecure_router_option
-@front.options
+@front_options.options
 def balancer(
     router: Address,
     curve_key: SecretKey | None,
@@ -64,7 +64,7 @@ def balancer(
       ratel balancer --jsonrpc none --http none      # only for gateways, see `ratel gateway`
     """
     setup(log_level)
-    settings = front.settings_of(**options)
+    settings = front_options.settings_of(**options)
     gate = gate_of(curve_key, authorized_keys)
     front.run("balancer", lambda: serve(settings, router, gate, insecure_router))
 
@@ -82,7 +82,7 @@ def gate_of(key: SecretKey | None, folder: Path | None) -> Gate | None:
 
 
 async def serve(
-    settings: front.FrontSettings, address: Address, gate: Gate | None, insecure_router: bool
+    settings: front_options.FrontSettings, address: Address, gate: Gate | None, insecure_router: bool
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
     handed = front.handed_over("jsonrpc", "http", "router")

@@ -44,7 +44,7 @@ Source: docs/architecture.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -142,6 +142,10 @@ class Dispatch:
         )
         self._queued_bytes = 0
         self._late_bodies: dict[str, bytes] = {}
+        self.copies = 0
+        """Second copies that were made so far."""
+        self.repeats = 0
+        """Requests that went back to the queue so far, because their rater left, died or fell silent."""
 
     # --- what the balancer wants to know -----------------------------------------------------
 
@@ -158,6 +162,25 @@ class Dispatch:
     def readiness(self) -> Readiness:
         epochs = [rater.tariff_epoch for rater in self._raters.values() if rater.limit]
         return Readiness(len(epochs), max(epochs, default=0))
+
+    @property
+    def raters(self) -> Collection[Rater]:
+        """To look at only."""
+        return self._raters.values()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def present(self) -> int:
+        """Waiting and in flight; and answered, while some rater still works on it."""
+        return len(self._requests)
+
+    @property
+    def room(self) -> int:
+        """With so many requests here, one more is refused."""
+        return self._admission.room
 
     def rater_ids(self) -> list[bytes]:
         return list(self._raters)
@@ -397,6 +420,7 @@ class Dispatch:
             if not request.holders:
                 self._remove(request)
         self._waiting.extendleft(reversed(again))
+        self.repeats += len(again)
         return actions
 
     def _remove(self, request: Request) -> None:
@@ -436,6 +460,7 @@ class Dispatch:
             and request.deaths < MAX_DEATHS
         ]
         self._waiting.extendleft(reversed(again))
+        self.repeats += len(again)
 
     def _expire(self, now_us: int) -> list[Action]:
         late = []
@@ -502,6 +527,7 @@ class Dispatch:
                 free.remove(rater)
             rater.turn = self._last_seq
             self._copy_budget.spend()
+            self.copies += 1
             request.holders += rater.alone
             request.sent_us = now_us
             request.attempts += 1

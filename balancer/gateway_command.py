@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from balancer import front
+from balancer import front, front_options
 from balancer.peers import BalancerPeers
 from balancer.router import Router
 from common.addresses import Address
@@ -29,7 +29,7 @@ from common.options import balancers_option
     "Ask this balancer, at its router port; repeat for each balancer.", default=("127.0.0.1:2000",)
 )
 @curve_options(Role.CLIENT, "RATEL_GATEWAY_CURVE_KEY")
-@front.options
+@front_options.options
 def gateway(
     balancers: tuple[Address, ...],
     curve_key: SecretKey | None,
@@ -49,13 +49,13 @@ def gateway(
       ratel gateway --balancer 10.0.0.1:2000 --balancer 10.0.0.2:2000
     """
     setup(log_level)
-    settings = front.settings_of(**options)
+    settings = front_options.settings_of(**options)
     keys = dealer_keys(curve_key, curve_server_keys, len(balancers))
     front.run("gateway", lambda: serve(settings, balancers, keys))
 
 
 async def serve(
-    settings: front.FrontSettings, balancers: tuple[Address, ...], keys: Sequence[DealerKeys | None]
+    settings: front_options.FrontSettings, balancers: tuple[Address, ...], keys: Sequence[DealerKeys | None]
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
     handed = front.handed_over("jsonrpc", "http")

@@ -20,9 +20,9 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
-from balancer import openapi
+from balancer import http_watch, openapi
 from balancer.actions import OnAnswer
-from balancer.http_auth import CHALLENGE, admit_one, grant_of, metered
+from balancer.http_auth import CHALLENGE, admit_one, grant_of, may_watch, metered
 from balancer.http_jsonrpc import answer_body, asks_only_for_the_document
 from balancer.http_message import Request, error_body, plain_error
 from balancer.http_query import descriptor_of, parse_body, parse_query
@@ -31,12 +31,21 @@ from common import openrpc
 from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
 from common.keyring import Grant, Keyring
 from common.methods import BY_HTTP_NAME, Method
+from common.wire import CLIENT_KEY
 
 REPLAYED: Final = b"idempotency-replayed: true\r\n"
 
 _METHODS: Final = {b"/" + name.encode(): method for name, method in BY_HTTP_NAME.items()}
 _PATHS: Final = frozenset(
-    {*_METHODS, b"/jsonrpc", b"/healthz", b"/readyz", b"/openapi.json", b"/openrpc.json"}
+    {
+        *_METHODS,
+        *http_watch.PATHS,
+        b"/jsonrpc",
+        b"/healthz",
+        b"/readyz",
+        b"/openapi.json",
+        b"/openrpc.json",
+    }
 )
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
@@ -53,7 +62,16 @@ class HttpApp:
         self._router = router
         self._keyring = keyring
         self._tasks: set[asyncio.Task[None]] = set()
-        self.closing = False
+        self._closing = False
+        self._watch = http_watch.HttpWatch(router)
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @closing.setter
+    def closing(self, closing: bool) -> None:
+        self._closing = self._watch.closing = closing
 
     def serve(self, request: Request) -> None:
         """Answer it, now or later. Does not raise."""
@@ -63,7 +81,7 @@ class HttpApp:
                 path, query = _split(request.target)
             method = _METHODS.get(path)
             if method is None:
-                self._serve_other(request, path)
+                self._serve_other(request, path, query)
             elif self._keyring is None:
                 self._call(request, method, query)
             else:
@@ -73,7 +91,7 @@ class HttpApp:
         except Exception:
             _report_defect(request)
 
-    def _serve_other(self, request: Request, path: bytes) -> None:
+    def _serve_other(self, request: Request, path: bytes, query: bytes) -> None:
         verb = request.verb
         if path not in _PATHS:
             shown = path.decode(errors="replace")[:200]
@@ -91,6 +109,10 @@ class HttpApp:
             request.respond(200, openapi.document_bytes())
         elif path == b"/openrpc.json":
             request.respond(200, openrpc.document_bytes())
+        elif path in http_watch.PATHS:
+            if self._keyring is not None:
+                may_watch(self._keyring, request)
+            self._watch.serve(request, path, query)
         else:
             self._tell_readiness(request)
 
@@ -111,7 +133,7 @@ class HttpApp:
         if verb not in (b"GET", b"POST"):
             _not_allowed(request, "GET, POST")
             return
-        refusal = self._router.turn_away()
+        refusal = self._router.turn_away(method)
         if refusal is not None:
             request.respond(Overloaded.http_status, *_refused(refusal))
             return
@@ -131,7 +153,8 @@ class HttpApp:
         if grant is not None and grant.meters:
             admit_one(grant)
             callback = metered(grant, callback)
-        self._router.submit(bound, descriptor, key, callback)
+        seq = self._router.submit(bound, descriptor, key, callback)
+        request.id = _id_of(key or params.get("requestid", "")) or self._router.token_of(seq).encode()
 
     # --- JSON-RPC ----------------------------------------------------------------------------
 
@@ -164,10 +187,18 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _answer(request: Request, code: int, body: bytes, replayed: bool) -> None:
+    more = b"x-request-id: %b\r\n" % request.id if request.id else b""
+    if replayed:
+        more += REPLAYED
     if code:
-        _fail(request, code, body, REPLAYED if replayed else b"")
+        _fail(request, code, body, more)
     else:
-        request.respond(200, body, REPLAYED if replayed else b"")
+        request.respond(200, body, more)
+
+
+def _id_of(key: str) -> bytes:
+    """What a request with a client's key is called; nothing where a header could not hold it."""
+    return f"{CLIENT_KEY}{key}".encode() if key and _KEY.fullmatch(key.encode()) else b""
 
 
 def _fail(request: Request, code: int, error: bytes, more: bytes = b"") -> None:

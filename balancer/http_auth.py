@@ -14,7 +14,7 @@ from typing import Final
 
 from balancer.actions import OnAnswer
 from balancer.http_message import Request
-from common.errors import Unauthorized, decode_error
+from common.errors import Forbidden, Unauthorized, decode_error
 from common.keyring import MISSING, Grant, Keyring
 from common.meters import Meter, take
 
@@ -22,6 +22,7 @@ CHALLENGE: Final = b'www-authenticate: Bearer realm="ratel"\r\n'
 """What a 401 has to say. Source: RFC 9110 §11.6.1, RFC 6750 §3."""
 
 _SCHEME: Final = b"bearer "
+_FORWARDING: Final = (b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip")
 
 
 def grant_of(keyring: Keyring, request: Request) -> Grant:
@@ -39,6 +40,18 @@ def grant_of(keyring: Keyring, request: Request) -> Grant:
     if len(keys) > 1:
         raise Unauthorized(detail="more than one API key")
     return keyring.verify(keys[0].decode("latin-1"), time.time())
+
+
+def may_watch(keyring: Keyring, request: Request) -> None:
+    """Whether the sender may see how the service does: an operator, or somebody on this host.
+
+    Who came through a proxy on this host is nobody of this host. Raises Unauthorized or Forbidden.
+    """
+    forwarded = any(name.lower() in _FORWARDING for name, _ in request.headers)
+    if not (request.responder.is_local and not forwarded):
+        grant = grant_of(keyring, request)
+        if not grant.may_watch:
+            raise Forbidden(what="how the service does, it needs the group operator")
 
 
 def admit_one(grant: Grant) -> None:

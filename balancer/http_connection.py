@@ -19,10 +19,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 from balancer.client_limits import ClientLimits
-from balancer.http_message import CONTINUE, Refusal, Request, encode_response, plain_error
+from balancer.http_message import (
+    CONTINUE,
+    JSON,
+    Refusal,
+    Request,
+    encode_response,
+    encode_stream_head,
+    plain_error,
+)
 from balancer.http_patience import Patience, Verdict
 from balancer.http_reader import PIECE_BYTES, Awaits, RequestReader
 from balancer.tls_entrance import peer_of, warn_of_tls
@@ -79,6 +88,8 @@ class Connection(asyncio.Protocol):
         """No further request is taken; the connection ends after the responses that are due …"""
         self._last_words: Refusal | None = None
         """… and this one."""
+        self._streams = False
+        """The current response goes on until it is ended."""
         self._finished = False
         """All is written."""
         self._eof = False
@@ -169,13 +180,13 @@ class Connection(asyncio.Protocol):
         """No request has come yet, or not all of it."""
         return not self._ending and self._reader.awaits is not Awaits.NEXT and not self._is_due
 
-    def respond(self, request: Request, status: int, body: bytes, more: bytes) -> None:
+    def respond(self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON) -> None:
         if request is not self._current:
             return  # the client went away meanwhile
         self._current = None
         bare, close = request.verb == b"HEAD", not request.keep_alive
         date = self._service.date
-        data = encode_response(status, date, body, more, bare, close)
+        data = encode_response(status, date, body, more, bare, close, kind)
         if self._joins:
             self._output.append(data)
             if len(data) > LARGE_BYTES:
@@ -183,6 +194,35 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(data)
         if self._busy:
+            self._go_on_soon()
+
+    @property
+    def is_local(self) -> bool:
+        name = self._transport.get_extra_info("peername")
+        return bool(name) and ip_address(str(name[0]).partition("%")[0]).is_loopback
+
+    def stream(self, request: Request, kind: bytes) -> bool:
+        if request is not self._current:
+            return False
+        request.keep_alive = False
+        self._ending = self._busy = True
+        self._waiting = None
+        if self._output:
+            self._flush()
+        self._transport.write(encode_stream_head(self._service.date, kind))
+        self._streams = True
+        return True
+
+    def send_piece(self, request: Request, piece: bytes) -> bool:
+        if request is not self._current:
+            return False
+        if not self._is_stuck:
+            self._transport.write(piece)
+        return True
+
+    def end_stream(self, request: Request) -> None:
+        if request is self._current:
+            self._current = None
             self._go_on_soon()
 
     def check(self, now_s: float) -> None:
@@ -203,7 +243,9 @@ class Connection(asyncio.Protocol):
 
     def wind_up(self) -> None:
         """The gateway closes: what has begun is finished, and the last response says so."""
-        if self._reader.arriving is not None:
+        if self._streams and self._current is not None:
+            self.end_stream(self._current)
+        elif self._reader.arriving is not None:
             self._reader.arriving.keep_alive = False
         elif self._is_due and self._is_between_requests:
             last = self._waiting[-1] if self._waiting else self._current

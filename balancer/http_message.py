@@ -20,8 +20,23 @@ STATUS_LINES: Final = {
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+JSON: Final = b"application/json"
+
+
 class Responder(Protocol):
-    def respond(self, request: Request, status: int, body: bytes, more: bytes) -> None: ...
+    @property
+    def is_local(self) -> bool:
+        """The client is on this host."""
+
+    def respond(
+        self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON
+    ) -> None: ...
+
+    def stream(self, request: Request, kind: bytes) -> bool: ...
+
+    def send_piece(self, request: Request, piece: bytes) -> bool: ...
+
+    def end_stream(self, request: Request) -> None: ...
 
 
 class Request(msgspec.Struct, eq=False):
@@ -36,6 +51,8 @@ class Request(msgspec.Struct, eq=False):
     keep_alive: bool = True
     """The connection takes further requests after this one."""
     body: bytes = b""
+    id: bytes = b""
+    """What the request is called in logs and in the journal, once that is known."""
 
     def values(self, name: bytes) -> list[bytes]:
         """Of all headers of that name, which is in lower case."""
@@ -44,6 +61,21 @@ class Request(msgspec.Struct, eq=False):
     def respond(self, status: int, body: bytes = b"", more: bytes = b"") -> None:
         """`body` is JSON, `more` are lines of headers, each with its end."""
         self.responder.respond(self, status, body, more)
+
+    def respond_with(self, kind: bytes, body: bytes) -> None:
+        """As `respond`, with something else than JSON, named by its media type."""
+        self.responder.respond(self, 200, body, b"", kind)
+
+    def stream(self, kind: bytes) -> bool:
+        """Begin a response that goes on; whether the client is there. It is the last of its connection."""
+        return self.responder.stream(self, kind)
+
+    def send_piece(self, piece: bytes) -> bool:
+        """Send some of a stream, or nothing to a client that does not read; whether it is still there."""
+        return self.responder.send_piece(self, piece)
+
+    def end_stream(self) -> None:
+        self.responder.end_stream(self)
 
 
 class Refusal(NamedTuple):
@@ -54,19 +86,30 @@ class Refusal(NamedTuple):
     more: bytes = b""
 
 
-def encode_response(status: int, date: bytes, body: bytes, more: bytes, bare: bool, close: bool) -> bytes:
+def encode_response(
+    status: int, date: bytes, body: bytes, more: bytes, bare: bool, close: bool, kind: bytes = JSON
+) -> bytes:
     """The bytes of a response; a `bare` one, to HEAD, lacks the body that its headers describe."""
     if close:
         more += b"connection: close\r\n"
     if not body:  # a 204 must not have a length
         length = b"" if status == http.HTTPStatus.NO_CONTENT else b"content-length: 0\r\n"
         return b"%bdate: %b\r\n%b%b\r\n" % (STATUS_LINES[status], date, length, more)
-    return b"%bdate: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b" % (
+    return b"%bdate: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b" % (
         STATUS_LINES[status],
         date,
+        kind,
         len(body),
         more,
         b"" if bare else body,
+    )
+
+
+def encode_stream_head(date: bytes, kind: bytes) -> bytes:
+    """The head of a response whose end is that of the connection, as its length is not known."""
+    return (
+        b"%bdate: %b\r\ncontent-type: %b\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n"
+        b"connection: close\r\n\r\n" % (STATUS_LINES[200], date, kind)
     )
 
 

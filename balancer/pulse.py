@@ -43,8 +43,6 @@ class Pulse:
 
     def _beat(self) -> None:
         self._timer = self._loop.call_later(EVERY_S, self._beat)
-        readiness = self._router.readiness
-        self._notifier.status(
-            f"{self._state}, {self._peers} {readiness.raters}, tariff epoch {readiness.tariff_epoch}"
-        )
+        raters, epoch = self._router.readiness
+        self._notifier.status(f"{self._state}, {raters} {self._peers} take work, tariff epoch {epoch}")
         self._notifier.alive()

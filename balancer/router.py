@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import zmq
@@ -28,10 +28,13 @@ import zmq
 from balancer.actions import Action, Answer, OnAnswer, Request, Send, SendDrained, Sink
 from balancer.dispatch import Dispatch, DispatchSettings, Readiness
 from balancer.peers import Peers
+from balancer.telemetry import SECOND_US, Telemetry
+from common import about
 from common.clock import monotonic_us
 from common.jsonrpc import Call
 from common.logs import Throttle
 from common.methods import Method
+from common.outcomes import outcome_name
 from common.wire import (
     CLIENT_KEY,
     HEARTBEAT_MS,
@@ -40,6 +43,7 @@ from common.wire import (
     MISSED_BEATS,
     PROBE,
     PROTOCOL,
+    TOKEN_KEY,
     Kind,
     WireError,
     WorkItem,
@@ -62,6 +66,9 @@ TICK_S: Final = 0.05
 PROBE_S: Final = 0.01
 """From the end of a connection to the look for whose it was: what arrived by it counts first, and a
 thousand connections that end together cost one look."""
+
+MAX_SHOWN_METHOD: Final = 40
+"""Of a name in a log: longer than all that there are."""
 
 WARN_EVERY_S: Final = 5.0
 """Bad messages are reported no more often than this."""
@@ -87,12 +94,17 @@ class Router:
         """Where to go with what clients send; None where nobody is expected to."""
         self.id = router_id
         """New with each start, see `common.wire`."""
+        self.telemetry = Telemetry(monotonic_us())
+        self.each_second: list[Callable[[], None]] = []
+        """Called when a second of `telemetry` is over."""
+        self._deadline_us = settings.deadline_us
         self._dispatch = Dispatch(settings)
         self._peers = peers
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
         self._next_beat_us = 0
+        self._next_second_us = self.telemetry.started_us + SECOND_US
         self._flushing = False
         self._draining = False
         """`_drain` is to be called: there is input."""
@@ -115,10 +127,15 @@ class Router:
 
     # --- for the gateways --------------------------------------------------------------------
 
-    def submit(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> None:
-        """Have a request carried out. `callback` gets its one reply, at once when it is refused."""
+    def submit(self, method: Method, params: bytes, client_key: str, callback: OnAnswer) -> int:
+        """Have a request carried out. `callback` gets its one reply, at once when it is refused.
+
+        Its number among all here is returned, for `token_of`; 0 when it was refused.
+        """
         key = f"{CLIENT_KEY}{client_key}" if client_key else ""
-        self.submit_request(Request(method.name, params, key, callback))
+        request = Request(method.name, params, key, callback)
+        self.submit_request(request)
+        return request.seq
 
     def submit_request(self, request: Request) -> None:
         if not self._flushing:
@@ -131,7 +148,9 @@ class Router:
         """As `submit` for each call, without client keys; the replies go to `sink`, by the calls' slots."""
         if not self._flushing:
             self._flush_soon()
-        self._answer(self._dispatch.submit_all(calls, sink, self._turn_us))
+        refusals = self._dispatch.submit_all(calls, sink, self._turn_us)
+        if refusals:
+            self._answer(refusals)
 
     def refuse_all(self, calls: Sequence[Call], sink: Sink) -> None:
         """As `submit_all`, but nothing is carried out: the answers are Overloaded."""
@@ -139,9 +158,12 @@ class Router:
             request = Request(method.name, params, "", None, sink, slot)
             self._answer([self._dispatch.refuse(request)])
 
-    def turn_away(self) -> bytes | None:
+    def turn_away(self, method: Method) -> bytes | None:
         """The error Overloaded if there is no room for one more request now, else None."""
-        return self._dispatch.turn_away()
+        refusal = self._dispatch.turn_away()
+        if refusal is not None:
+            self.telemetry.turned_one_away(method.name)
+        return refusal
 
     @property
     def overloaded(self) -> bool:
@@ -150,6 +172,11 @@ class Router:
     @property
     def readiness(self) -> Readiness:
         return self._dispatch.readiness
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """To look at only."""
+        return self._dispatch
 
     @property
     def unanswered(self) -> int:
@@ -185,7 +212,7 @@ class Router:
             elif type(action) is SendDrained:
                 self._send(action.rater_id, encode_drained(self.id))
 
-    def _answer(self, answers: Iterable[Answer]) -> None:
+    def _answer(self, answers: Sequence[Answer]) -> None:
         for request, code, body, replayed in answers:
             try:
                 if request.sink is not None:
@@ -194,8 +221,30 @@ class Router:
                     request.on_answer(code, body, replayed)
             except Exception:  # a fault of one gateway's: the other answers must not be lost for it
                 log.exception("an answer failed method=%s code=%s", request.method, code)
+        now_us = monotonic_us()
+        self.telemetry.answered(answers, now_us, self._deadline_us)
+        if log.isEnabledFor(logging.DEBUG):
+            self._log_answers(answers, now_us)
+
+    def token_of(self, seq: int) -> str:
+        """Names a request without a key as its rater and the journal do."""
+        return f"{TOKEN_KEY}{self.id}-{seq}"
+
+    def _log_answers(self, answers: Sequence[Answer], now_us: int) -> None:
+        for request, code, _, replayed in answers:
+            took_us = now_us - request.deadline_us + self._deadline_us if request.deadline_us else 0
+            log.debug(
+                "id=%s method=%s outcome=%s us=%s attempts=%s replayed=%s",
+                request.key or self.token_of(request.seq),
+                request.method.partition(" ")[0][:MAX_SHOWN_METHOD],
+                outcome_name(code),
+                took_us,
+                request.attempts,
+                replayed,
+            )
 
     def _send_work(self, rater_id: bytes, items: list[WorkItem], now_us: int) -> None:
+        self.telemetry.sent(len(items))
         if self._dispatch.queued_bytes + ITEM_BYTES * len(items) <= MAX_FRAME_BYTES:
             self._send(rater_id, encode_work(self.id, now_us, items), items)
             return
@@ -301,6 +350,8 @@ class Router:
                 self._answer(self._dispatch.replies(rater_id, fields[1], now_us, fields[2]))
         elif kind is Kind.STATE:
             self._take_state(rater_id, fields, now_us)
+        elif kind is Kind.ABOUT:
+            self._take_about(rater_id, fields[0])
         elif kind is Kind.LEAVE:
             log.info("rater=%s leaves", self._dispatch.rater_name(rater_id))
             self._perform(self._dispatch.leave(rater_id, now_us))
@@ -328,6 +379,15 @@ class Router:
             log.info("rater=%s joins credit=%s tariff_epoch=%s", name, credit, tariff_epoch)
             self._send(rater_id, encode_beat(self.id, now_us))
 
+    def _take_about(self, rater_id: bytes, text: bytes) -> None:
+        try:
+            said = about.decode(text)
+        except ValueError as error:
+            self.complain(rater_id, str(error))
+            return
+        if self._dispatch.rater_name(rater_id) is not None:
+            self.telemetry.abouts[rater_id] = said
+
     def complain(self, rater_id: bytes, what: str) -> None:
         held = self._bad_messages.passes(time.monotonic())
         if held is not None:
@@ -346,6 +406,14 @@ class Router:
             self._beat()
         self._perform(self._dispatch.flush(now_us))
         self._look_again()
+        if now_us >= self._next_second_us:
+            self._end_second(now_us)
+
+    def _end_second(self, now_us: int) -> None:
+        self._next_second_us = max(self._next_second_us, now_us - SECOND_US // 2) + SECOND_US
+        self.telemetry.tick(now_us, self._dispatch.rater_ids())
+        for call in self.each_second:
+            call()
 
     def _report_silence(self) -> None:
         silent = self._dispatch.silent_rater_ids()

@@ -193,7 +193,12 @@ def create(
 @_file_option
 @_json_option
 def list_(path: Path, as_json: bool) -> None:
-    """Show the keys: what each is for, and whether it is valid. Never the keys themselves. JSON in a pipe."""
+    """Show the keys: what each is for, and whether it is valid. Never the keys themselves. JSON in a pipe.
+
+    \b
+    Example:
+      ratel apikey list
+    """
     try:
         file = read_keys(path)[0]
     except BadKeyFile as error:
@@ -215,6 +220,10 @@ def revoke(path: Path, ids: tuple[str, ...], as_json: bool) -> None:
     """Refuse these keys from now on, on open connections too, within a second.
 
     To exchange a key without a pause: create another one, give it to the client, then revoke the old one.
+
+    \b
+    Example:
+      ratel apikey revoke 4f1c9a02b7
     """
     now = format_rfc3339(time.time_ns() // 1_000_000_000 * SECOND_US)
     with _changing(path) as held:
@@ -242,7 +251,12 @@ def revoke(path: Path, ids: tuple[str, ...], as_json: bool) -> None:
 @_file_option
 @_json_option
 def purge(path: Path, as_json: bool) -> None:
-    """Take revoked and expired keys out of the file."""
+    """Take revoked and expired keys out of the file.
+
+    \b
+    Example:
+      ratel apikey purge
+    """
     now_s = time.time()
     with _changing(path) as held:
         file = held[0]
@@ -272,6 +286,11 @@ def limit(
 
     TENANT `*` is for each tenant that has no limits of its own. Every front counts for itself: with three
     behind one address, a tenant gets up to three times as much.
+
+    \b
+    Examples:
+      ratel apikey limit vdf --rate 500 --burst 1000
+      ratel apikey limit '*' --in-flight 100
     """
     limits = _limits(rate, burst, in_flight)
     try:

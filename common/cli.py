@@ -32,6 +32,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "acl": ("rater.acl_command:acl", "Print the users of a store of your own, and what each may run."),
     "keys": ("common.keys_command:keys", "Make, list, allow and revoke the keys of ZeroMQ connections."),
     "call": ("common.call_command:call", "Make one call of the API and show the answer."),
+    "status": ("common.status_command:status", "Show how a balancer, its raters and their store do."),
+    "top": ("common.status_command:top", "Watch that live."),
     "config": ("common.config_command:config", "Check and show the settings of all commands."),
     "completion": ("common.completion_command:completion", "Print what a shell needs to complete commands."),
 }

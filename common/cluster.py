@@ -37,15 +37,8 @@ from common.cluster_node import Node, Parcel
 from common.cluster_nodes import ClusterNodes
 from common.cluster_trip import NO_WAITS, ClusterCommand, NodeLost, Trip, Unit, Waits, units_of
 from common.errors import StoreUnavailable
-from common.store import (
-    DEFAULT_TIMEOUT_MS,
-    NOT_DONE,
-    Command,
-    Reply,
-    StoreConnection,
-    StoreUrlError,
-    describe_store_url,
-)
+from common.store import DEFAULT_TIMEOUT_MS, NOT_DONE, Command, Reply, StoreConnection
+from common.store_url import StoreUrlError, describe_store_url
 
 MAX_TRIPS: Final = 5
 """Round trips for one batch that is sent from one node to the next. A slot's move takes one or two."""

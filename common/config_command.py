@@ -15,7 +15,7 @@ from common.config_file import DEFAULT_FILE, ConfigError, ConfigFile, Names
 from common.config_show import as_objects, as_text, grouped, resolve
 from common.config_values import hint
 from common.options import json_option, store_with_login
-from common.store import default_store_url
+from common.store_url import default_store_url
 
 EXIT_WRONG: Final = 2
 PREFIX: Final = "RATEL_"

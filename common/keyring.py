@@ -14,7 +14,7 @@ from common.api_keys import ALL, KeyFile, KeyRecord, Limits, id_of, is_key
 from common.errors import Forbidden, Unauthorized, encode_error
 from common.jsonrpc import Call
 from common.meters import Meter, take
-from common.methods import BY_NAME, Method
+from common.methods import BY_NAME, Group, Method
 from common.scopes import bind
 
 UNKNOWN: Final = Unauthorized(detail="the API key is not known here")
@@ -61,6 +61,11 @@ class Grant:
             raise self.ended
         if self._expires_s is not None and now_s >= self._expires_s:
             raise EXPIRED
+
+    @property
+    def may_watch(self) -> bool:
+        """Whether it is an operator's, who may see how the service does."""
+        return any(BY_NAME[name].group is Group.OPERATOR for name in self._methods)
 
     def method(self, method: Method) -> Method:
         """The method for the tenants of the key. Raises Forbidden."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -22,7 +23,7 @@ from common.curve import (
     secret_text,
     write_new,
 )
-from common.options import shared
+from common.options import json_option, shared
 
 DEFAULT_DIR: Final = Path("/etc/ratel/keys")
 AUTHORIZED: Final = "authorized"
@@ -72,8 +73,14 @@ def keys() -> None:
     help="Whose key it is; a client is a gateway, or a program that speaks ZeroMQ.",
 )
 @_folder_option
-def new(name: str, role: str, folder: Path) -> None:
-    """Make a key pair: NAME.key, for its owner's eyes only, and NAME.pub."""
+@json_option()
+def new(name: str, role: str, folder: Path, as_json: bool) -> None:
+    """Make a key pair: NAME.key, for its owner's eyes only, and NAME.pub.
+
+    \b
+    Example:
+      ratel keys new rater-7 --role rater
+    """
     secret_path, public_path = (folder / f"{name}{suffix}" for suffix in (SECRET_SUFFIX, PUBLIC_SUFFIX))
     try:
         key = new_key(name, Role(role))
@@ -89,14 +96,24 @@ def new(name: str, role: str, folder: Path) -> None:
             raise
     except KeyFileError as error:
         raise click.ClickException(str(error)) from None
+    if as_json:
+        paths = {"secret_file": str(secret_path), "public_file": str(public_path)}
+        click.echo(json.dumps(_described(key) | paths))
+        return
     click.echo(f"secret  {secret_path}  stays here")
     click.echo(f"public  {public_path}  {key.public}")
 
 
 @keys.command("list")
 @_folder_option
-def list_(folder: Path) -> None:
-    """Show the keys in the folder, and which of them are authorized."""
+@json_option()
+def list_(folder: Path, as_json: bool) -> None:
+    """Show the keys in the folder, and which of them are authorized.
+
+    \b
+    Example:
+      ratel keys list
+    """
     authorized = folder / AUTHORIZED
     try:
         if not folder.is_dir():
@@ -107,26 +124,45 @@ def list_(folder: Path) -> None:
         raise click.ClickException(str(error)) from None
     permitted = allowed.keys if allowed else {}
     everybody = sorted((here.keys | permitted).values(), key=lambda key: (key.role, key.name))
-    width = max((len(key.name) for key in everybody), default=0)
-    for key in everybody:
-        secret = key.public in here.keys and (folder / f"{key.name}{SECRET_SUFFIX}").is_file()
-        words = [
-            word
-            for word, holds in (("authorized", key.public in permitted), ("secret-here", secret))
-            if holds
-        ]
-        click.echo(f"{key.role:8}  {key.name:{width}}  {key.public}  {' '.join(words)}".rstrip())
-    if not everybody:
-        click.echo(f"no keys in {folder}")
+    rows = [
+        _described(key)
+        | {
+            "authorized": key.public in permitted,
+            "secret-here": key.public in here.keys and (folder / f"{key.name}{SECRET_SUFFIX}").is_file(),
+        }
+        for key in everybody
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        _show(rows, folder)
     for fault in (*here.errors, *(allowed.errors if allowed else ())):
         click.echo(f"passed over: {fault}", err=True)
+
+
+def _described(key: PublicKey) -> dict[str, Any]:
+    return {"name": key.name, "role": str(key.role), "public": key.public}
+
+
+def _show(rows: list[dict[str, Any]], folder: Path) -> None:
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        words = " ".join(word for word in ("authorized", "secret-here") if row[word])
+        click.echo(f"{row['role']:8}  {row['name']:{width}}  {row['public']}  {words}".rstrip())
+    if not rows:
+        click.echo(f"no keys in {folder}")
 
 
 @keys.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_folder_option
 def allow(files: tuple[Path, ...], folder: Path) -> None:
-    """Let raters and clients in: FILES are their .pub files, or names of those in the folder."""
+    """Let raters and clients in: FILES are their .pub files, or names of those in the folder.
+
+    \b
+    Example:
+      ratel keys allow rater-7.pub
+    """
     authorized = folder / AUTHORIZED
     try:
         found = [read_public(_public_file(file, folder)) for file in files]
@@ -166,7 +202,12 @@ def _public_file(file: Path, folder: Path) -> Path:
 @click.argument("names", nargs=-1, required=True)
 @_folder_option
 def revoke(names: tuple[str, ...], folder: Path) -> None:
-    """Let them in no more: balancers drop what comes from them within half a second."""
+    """Let them in no more: balancers drop what comes from them within half a second.
+
+    \b
+    Example:
+      ratel keys revoke rater-7
+    """
     authorized = folder / AUTHORIZED
     paths = {name: authorized / f"{name.removesuffix(PUBLIC_SUFFIX)}{PUBLIC_SUFFIX}" for name in names}
     for name, path in paths.items():

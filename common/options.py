@@ -21,7 +21,7 @@ from common.addresses import AddressType
 from common.config_file import ConfigError
 from common.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Level
 from common.durability import LEVELS as DURABILITY_LEVELS
-from common.logs import LEVELS
+from common.logs import FORMATS, LEVELS, choose_format
 
 if TYPE_CHECKING:
     _TextType = click.ParamType[str]
@@ -68,11 +68,11 @@ SECTIONS: Final = {
     "client": Section(
         "Whom the commands that call the API ask.",
         (
-            *("address", "timeout", "api-key-file"),
+            *("address", "url", "timeout", "api-key-file"),
             *("tls", "tls-ca", "tls-cert", "tls-key", "tls-server-name"),
         ),
     ),
-    "log": Section("What is written to stderr.", ("level",)),
+    "log": Section("What is written to stderr.", ("level", "format")),
 }
 """The shared tables of the configuration file. They are listed, so that a command knows which names are right
 without importing the other commands."""
@@ -126,7 +126,7 @@ class StoreUrl(_TextType):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from common.store import StoreUrlError  # noqa: PLC0415 - only where a URL is given
+        from common.store_url import StoreUrlError  # noqa: PLC0415 - only where a URL is given
         from common.stores import connect  # noqa: PLC0415
 
         try:
@@ -188,7 +188,7 @@ def store_option(command: Command) -> Command:
         sentinel_password_file: Path | None,
         **others: Any,
     ) -> None:
-        from common.store import default_store_url  # noqa: PLC0415 - whoever uses a store imports it anyway
+        from common.store_url import default_store_url  # noqa: PLC0415 - whoever uses a store imports it anyway
 
         url = store_url or default_store_url(data)
         url = store_with_login(url, store_password_file, sentinel_password_file)
@@ -323,6 +323,16 @@ def _listener(
     return shared("front", name, argument, type=kind, default=default, envvar=envvar, help=help)
 
 
+def metrics_option(whose: str, envvar: str) -> Decorator:
+    return click.option(
+        "--metrics",
+        type=AddressType(),
+        envvar=envvar,
+        show_envvar=True,
+        help=f"Tell Prometheus about this {whose} here, by HTTP at /metrics; port 0 is any free one.",
+    )
+
+
 def api_keys_option(
     help: str = "Let in only who has one of the API keys in this file, see `ratel apikey --help`. It is "
     "read again whenever it has changed.",
@@ -342,15 +352,28 @@ allow_insecure_option: Final = shared(
 
 
 def log_level_option(default: str = "info") -> Decorator:
-    return shared(
+    """How much is logged, as the argument `log_level`; and how, which is told to `common.logs` at once."""
+    level = shared(
         "log",
         "--log-level",
         key="level",
         type=click.Choice(LEVELS),
         default=default,
         envvar="RATEL_LOG_LEVEL",
-        help="Write what is at least so important to stderr.",
+        help="Write what is at least so important to stderr; SIGUSR1 turns debug on and off.",
     )
+    format_ = shared(
+        "log",
+        "--log-format",
+        key="format",
+        type=click.Choice(FORMATS),
+        default=FORMATS[0],
+        envvar="RATEL_LOG_FORMAT",
+        expose_value=False,
+        callback=lambda _ctx, _param, value: choose_format(value),
+        help="How a line looks: key=value pairs, or JSON.",
+    )
+    return _all(level, format_)
 
 
 # --- what one run does ----------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ connection is given up after that batch.
 from __future__ import annotations
 
 import logging
-import re
 import select
 import socket
 import ssl
@@ -26,22 +25,24 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import hiredis
 import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from common.addresses import Address
-from common.cluster_map import SCHEMES as CLUSTER_SCHEMES
-from common.embedded_store import read_url
 from common.errors import StoreUnavailable
-from common.paths import data_dir
 from common.sentinel import SCHEMES as SENTINEL_SCHEMES
 from common.sentinel import Sentinels, parse_sentinel_url
-from common.tls import ClientTls, TlsError
+from common.store_url import (
+    EMBEDDED,
+    StoreUrlError,
+    check_tls,
+    connection_pool,
+    describe_store_url,
+    resolve_store_url,
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,56 +75,8 @@ NOT_DONE: Final = (
 _READ_BYTES: Final = 65_536
 """One read takes the replies of a full batch of debits."""
 
-_EMBEDDED: Final = "embedded:"
-_SCHEMES: Final = ("redis://", "rediss://", "unix://", *SENTINEL_SCHEMES, *CLUSTER_SCHEMES)
-_OPTIONS_BEGIN: Final = re.compile(r"[?#]")
-_HOSTS: Final = re.compile(r"(?:(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d+)?,?)*")
-_UNCLEAR: Final = "…"
-_ENCODE: Final = "its parts can't be told apart; in user and password, / ? # @ and : are percent-encoded"
 _MORE: Final = object()
 _pack: Final[Callable[[Command], bytes]] = cast(Any, hiredis.pack_command)
-
-
-class StoreUrlError(ValueError):
-    """The URL of the store is not one; the text says what was expected."""
-
-
-def resolve_store_url(url: str) -> str:
-    """The URL to connect to: `embedded:DIR` becomes that of the store running there, others stay.
-
-    Raises StoreUrlError for any other scheme, StoreUnavailable when no store runs in DIR.
-    """
-    if url.startswith(_EMBEDDED):
-        return read_url(url.removeprefix(_EMBEDDED))
-    if not url.startswith(_SCHEMES):
-        raise StoreUrlError(
-            f"a store's URL begins with {', '.join(_SCHEMES)} or {_EMBEDDED}DIR, "
-            f"which {url.partition(':')[0][:40]!r}… does not"
-        )
-    return url
-
-
-def default_store_url(data: Path | None = None) -> str:
-    """Where commands look that are given no store: the embedded store of `ratel up`."""
-    return f"{_EMBEDDED}{data or data_dir()}"
-
-
-def describe_store_url(url: str) -> str:
-    """The URL without user, password and options, fit for logs and messages.
-
-    A password that is not encoded as it should be makes other parts of what belongs to it; where it can't be
-    told what is what, nothing is shown.
-    """
-    if not url.startswith(_SCHEMES):
-        return url
-    scheme, _, rest = url.partition("://")
-    shown, *options = _OPTIONS_BEGIN.split(rest, maxsplit=1)
-    if not (scheme == "unix" and shown.startswith("/")):
-        shown = shown.rpartition("@")[2]
-    hosts, slash, path = shown.partition("/")
-    if "@" in "".join(options) or not _HOSTS.fullmatch(hosts):
-        return f"{scheme}://{_UNCLEAR}"
-    return f"{scheme}://{hosts}{slash}{unquote(path)}"
 
 
 class Sent:
@@ -160,11 +113,13 @@ class StoreConnection:
                 raise StoreUrlError(f"not a store's URL: {self.where}: {error}") from None
             self._sentinels = Sentinels(parsed, _ask)
             for sentinel in parsed.sentinels:
-                self._pool(sentinel)
+                connection_pool(sentinel, self._timeout_s)
             url = parsed.primary_url(Address("primary", 0))
-        if not url.startswith(_EMBEDDED):
-            self._pool(resolve_store_url(url))  # a wrong URL is found now, not at the first batch
-            _check_tls(url)
+        if not url.startswith(EMBEDDED):
+            connection_pool(
+                resolve_store_url(url), self._timeout_s
+            )  # a wrong URL is found now, not at the first batch
+            check_tls(url)
 
     @property
     def where(self) -> str:
@@ -317,27 +272,6 @@ class StoreConnection:
         poller.register(sock, select.POLLIN)
         return bool(poller.poll(max(0, int((until_s - time.monotonic()) * 1000))))
 
-    def _pool(self, url: str) -> redis.ConnectionPool:
-        head, *options = _OPTIONS_BEGIN.split(url, maxsplit=1)
-        if "@" in head and "@" in "".join(
-            options
-        ):  # both may be of a password, so that a piece of it is the host
-            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {_ENCODE}")
-        try:
-            return redis.ConnectionPool.from_url(
-                url,
-                protocol=2,
-                socket_connect_timeout=self._timeout_s,
-                socket_timeout=self._timeout_s,
-            )
-        except (ValueError, TypeError) as error:
-            reason = str(error)
-            if reason.startswith("Port could not"):
-                reason = "the port is no number"
-            elif not reason.startswith("Invalid value for"):  # it may quote a piece of a password
-                reason = _ENCODE
-            raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {reason}") from None
-
     def _connect(self) -> None:
         if self._sentinels is None:
             self._connect_to(resolve_store_url(self._url))
@@ -361,7 +295,7 @@ class StoreConnection:
 
     def _connect_to(self, url: str) -> None:
         try:
-            connection: Any = self._pool(url).make_connection()
+            connection: Any = connection_pool(url, self._timeout_s).make_connection()
             self._connection = connection
             connection.connect()
         except (OSError, RedisError) as error:
@@ -394,20 +328,6 @@ def _set_timeout(sock: socket.socket, timeout_s: float) -> None:
     timeout = struct.pack("@ll", *divmod(int(timeout_s * 1_000_000), 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-
-
-def _check_tls(url: str) -> None:
-    """The files that a URL with TLS names can be used. Raises StoreUrlError."""
-    if not url.startswith("rediss://"):
-        return
-    options = dict(parse_qsl(urlsplit(url).query))
-    ca, cert, key = (options.get(f"ssl_{name}") for name in ("ca_certs", "certfile", "keyfile"))
-    if not (ca or cert or key):
-        return
-    try:
-        ClientTls(ca, cert, key).context()
-    except TlsError as error:
-        raise StoreUrlError(f"not a store's URL: {describe_store_url(url)}: {error}") from None
 
 
 def _ask(url: str, command: Command, timeout_ms: int) -> Reply:

@@ -26,7 +26,7 @@ from common.doors import CannotOpen, Doors, open_several
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError
 from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.key_file import read_keys
-from common.logs import setup
+from common.logs import chosen_format, setup
 from common.options import (
     allow_insecure_option,
     api_keys_option,
@@ -41,8 +41,8 @@ from common.options import (
 )
 from common.paths import data_dir
 from common.roll import roll
-from common.store import describe_store_url
 from common.store_login import mask_url
+from common.store_url import describe_store_url
 from common.supervisor import Child, Stopped, StopSignals, Supervisor
 
 log = logging.getLogger(__name__)
@@ -308,8 +308,12 @@ def _start_store(supervisor: Supervisor, look: Look, data: Path, durability: str
 
 def _raters(wanted: Wanted) -> list[Child]:
     promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
-    command = ratel("rater", "--balancer", str(wanted.router), *promise, "--log-level", wanted.log_level)
+    command = ratel("rater", "--balancer", str(wanted.router), *promise, *_log_options(wanted))
     return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
+
+
+def _log_options(wanted: Wanted) -> list[str]:
+    return ["--log-level", wanted.log_level, "--log-format", chosen_format()]
 
 
 def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> tuple[str, ...]:
@@ -333,7 +337,7 @@ def _front(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> list[list[
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
     listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
-    router, level = str(wanted.router), ["--log-level", wanted.log_level]
+    router, level = str(wanted.router), _log_options(wanted)
     join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
     if not wanted.gateways:
         [doors] = entrance

@@ -13,6 +13,7 @@ A *client* is a gateway that runs as a process of its own, or any program that s
 | DONE | does → asks | id of who asked, list of replies, µs that the work took (0 is not known) |
 | LEAVE | does → asks | – : send no more work |
 | GOODBYE | does → asks | – : everything is answered, or nobody knows of who asks: forget me |
+| ABOUT | does → asks | what it says of itself for people to see (`common.about`) |
 
 A rater *does* what a balancer *asks*; a balancer does what a client asks.
 
@@ -90,6 +91,7 @@ class Kind(IntEnum):
     LEAVE = 6
     GOODBYE = 7
     JOIN = 8
+    ABOUT = 9
 
 
 _WORK: Final = int(Kind.WORK)
@@ -188,6 +190,10 @@ def encode_goodbye() -> bytes:
     return bytes(_pack((int(Kind.GOODBYE),)))
 
 
+def encode_about(about: bytes) -> bytes:
+    return bytes(_pack((int(Kind.ABOUT), about)))
+
+
 _SHAPES: Final[dict[Kind, tuple[type, ...]]] = {
     Kind.WORK: (str, int, list[tuple[int, str, bytes, str, int]]),
     Kind.BEAT: (str, int),
@@ -197,6 +203,7 @@ _SHAPES: Final[dict[Kind, tuple[type, ...]]] = {
     Kind.LEAVE: (),
     Kind.GOODBYE: (),
     Kind.JOIN: (int, str),
+    Kind.ABOUT: (bytes,),
 }
 _FIX_ARRAY: Final = 0x90
 _DECODERS: Final = {

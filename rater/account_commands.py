@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 import msgspec
 
-from common.errors import RatelError, StoreUnavailable
+from common.command_line import open_store, refuse
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.options import json_option, store_option
-from common.store import StoreUrlError
-from common.stores import Store, connect
+from common.stores import Store
 from rater import account_admin
 from rater.account_value import NotAnAccount
 from rater.accounts import LAST_DAY, Terms
 from rater.journal.lines import Damaged, Line
 from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
-
-EXIT_REFUSED: Final = 1
-EXIT_STORE: Final = 3
 
 STORE_TIMEOUT_MS: Final = 10_000
 MAX_LINES: Final = 10_000
@@ -169,7 +164,7 @@ def create(
     with _store(store_url) as store:
         created = account_admin.create(store, tenant, new)
     if not created:
-        _refuse(f"tenant {tenant!r} has an account for subject {subject!r} already; nothing was changed")
+        refuse(f"tenant {tenant!r} has an account for subject {subject!r} already; nothing was changed")
     click.echo("created")
 
 
@@ -299,22 +294,11 @@ def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool)
 @contextmanager
 def _store(url: str) -> Iterator[Store]:
     """A connection; what goes wrong with it, or is refused, ends the command."""
-    try:
-        with closing(connect(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
+    with open_store(url, STORE_TIMEOUT_MS, ValueError) as store:
+        try:
             yield store
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
-        _refuse(str(error), EXIT_STORE)
-    except NotAnAccount as error:
-        _refuse(f"the store holds something else as this account: {error}")
-    except (RatelError, ValueError) as error:
-        _refuse(str(error))
-
-
-def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
+        except NotAnAccount as error:
+            refuse(f"the store holds something else as this account: {error}")
 
 
 def _decide(store_url: str, tenant: str, subject: str, terms: Terms, done: str, same: str) -> None:

@@ -29,9 +29,10 @@ from common.options import (
     durability_timeout_option,
     key_ttl_option,
     log_level_option,
+    metrics_option,
     store_option,
 )
-from common.store import StoreUrlError, describe_store_url
+from common.store_url import StoreUrlError, describe_store_url
 from common.stores import connect
 from rater.accounts import JOURNAL_LINES
 from rater.cluster_service import service_for
@@ -104,6 +105,7 @@ DAY_S: Final = 86_400
     show_envvar=True,
     help="Longest call that is rated, in seconds.",
 )
+@metrics_option("rater", "RATEL_RATER_METRICS")
 @key_ttl_option(60, 366 * DAY_S, DAY_S, "Seconds that a client's RequestId is remembered.")
 @click.option(
     "--journal-lines",
@@ -124,6 +126,7 @@ def rater(
     replicas: int,
     durability_timeout_ms: int,
     jsonrpc: Address | None,
+    metrics: Address | None,
     api_keys: Path | None,
     allow_insecure: bool,
     name: str | None,
@@ -185,6 +188,8 @@ def rater(
     ]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
+    if metrics is not None:
+        serve_metrics(metrics, worker)
     log.info(
         "rater=%s store=%s durability=%s balancers=%s",
         name,
@@ -195,3 +200,14 @@ def rater(
     worker.run()
     context.term()
     log.info("rater=%s goodbye", name)
+
+
+def serve_metrics(address: Address, worker: Worker) -> None:
+    from common.metrics import serve  # noqa: PLC0415 - only where it is wanted
+    from rater.metrics import registry  # noqa: PLC0415
+
+    try:
+        bound = serve(address, registry(worker))
+    except OSError as error:
+        raise click.ClickException(f"can't serve metrics on {address}: {error.strerror}") from None
+    log.info("metrics=http://%s/metrics", bound)

@@ -19,6 +19,7 @@ from common.wire import (
     WireError,
     decode,
     done_frames,
+    encode_about,
     encode_goodbye,
     encode_leave,
     encode_state,
@@ -74,6 +75,8 @@ class Link:
         self._credit = credit
         self._clock_us = clock_us
         self._peer: Peer | None = None
+        self.seen_us = 0
+        """When the balancer was heard last; 0 is never."""
         # Unbounded as the credit bounds it: replies never outnumber work.
         self._dealer = Dealer(
             context, address, identity, keys, linger_ms=GOODBYE_LINGER_MS, high_water_frames=0
@@ -114,7 +117,9 @@ class Link:
         return jobs
 
     def _see(self, balancer_id: str, sent_us: int) -> Peer:
-        now_us = self._clock_us()  # after the receipt: a pause before it must not be taken for lead
+        self.seen_us = now_us = (
+            self._clock_us()
+        )  # after the receipt: a pause before it must not be taken for lead
         if self._peer is None or self._peer.life != balancer_id:
             log.info("joined balancer=%s id=%s", self.endpoint, balancer_id)
             self._peer = Peer(balancer_id, sent_us, now_us)
@@ -136,6 +141,10 @@ class Link:
         self.is_new = False
         self._dealer.look()
         self._send(encode_state(name, self._credit if takes_work else 0, tariff_epoch))
+
+    def tell(self, about: bytes) -> None:
+        """What this rater says of itself, see `common.about`."""
+        self._send(encode_about(about))
 
     def leave(self) -> None:
         # A balancer that is away has nothing more to send: there is nobody to wait for.

@@ -65,7 +65,9 @@ LOADS: Final[list[Command]] = [("SCRIPT", "LOAD", script.text) for script in SCR
 
 
 def execute(store: Store, commands: Sequence[Command], waits: Sequence[Command] = ()) -> list[Reply]:
-    """`round_trip` from its beginning to its end."""
+    """`round_trip` from its beginning to its end. No commands have no replies."""
+    if not commands and not waits:
+        return []
     if isinstance(store, ClusterConnection):
         assert not waits, "in a cluster they go to each node, see rater.cluster_service"
         return store.receive(store.send(commands, loads=LOADS)).replies
@@ -81,7 +83,7 @@ def execute(store: Store, commands: Sequence[Command], waits: Sequence[Command] 
 def round_trip(
     store: StoreConnection, commands: Sequence[Command], waits: Sequence[Command] = ()
 ) -> Generator[None, None, list[Reply]]:
-    """`store.execute` for commands of which some are EVALSHA: loads what the store does not know.
+    """`store.execute` for commands, at least one, of which some are EVALSHA: loads what is not known there.
 
     Commands that met a missing script run after the others of the batch. They stay unanswered with their
     NoScriptError when the store has turned out to be a replica meanwhile: the next connection may be to

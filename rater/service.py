@@ -1,9 +1,10 @@
 """What a rater does with a batch of requests: from jobs to outcomes, in few round trips to the store.
 
 Every request is begun, which gives an outcome at once (it is wrong, it has no rate), or a *read* of an
-account or a *change* of one. All reads of a batch are one command, all changes by one method one script
-call or a few (`rater.accounts`), and they go out together. Most requests take that one round trip; a change
-that depends on the account's tariff plan is a read first, then a change that names the plan.
+account or a *change* of one; these steps of one request are in `rater.request_steps`. All reads of a batch
+are one command, all changes by one method one script call or a few (`rater.accounts`), and they go out
+together. Most requests take that one round trip; a change that depends on the account's tariff plan is a
+read first, then a change that names the plan.
 
 A batch is a `Flight`: it pauses while its commands are with the store, and another one may begin meanwhile.
 The store carries out in order what comes on one connection, so the later one sees the changes of the earlier
@@ -39,41 +40,20 @@ from common.clock import monotonic_us
 from common.durability import DEFAULT_DURABILITY, Durability
 from common.errors import (
     DeadlineExceeded,
-    Forbidden,
     InternalError,
-    MethodNotFound,
     NotDurable,
     Overloaded,
     RatelError,
-    ResultTooLarge,
     StoreUnavailable,
-    UnknownSubject,
-    UnknownTenant,
 )
+from common.histogram import Histogram
 from common.logs import Throttle
-from common.methods import BY_NAME, Method
-from common.money import format_micros
 from common.store import Command, Reply, StoreConnection
 from common.stores import Store
-from common.wire import CLIENT_KEY, TOKEN_KEY
-from rater.accounts import (
-    Mutation,
-    MutationResult,
-    Refused,
-    is_expired,
-    is_stored,
-    parse_account,
-    parse_mutation_reply,
-    store_error,
-)
-from rater.descriptor import Descriptor, parse_descriptor
+from rater.accounts import is_expired, is_stored, parse_account, store_error
 from rater.jobs import Job, Outcome, Undecided, failed
-from rater.keys import AccountKeys, account_key, account_keys
-from rater.model import Account
-from rater.rating.explain import answer
-from rater.rating.quote import get_cost
-from rater.rating.session_time import max_session_us
-from rater.rating.snapshot import CompiledTariff, Snapshot
+from rater.rating.snapshot import Snapshot
+from rater.request_steps import RequestSteps, read_answer
 from rater.rounds import Change, Read, Round
 from rater.scripts import round_trip
 
@@ -81,10 +61,6 @@ log = logging.getLogger(__name__)
 
 MAX_ROUNDS: Final = 5
 """Round trips for one batch: a plan that changes under a request this often is being reloaded."""
-
-TOKEN_MARGIN_MS: Final = 60_000
-"""How much longer than its deadline a gateway's token lives. Nobody sends a request again after its
-deadline, and the script itself refuses what comes later, so any margin above clock errors will do."""
 
 PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "NOSCRIPT")
 PASSING_ERRORS_OF_CLUSTERS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NODELOST")
@@ -94,7 +70,8 @@ PASSING_ERRORS_OF_CLUSTERS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", 
 MAX_CLOCK_STEP_US: Final = 30_000_000
 """The store's clock may be set forward by this much without requests failing for it. After a larger step
 tokens may have expired, or in truth this host stood still and others have done the work long ago: what the
-script drops then stays dropped. Half of `TOKEN_MARGIN_MS`, so that tokens outlive what is done so late."""
+script drops then stays dropped. Half of `rater.request_steps.TOKEN_MARGIN_MS`, so that tokens outlive what is
+done so late."""
 
 TIME_BUDGET_US: Final = 50_000
 """Rating in one batch; reads beyond it are left for the next. A call of a month at hourly prices takes
@@ -103,18 +80,7 @@ TIME_BUDGET_US: Final = 50_000
 WARN_EVERY_S: Final = 5.0
 """A store that is away is reported no more often than this."""
 
-MAX_RESULT_BYTES: Final = 8 * 1024 * 1024
-"""A result with its neighbours must fit into a frame (`common.wire.MAX_FRAME_BYTES`)."""
-
 _PASSING: Final = PASSING_ERRORS + PASSING_ERRORS_OF_CLUSTERS
-
-_GET_COST: Final = BY_NAME["GetCost"]
-_EXPLAIN: Final = BY_NAME["Explain"]
-
-PLAN_METHODS: Final = ("AddRecievedCallSeconds", "ResetUserBudget")
-"""Their changes depend on the account's tariff plan, which is read first."""
-
-
 _END: Final = object()
 
 LATE_THERE: Final = failed(
@@ -127,6 +93,7 @@ class Flight:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
+        self.begun_us = monotonic_us()
         self.outcomes: list[Outcome | Undecided] = [Undecided.UNKNOWN] * len(jobs)
         self.changes = 0
         """How many of it the store works on."""
@@ -134,7 +101,7 @@ class Flight:
         """What was added to deadlines to have them by the store's clock."""
         self.landed = False
         """Whether the outcomes are final."""
-        self.steps: Generator[None, None, None]
+        self.way: Generator[None, None, None]
 
 
 class Service:
@@ -149,15 +116,26 @@ class Service:
         journal_lines: int,
         durability: Durability = DEFAULT_DURABILITY,
     ) -> None:
-        self.snapshot = snapshot
+        self._steps = RequestSteps(snapshot, key_ttl_ms=key_ttl_ms, journal_lines=journal_lines)
         self._store = store
         self._durability = durability
-        self._key_ttl_ms = key_ttl_ms
-        self._journal_lines = journal_lines
-        self._store_clock_offset_us = 0
         self._clock_of = -1
         """The number of the connection on which that was measured."""
+        self.store_answers = False
+        self.store_round_trip_us = 0
+        """Both as of the last look at the store; 0 is not known."""
+        self.store_trips = Histogram()
+        """From sending the commands of a batch to the last reply."""
         self._warnings = Throttle(WARN_EVERY_S)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The tariff that requests are rated by, and from then on, when another one is set."""
+        return self._steps.snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Snapshot) -> None:
+        self._steps.snapshot = snapshot
 
     @property
     def store(self) -> Store:
@@ -171,13 +149,17 @@ class Service:
 
     def measure_store_clock(self) -> None:
         """Learn what to add to our monotonic clock to get the store's. Raises StoreUnavailable."""
-        self._store_clock_offset_us = self._store.clock_offset_us(monotonic_us)
+        began_us = monotonic_us()
+        self._steps.clock_offset_us = self._store.clock_offset_us(monotonic_us)
+        self.store_round_trip_us = monotonic_us() - began_us
         self._clock_of = self._store.number
 
     def look_at_store(self) -> None:
         """With each heartbeat: is it still the primary, what time is it there? Raises StoreUnavailable."""
+        self.store_answers = False
         self._store.leave_old_primary()
         self.measure_store_clock()
+        self.store_answers = True
 
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
         """The outcome of each job, in order. No flight may be under way."""
@@ -196,8 +178,8 @@ class Service:
             self._complain(len(jobs), error)
             flight.landed = True
             return flight
-        flight.clock_offset_us = self._store_clock_offset_us
-        flight.steps = self._steps(flight)
+        flight.clock_offset_us = self._steps.clock_offset_us
+        flight.way = self._way(flight)
         self.go_on(flight)
         return flight
 
@@ -206,15 +188,15 @@ class Service:
 
         Of several flights the one is to go on that was paused first.
         """
-        flight.landed = next(flight.steps, _END) is _END
+        flight.landed = next(flight.way, _END) is _END
 
-    def _steps(self, flight: Flight) -> Generator[None, None, None]:
+    def _way(self, flight: Flight) -> Generator[None, None, None]:
         """The way of a batch; it pauses where it waits for the store."""
         jobs, outcomes = flight.jobs, flight.outcomes
         work = self._new_round()
         for index, job in enumerate(jobs):
             try:
-                self._begin(index, job, work)
+                self._steps.begin(index, job, work)
             except Exception as error:  # whatever is wrong with one must not touch the others
                 outcomes[index] = _failed(error)
         for _ in range(MAX_ROUNDS):
@@ -230,7 +212,9 @@ class Service:
                 return
             try:
                 flight.changes = len(work.changes) + len(work.alone)
+                sent_us = monotonic_us()
                 replies, shortfalls = yield from self._round_trip(commands, changes=len(work.lists))
+                self.store_trips.add(monotonic_us() - sent_us)
             except StoreUnavailable as error:
                 self._complain(len(work.places()), error)
                 return
@@ -287,13 +271,9 @@ class Service:
                 account = None if value is None else parse_account(descriptor.subject, value)
                 job = jobs[index]
                 if tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, account))
-                elif job.method is _GET_COST:
-                    outcomes[index] = Outcome(0, _get_cost(tariff, descriptor, account))
-                elif job.method is _EXPLAIN:
-                    outcomes[index] = Outcome(0, _explain(tariff, descriptor, account))
+                    further.changes.append(self._steps.planned_change(index, job, descriptor, account))
                 else:
-                    outcomes[index] = Outcome(0, _get_max_session_time(tariff, descriptor, account))
+                    outcomes[index] = Outcome(0, read_answer(job.method, tariff, descriptor, account))
             except Exception as error:
                 outcomes[index] = _failed(error)
 
@@ -319,7 +299,7 @@ class Service:
                     outcomes[index] = failed(shortfall)
                     continue
                 try:
-                    outcome = self._finish(jobs[index], change, one, further)
+                    outcome = self._steps.finish(jobs[index], change, one, further)
                 except Exception as error:
                     outcome = _failed(error)
                 if outcome is not None:
@@ -335,7 +315,7 @@ class Service:
         late: Outcome | Undecided = LATE_THERE
         with suppress(StoreUnavailable):
             self.measure_store_clock()
-            if self._store_clock_offset_us - flight.clock_offset_us <= MAX_CLOCK_STEP_US:
+            if self._steps.clock_offset_us - flight.clock_offset_us <= MAX_CLOCK_STEP_US:
                 late = Undecided.NOT_BEGUN
         for index in expired:
             flight.outcomes[index] = late
@@ -362,94 +342,6 @@ class Service:
         if held is not None:
             log.warning("undecided=%s held_back=%s %s", undecided, held, error)
 
-    # --- one request ----------------------------------------------------------------------------
-
-    def _begin(self, index: int, job: Job, work: Round) -> None:
-        method = job.method
-        if method is None:
-            raise MethodNotFound(method="unknown to this rater")
-        descriptor = parse_descriptor(job.params, method)
-        if job.tenants is not None and descriptor.tenant not in job.tenants:
-            raise Forbidden(what=f"tenant {descriptor.tenant!r}")
-        if not method.mutates:
-            tariff = self._tariff(descriptor.tenant)
-            work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, tariff)
-        elif method.name in PLAN_METHODS:
-            work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, None)
-        else:
-            keys = account_keys(descriptor.tenant, descriptor.subject)
-            work.changes.append(self._change(index, job, method, descriptor, keys))
-
-    def _planned_change(
-        self, index: int, job: Job, descriptor: Descriptor, account: Account | None
-    ) -> Change:
-        if account is None:
-            self._tariff(descriptor.tenant)  # says so when the whole tenant is unknown
-            raise UnknownSubject(tenant=descriptor.tenant, subject=descriptor.subject)
-        assert job.method is not None
-        keys = account_keys(descriptor.tenant, descriptor.subject)
-        return self._change(index, job, job.method, descriptor, keys, account.plan)
-
-    def _change(
-        self,
-        index: int,
-        job: Job,
-        method: Method,
-        descriptor: Descriptor,
-        keys: AccountKeys,
-        plan_id: str = "",
-    ) -> Change:
-        key = job.key or f"{TOKEN_KEY}{job.token}"
-        if descriptor.request_id:
-            key = CLIENT_KEY + descriptor.request_id
-        is_clients = key.startswith(CLIENT_KEY)
-        remaining_ms = (job.deadline_us - monotonic_us()) // 1000
-        matches: tuple[tuple[str, int], ...] = ()
-        plan = None
-        if plan_id or method.name == "DebitSeconds":
-            tariff = self.snapshot.tenants.get(descriptor.tenant)
-            if tariff is not None and plan_id:
-                plan = tariff.plan(plan_id)
-            elif tariff is not None:
-                matches = tariff.matching_destinations(descriptor.destination)
-        mutation = Mutation(
-            method=method.name,
-            tenant=descriptor.tenant,
-            subject=descriptor.subject,
-            token=key,
-            token_ttl_ms=self._key_ttl_ms if is_clients else max(0, remaining_ms) + TOKEN_MARGIN_MS,
-            request_id=key.removeprefix(CLIENT_KEY) if is_clients else "",
-            amount_micros=descriptor.amount_micros if method.needs_amount else 0,
-            destination=descriptor.destination,
-            matches=matches,
-            plan_id=plan_id,
-            plan=plan,
-            deadline_us=job.deadline_us + self._store_clock_offset_us,
-            journal_lines=self._journal_lines,
-        )
-        return Change(index, keys, descriptor, mutation)
-
-    def _finish(self, job: Job, change: Change, reply: Reply, further: Round) -> Outcome | None:
-        """The outcome; None when the account has another plan by now, and it is to be done by that."""
-        result = parse_mutation_reply(change.mutation, reply)
-        if type(result) is MutationResult:
-            return Outcome(0, format_micros(result.value_micros).encode(), result.replayed)
-        if isinstance(result, Refused):
-            if isinstance(result.error, UnknownSubject):
-                self._tariff(change.descriptor.tenant)
-            return failed(result.error, result.replayed)
-        assert not isinstance(result, MutationResult)
-        assert job.method is not None
-        again = self._change(change.job, job, job.method, change.descriptor, change.keys, result.plan_id)
-        further.changes.append(again)
-        return None
-
-    def _tariff(self, tenant: str) -> CompiledTariff:
-        tariff = self.snapshot.tenants.get(tenant)
-        if tariff is None:
-            raise UnknownTenant(tenant=tenant)
-        return tariff
-
 
 def passes(error: ResponseError) -> bool:
     """The store is in a state that ends by itself."""
@@ -462,20 +354,3 @@ def _failed(error: Exception) -> Outcome:
         return failed(error)
     log.error("a request failed", exc_info=error)
     return failed(InternalError(detail=type(error).__name__))
-
-
-def _get_cost(tariff: CompiledTariff, descriptor: Descriptor, account: Account | None) -> bytes:
-    body = get_cost(tariff, descriptor, account)
-    if len(body) > MAX_RESULT_BYTES:
-        raise ResultTooLarge(size_bytes=len(body), limit_bytes=MAX_RESULT_BYTES)
-    return body
-
-
-def _get_max_session_time(tariff: CompiledTariff, descriptor: Descriptor, account: Account | None) -> bytes:
-    now_us = time.time_ns() // 1000
-    seconds_us = max_session_us(tariff, descriptor, now_us, descriptor.amount_micros, account)
-    return format_micros(seconds_us).encode()
-
-
-def _explain(tariff: CompiledTariff, descriptor: Descriptor, account: Account | None) -> bytes:
-    return answer(tariff, descriptor, account, time.time_ns() // 1000)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
-from common.errors import RatelError, StoreUnavailable
+from common.command_line import EXIT_REFUSED, open_store, refuse
 from common.options import json_option, store_option, wait_option
-from common.store import StoreUrlError
-from common.stores import Store, connect
+from common.stores import Store
 from rater.loader.assembly import NothingActive, assemble
 from rater.loader.command import show_findings
 from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates
@@ -32,9 +30,6 @@ from rater.tariff_store import (
     read_active,
     read_source,
 )
-
-EXIT_REFUSED: Final = 1
-EXIT_STORE: Final = 3
 
 MAX_LIMIT: Final = 10_000
 """Differences of a kind that are shown: more than anyone reads."""
@@ -70,12 +65,12 @@ def list_(tenant: str | None, store_url: str, as_json: bool) -> None:
       ratel tariff list
       ratel tariff list vdf --json
     """
-    with _store(store_url) as store:
+    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
         active = read_active(store).versions
         tenants = [tenant] if tenant else sorted(active)
         found = {name: list_versions(store, name) for name in tenants}
     if tenant and not found[tenant]:
-        _refuse(_no_tenant(tenant, list(active)))
+        refuse(_no_tenant(tenant, list(active)))
     if as_json:
         rows = {name: [_as_json(each, active.get(name)) for each in them] for name, them in found.items()}
         click.echo(json.dumps(rows, ensure_ascii=False))
@@ -137,7 +132,8 @@ def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
 @click.argument("version", type=_version_type)
 @store_option
 @wait_option
-def activate_(tenant: str, version: int, store_url: str, wait_s: float) -> None:
+@json_option()
+def activate_(tenant: str, version: int, store_url: str, wait_s: float, as_json: bool) -> None:
     """Make VERSION of TENANT's tariff the active one: the way back after a load that was a mistake.
 
     The version is read and checked as a whole first. Raters switch between two batches, and no request
@@ -147,17 +143,25 @@ def activate_(tenant: str, version: int, store_url: str, wait_s: float) -> None:
     Example:
       ratel tariff activate vdf 41
     """
-    with _store(store_url) as store:
+    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
         base = read_active(store).versions.get(tenant, 0)
         _need(store, tenant, [version])
-        if base == version:
-            click.echo(f"tenant {quote(tenant)}: version {version} is active already")
-            return
-        epoch = activate(store, [Switch(tenant, base, version)])
-        click.echo(f"tenant {quote(tenant)}: version {version} is active, instead of {base or 'none'}")
-        if wait_s > 0:
-            raters, of = wait_for_raters(store, epoch, wait_s)
-            click.echo(f"picked up by {raters} of {of} raters" if of else "no raters are running")
+        picked_up = None
+        if base != version:
+            epoch = activate(store, [Switch(tenant, base, version)])
+            if not as_json:
+                click.echo(
+                    f"tenant {quote(tenant)}: version {version} is active, instead of {base or 'none'}"
+                )
+            picked_up = wait_for_raters(store, epoch, wait_s) if wait_s > 0 else None
+    if as_json:
+        done = {"tenant": tenant, "version": version, "before": base or None, "changed": base != version}
+        click.echo(json.dumps(done | {"picked_up": picked_up and picked_up._asdict()}, ensure_ascii=False))
+    elif base == version:
+        click.echo(f"tenant {quote(tenant)}: version {version} is active already")
+    elif picked_up is not None:
+        raters, of = picked_up
+        click.echo(f"picked up by {raters} of {of} raters" if of else "no raters are running")
 
 
 @tariff.command("diff")
@@ -183,7 +187,7 @@ def diff(tenant: str, a: int, b: int, store_url: str, limit: int, as_json: bool)
       ratel tariff diff vdf 41 42
       ratel tariff diff vdf 41 42 --limit 1000 --json
     """
-    with _store(store_url) as store:
+    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
         _need(store, tenant, [a, b])
         found = {
             "rates": compare_rates(_rates(store, tenant, a), _rates(store, tenant, b), limit),
@@ -207,34 +211,15 @@ def diff(tenant: str, a: int, b: int, store_url: str, limit: int, as_json: bool)
 # --- what they share --------------------------------------------------------------------------------
 
 
-@contextmanager
-def _store(url: str) -> Iterator[Store]:
-    """A connection; what goes wrong with it, or is refused, ends the command."""
-    try:
-        with closing(connect(url, timeout_ms=STORE_TIMEOUT_MS)) as store:
-            yield store
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
-        _refuse(str(error), EXIT_STORE)
-    except (RatelError, BadPart) as error:
-        _refuse(str(error))
-
-
-def _refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
-
-
 def _need(store: Store, tenant: str, versions: list[int]) -> None:
     """End the command unless the tenant has these versions."""
     there = [each.number for each in list_versions(store, tenant)]
     if not there:
-        _refuse(_no_tenant(tenant, list(read_active(store).versions)))
+        refuse(_no_tenant(tenant, list(read_active(store).versions)))
     for version in versions:
         if version not in there:
             kept = ", ".join(map(str, there))
-            _refuse(f"tenant {quote(tenant)} has no version {version}; those that are kept are {kept}")
+            refuse(f"tenant {quote(tenant)} has no version {version}; those that are kept are {kept}")
 
 
 def _no_tenant(tenant: str, known: list[str]) -> str:

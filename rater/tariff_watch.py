@@ -32,6 +32,7 @@ from common.stores import Store
 from rater.accounts import store_error
 from rater.keys import RATERS
 from rater.rating.snapshot import CompiledTariff, Snapshot, compile_in_steps
+from rater.store_memory import StoreMemory, read_memory
 from rater.tariff_store import Active, read_active, read_index
 
 T = TypeVar("T")
@@ -56,6 +57,9 @@ MAX_RETRY_S: Final = 5.0
 
 STOP_WITHIN_S: Final = 3.0
 """Two calls to a store that does not answer, and some. Whoever ends us would kill us later."""
+
+MEMORY_EVERY_S: Final = 3.0
+"""How old the figures of the store's memory may be that people see."""
 
 WARN_EVERY_S: Final = 10.0
 """A store that is down is worth a line now and then, not one at each look."""
@@ -182,6 +186,8 @@ class TariffWatch:
         self._taken = EMPTY
         self._in_use = EMPTY
         self._reported: tuple[int, float] = (-1, 0.0)
+        self.memory = StoreMemory()
+        self._next_memory_s = 0.0
         self._warnings = Throttle(WARN_EVERY_S)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -227,6 +233,7 @@ class TariffWatch:
                     wake()
                 self._has_looked = True
                 self._report()
+                self._look_at_memory()
                 if self._in_use is self._reader.latest:
                     self._reader.free_replaced()
             except Stopped:
@@ -258,6 +265,12 @@ class TariffWatch:
         unix_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
         self._store.execute([("HSET", RATERS, self._name, f"{epoch} {unix_ms}")])
         self._reported = (epoch, now_s)
+
+    def _look_at_memory(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_memory_s:
+            self._next_memory_s = now_s + MEMORY_EVERY_S
+            self.memory = read_memory(self._store)
 
     def _sign_off(self) -> None:
         try:

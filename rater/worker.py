@@ -19,22 +19,29 @@ import logging
 import os
 import signal
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Final
 
 import zmq
 
+from common.about import StoreHealth
+from common.about import encode as encode_about
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
+from common.histogram import Histogram
 from common.notify import Notifier
 from common.wire import HEARTBEAT_MS
 from rater.apart import Apart
 from rater.direct import DirectServer
 from rater.jobs import Job, Undecided, failed
 from rater.link import Link
+from rater.outcome_log import log_outcomes
+from rater.rating.snapshot import Snapshot
 from rater.service import Flight, Service
 from rater.tariff_watch import TariffWatch
+from rater.telemetry import RaterTelemetry
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +65,9 @@ RETRY_US: Final = 100_000
 
 MAX_BACKLOG_JOBS: Final = 20_000
 """Direct requests beyond it are answered `overloaded`. Work from balancers is bounded by the credit."""
+
+ABOUT_US: Final = 1_000_000
+"""People look at a rater's state about so often."""
 
 LATE: Final = failed(DeadlineExceeded(detail="nothing was done before it"))
 LATE_UNKNOWN: Final = failed(DeadlineExceeded(detail="whether it was carried out is unknown"))
@@ -99,6 +109,8 @@ class Worker:
             self._poller.register(link.socket, zmq.POLLIN)
         if direct is not None:
             direct.open(self._poller)
+        self.telemetry = RaterTelemetry(monotonic_us())
+        self._next_about_us = 0
         self._next_beat_us = 0
         self._retry_at_us = 0
         self._batch_jobs = BATCH_JOBS
@@ -162,6 +174,7 @@ class Worker:
                 self._go_on()
             self._beat(now_us)
         busy_us, self._busy_us = self._busy_us, 0
+        self.telemetry.busy_us += busy_us
         for link in self._links:
             link.flush(busy_us)
         if self._direct is not None:
@@ -172,6 +185,7 @@ class Worker:
         self._backlog.extend(jobs[:room])
         for job in jobs[room:]:
             job.origin.reply(job.seq, OVERLOADED)
+            self.telemetry.answered([job], [OVERLOADED])
 
     def _poll(self) -> dict[object, int]:
         """What can be read: links, direct connections, the pipe, and the store while that is waited for."""
@@ -238,7 +252,9 @@ class Worker:
         for _ in range(min(self._batch_jobs, len(self._backlog))):
             job = self._backlog.popleft()
             if job.deadline_us <= now_us:
-                job.origin.reply(job.seq, LATE_UNKNOWN if job.attempted else LATE)
+                late = LATE_UNKNOWN if job.attempted else LATE
+                job.origin.reply(job.seq, late)
+                self.telemetry.answered([job], [late])
                 continue
             jobs.append(job)
             if job.method is not None and job.method.mutates:
@@ -266,6 +282,9 @@ class Worker:
         again = []
         lost = self._retry_at_us
         self._retry_at_us = 0
+        self.telemetry.batch(flight.jobs, flight.outcomes, monotonic_us() - flight.begun_us)
+        if log.isEnabledFor(logging.DEBUG):
+            log_outcomes(flight)
         for job, outcome in zip(flight.jobs, flight.outcomes, strict=True):
             if outcome is Undecided.UNKNOWN:
                 job.attempted = True
@@ -278,7 +297,7 @@ class Worker:
             else:
                 job.origin.reply(job.seq, outcome)
         if bool(lost) != bool(self._retry_at_us):
-            self._next_beat_us = 0  # balancers should know at once whether to send work here
+            self._next_beat_us = self._next_about_us = 0  # balancers should know at once whether to send work
         self._backlog.extendleft(reversed(again))
         # As many as get done in the time that a batch may take: what is left over was read in vain.
         done = len(flight.jobs) - len(again)
@@ -291,7 +310,7 @@ class Worker:
         self._service.snapshot = snapshot
         self._watch.report_in_use(snapshot.epoch)
         self._retry_at_us = 0  # what waited for a first tariff waits no more, and work may come
-        self._next_beat_us = 0
+        self._next_beat_us = self._next_about_us = 0
         log.info("tariff epoch=%s tenants=%s", snapshot.epoch, len(snapshot.tenants))
 
     def _beat(self, now_us: int) -> None:
@@ -306,6 +325,43 @@ class Worker:
         self._tell_service_manager(store_answers)
         for link in self._links:
             link.beat(self._name, self._service.snapshot.epoch, takes_work=not self._retry_at_us)
+        if now_us >= self._next_about_us:
+            self._next_about_us = now_us + ABOUT_US
+            self._tell_about_us(now_us)
+
+    def _tell_about_us(self, now_us: int) -> None:
+        about = self.telemetry.about(now_us, self.snapshot.versions, self.store_health())
+        text = encode_about(about)
+        for link in self._links:
+            link.tell(text)
+
+    # --- for those who look ----------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._service.snapshot
+
+    @property
+    def backlog(self) -> int:
+        return len(self._backlog)
+
+    @property
+    def links(self) -> Sequence[Link]:
+        return self._links
+
+    @property
+    def store_trips(self) -> Histogram:
+        return self._service.store_trips
+
+    def store_health(self) -> StoreHealth:
+        memory = self._watch.memory
+        return StoreHealth(
+            ok=not self._retry_at_us and self._service.store_answers,
+            url=self._service.store.where,
+            used_memory=memory.used,
+            max_memory=memory.limit,
+            round_trip_us=self._service.store_round_trip_us,
+        )
 
     def _tell_service_manager(self, store_answers: bool) -> None:
         """Ready is a rater that has the tariffs that there are, a store that answers, and a balancer.

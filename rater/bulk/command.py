@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
-from common.client_options import EXIT_REFUSED, EXIT_UNAVAILABLE, Connect, client_options
+from common.client_options import Connect, client_options
+from common.command_line import EXIT_REFUSED, EXIT_UNAVAILABLE, progress_bar, refuse
 from common.errors import CallerError, RatelError
 from common.money import format_micros
 from common.options import json_option
@@ -82,15 +83,15 @@ def rate(
     if len({path.absolute() for path in (files.records, files.rated, files.rejects, files.state)}) < 4:
         raise click.UsageError("FILE, --output and --rejects must be different files")
     try:
-        with _rater(tariffs, tenant, connect) as (rater, source), _bar() as advance:
+        with _rater(tariffs, tenant, connect) as (rater, source), progress_bar("rating") as advance:
             progress = run(files, rater, source, restart=restart, advance=advance)
     except (FileProblem, OSError) as error:
-        _fail(EXIT_REFUSED, str(error))
+        refuse(str(error))
     except KeyboardInterrupt:
-        _fail(EXIT_REFUSED, "interrupted; run it again, it goes on from here")
+        refuse("interrupted; run it again, it goes on from here")
     except RatelError as error:
         code = EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE
-        _fail(code, f"{error.message}; run it again, it goes on from here")
+        refuse(f"{error.message}; run it again, it goes on from here", code)
     if as_json:
         click.echo(json.dumps(_as_json(files, progress)))
     else:
@@ -106,25 +107,6 @@ def _rater(tariffs: tuple[Path, ...], tenant: str, connect: Connect) -> Iterator
         return
     with connect() as client:
         yield Cluster(client), "the cluster"
-
-
-def _fail(code: int, text: str) -> NoReturn:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - not needed in a pipe
-    from rich.progress import Progress as Bars  # noqa: PLC0415
-
-    with Bars(console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("rating", total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 # --- what came out ----------------------------------------------------------------------------------

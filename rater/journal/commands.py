@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 import click
 
-from common.errors import RatelError, StoreUnavailable
+from common.command_line import EXIT_REFUSED, progress_bar, refuse, store_errors
 from common.options import json_option, key_ttl_option, store_option
-from common.store import StoreUrlError
 from common.stores import connect
 from rater.journal.archive import ArchiveError, Format
 from rater.journal.audit import ArchiveIndex, Result, Selection, Summary
@@ -21,11 +20,7 @@ from rater.journal.audit import audit as audit_store
 from rater.journal.chain import KEY_TTL_MS
 from rater.journal.export import ExportResult, Lost, Problem
 from rater.journal.export import export as export_journals
-from rater.journal.scan import ScanProgress
 from rater.loader.report import quote
-
-EXIT_FOUND: Final = 1
-EXIT_STORE: Final = 3
 
 STORE_TIMEOUT_MS: Final = 30_000
 """Longer than for requests: nobody waits, and a store that is busy is no reason to give up."""
@@ -85,21 +80,19 @@ def audit(
             click.echo(line)
 
     with (
-        _errors(),
+        store_errors(ArchiveError, OSError),
         connect(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
         ArchiveIndex(archives, selection) if archives else nullcontext() as index,
-        _progress("accounts") as progress,
+        progress_bar("accounts") as progress,
     ):
         summary = audit_store(
             store, selection, index, key_ttl_ms=key_ttl_s * 1000, report=report, progress=progress
         )
     if tenant is not None and subject is not None and not summary.accounts:
-        _fail(
-            EXIT_FOUND, f"there is no trace of an account of tenant {quote(tenant)}, subject {quote(subject)}"
-        )
+        refuse(f"there is no trace of an account of tenant {quote(tenant)}, subject {quote(subject)}")
     click.echo(json.dumps({"summary": summary._asdict()}) if as_json else _summary_line(summary))
     if summary.findings:
-        sys.exit(EXIT_FOUND)
+        sys.exit(EXIT_REFUSED)
 
 
 @click.group()
@@ -136,7 +129,8 @@ def journal() -> None:
     show_envvar=True,
     help="Then remove archived lines from the store, all but the last.",
 )
-def export(store_url: str, folder: Path, form: str, trim: bool) -> None:
+@json_option()
+def export(store_url: str, folder: Path, form: str, trim: bool, as_json: bool) -> None:
     """Write every account's new journal lines since the last export into files.
 
     A run makes one file for each tenant that has new lines. It may be interrupted at any point, by
@@ -163,47 +157,19 @@ def export(store_url: str, folder: Path, form: str, trim: bool) -> None:
         click.echo(f"error: {_problem_text(found)}", err=True)
 
     with (
-        _errors(),
+        store_errors(ArchiveError, OSError),
         connect(store_url, timeout_ms=STORE_TIMEOUT_MS) as store,
-        _progress("journals") as progress,
+        progress_bar("journals") as progress,
     ):
         result = export_journals(store, folder, Format(form), trim=trim, problem=problem, progress=progress)
-    for line in _result_lines(result, trim):
-        click.echo(line)
+    if as_json:
+        files = [str(file) for file in result.files]
+        click.echo(json.dumps(result._asdict() | {"files": files, "problems": problems}))
+    else:
+        for line in _result_lines(result, trim):
+            click.echo(line)
     if problems:
-        _fail(EXIT_FOUND, f"{_count(problems, 'problem')}, see above")
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
-        _fail(EXIT_STORE, str(error))
-    except (ArchiveError, RatelError, OSError) as error:
-        _fail(EXIT_FOUND, str(error))
-
-
-def _fail(code: int, text: str) -> None:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[ScanProgress]:
-    """A bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda passed, total: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - not needed in a pipe
-    from rich.progress import Progress  # noqa: PLC0415
-
-    # What is told meanwhile goes past the bar, but stays on the standard output when that is a file.
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda passed, total: bar.update(task, completed=passed, total=total)
+        refuse(f"{_count(problems, 'problem')}, see above")
 
 
 # --- what came out ------------------------------------------------------------------------------------

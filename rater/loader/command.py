@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from common.errors import RatelError, StoreUnavailable
-from common.options import store_option, wait_option
-from common.store import StoreUrlError
+from common.command_line import refuse, store_errors
+from common.options import json_option, store_option, wait_option
 from rater.accounts import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
 from rater.loader.report import MAX_SHOWN, Report, quote
 
-EXIT_REFUSED: Final = 1
-EXIT_STORE: Final = 3
 KINDS: Final = ("rates", "destinations", "plans")
 
 
@@ -38,6 +36,7 @@ KINDS: Final = ("rates", "destinations", "plans")
 @click.option("--dry-run", is_flag=True, help="Check and report everything, write nothing.")
 @click.option("--reset-balances", is_flag=True, help="Set accounts that exist to the balances in the files.")
 @wait_option
+@json_option()
 def load(
     paths: tuple[Path, ...],
     store_url: str,
@@ -45,6 +44,7 @@ def load(
     dry_run: bool,
     reset_balances: bool,
     wait_s: float,
+    as_json: bool,
 ) -> None:
     """Load tariff files: check everything, publish it as a new version, open accounts.
 
@@ -76,25 +76,17 @@ def load(
     if len(tenant) > MAX_NAME_CHARS or any("\ud800" <= character <= "\udfff" for character in tenant):
         raise click.BadParameter(f"expected up to {MAX_NAME_CHARS} characters of text", param_hint="--tenant")
     options = LoadOptions(store_url, tenant, dry_run, reset_balances, wait_s)
-    try:
-        with _progress() as progress:
-            result = load_paths(paths, options, progress)
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
-        _fail(EXIT_STORE, str(error))
-    except RatelError as error:
-        _fail(EXIT_REFUSED, str(error))
-    show_findings(result.report)
+    with store_errors(), _progress() as progress:
+        result = load_paths(paths, options, progress)
+    if as_json:
+        click.echo(json.dumps(_as_json(result, options), ensure_ascii=False))
+    else:
+        show_findings(result.report)
     if result.report.error_count:
         count = result.report.error_count
-        _fail(EXIT_REFUSED, f"{count} error{'s' * (count > 1)} in the files: nothing was loaded")
-    _show(result, options)
-
-
-def _fail(code: int, text: str) -> None:
-    click.echo(f"error: {text}", err=True)
-    sys.exit(code)
+        refuse(f"{count} error{'s' * (count > 1)} in the files: nothing was loaded")
+    if not as_json:
+        _show(result, options)
 
 
 # --- while it runs ------------------------------------------------------------------------------------
@@ -134,6 +126,30 @@ def show_findings(report: Report) -> None:
             click.echo(f"{word}: {line}", err=True)
         if count > len(lines):
             click.echo(f"{word}: … and {count - MAX_SHOWN} more like these", err=True)
+
+
+def _as_json(result: LoadResult, options: LoadOptions) -> dict[str, Any]:
+    report = result.report
+    return {
+        "dry_run": options.dry_run,
+        "errors": report.errors,
+        "error_count": report.error_count,
+        "warnings": report.warnings,
+        "warning_count": report.warning_count,
+        "tenants": [
+            {
+                "tenant": each.tenant,
+                "version": each.version,
+                **{kind: len(getattr(each.tariff, kind)) if each.tariff else None for kind in KINDS},
+                "carried": sorted(each.carried),
+                "accounts": each.accounts,
+                **{opening.name.lower(): count for opening, count in each.opened.items()},
+            }
+            for each in result.tenants
+        ],
+        "picked_up": result.picked_up and result.picked_up._asdict(),
+        "unchecked": result.unchecked,
+    }
 
 
 def _show(result: LoadResult, options: LoadOptions) -> None:

@@ -28,6 +28,7 @@ class Defect(NamedTuple):
 
 
 SERVICE: Final = "rater/service.py"
+STEPS: Final = "rater/request_steps.py"
 BEGIN: Final = "rater/lua/_begin.lua"
 COMMIT: Final = "rater/lua/_commit.lua"
 DEBIT: Final = "rater/lua/debit_balance.lua"
@@ -40,7 +41,7 @@ _CHANGE: Final = """        else:
 """
 _READ_FIRST: Final = "        elif method.name in PLAN_METHODS:\n"
 _AFTER_THE_READ: Final = """                if tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, account))
+                    further.changes.append(self._steps.planned_change(index, job, descriptor, account))
 """
 _SILENT_STORE: Final = """                self._complain(len(work.places()), error)
                 return
@@ -70,7 +71,7 @@ DEFECTS: Final = (
         "the reply is sent before the commit",
         (
             Edit(
-                SERVICE,
+                STEPS,
                 _CHANGE,
                 """        elif method.name == "DebitBalance":
             keys = account_keys(descriptor.tenant, descriptor.subject)
@@ -82,19 +83,24 @@ DEFECTS: Final = (
             Edit(
                 SERVICE,
                 _AFTER_THE_READ,
-                """                if tariff is None and job.method is BY_NAME["DebitBalance"]:
+                """                if tariff is None and job.method.name == "DebitBalance":
                     left = (account.credit_micros if account else 0) - descriptor.amount_micros
                     outcomes[index] = Outcome(0, format_micros(left).encode())
                 elif tariff is None:
-                    further.changes.append(self._planned_change(index, job, descriptor, account))
+                    further.changes.append(self._steps.planned_change(index, job, descriptor, account))
 """,
+            ),
+            Edit(
+                SERVICE,
+                "from common.logs import Throttle\n",
+                "from common.logs import Throttle\nfrom common.money import format_micros\n",
             ),
             Edit(
                 SERVICE,
                 "        jobs, outcomes = flight.jobs, flight.outcomes\n",
                 """        jobs, outcomes = flight.jobs, flight.outcomes
         later = Round()
-        later.changes, self.later = self.later, []
+        later.changes, self._steps.later = self._steps.later, []
         try:
             if later:
                 yield from round_trip(self._store, later.commands())
@@ -103,7 +109,7 @@ DEFECTS: Final = (
 """,
             ),
             Edit(
-                SERVICE,
+                STEPS,
                 "        self._key_ttl_ms = key_ttl_ms\n",
                 "        self._key_ttl_ms = key_ttl_ms\n        self.later: list[Change] = []\n",
             ),
@@ -156,12 +162,12 @@ DEFECTS: Final = (
     Defect(
         "the balance is read first and written back later",
         (
-            Edit(SERVICE, _READ_FIRST, '        elif method.name in (*PLAN_METHODS, "DebitBalance"):\n'),
+            Edit(STEPS, _READ_FIRST, '        elif method.name in (*PLAN_METHODS, "DebitBalance"):\n'),
             Edit(
                 SERVICE,
                 _AFTER_THE_READ,
                 """                if tariff is None:
-                    change = self._planned_change(index, job, descriptor, account)
+                    change = self._steps.planned_change(index, job, descriptor, account)
                     if change.mutation.method == "DebitBalance":
                         read = replace(change.mutation, plan_id=str(account.credit_micros))
                         change = change._replace(mutation=read)

@@ -36,6 +36,10 @@ OPERATOR_MAY = f"{RATER_MAY} +@transaction"
 """Users of the store: raters, and whoever loads tariffs and audits accounts."""
 
 
+FRONT = ("--allow-insecure",)
+"""Clients have no API keys here: this is about what is behind the front."""
+
+
 def ports(host: str) -> Callable[[], Address]:
     """One address after the other of a host: nothing else listens there."""
     numbers = itertools.count(2000)
@@ -50,13 +54,13 @@ class HostedSite(Site):
         super().__init__(folder, raters=0, balancers=0, store_url=self._url("operator"))
         self.store_server = self._store()
         self.balancers = [
-            Balancer(host, folder, *self.ring.balancer_options, address=ports(network.address[host]))
+            Balancer(host, folder, *FRONT, *self.ring.balancer_options, address=ports(network.address[host]))
             for host in BALANCERS
         ]
         routers = [balancer.router for balancer in self.balancers]
         self.ring.new("gw", Role.CLIENT, allowed=True)
         self.gateway = Gateway(
-            "gw", folder, routers, *self.ring.peer_options("gw"), address=ports(network.address["gw"])
+            "gw", folder, routers, *FRONT, *self.ring.peer_options("gw"), address=ports(network.address["gw"])
         )
         for host in RATERS:
             self.ring.new(host, Role.RATER, allowed=True)

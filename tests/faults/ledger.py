@@ -23,7 +23,7 @@ from tests.stored import account_fields, line_fields
 
 MICROS = 1_000_000
 CLIENT_TOKEN = "c:"
-"""The store's name for a client's key begins so, see `rater.service`."""
+"""The store's name for a client's key begins so, see `rater.request_steps`."""
 
 
 class Intent(NamedTuple):

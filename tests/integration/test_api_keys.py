@@ -370,3 +370,27 @@ def test_it_wont_start_with_a_file_that_it_cant_trust(tmp_path: Path) -> None:
     for mode in (0o644, 0o660, 0o602):
         file.chmod(mode)
         assert f"(mode 0{mode:o}); chmod 600 or 640" in refused(f"--api-keys={file}")
+
+
+@pytest.mark.parametrize("path", ["/status.json", "/metrics", "/events"])
+def test_how_it_does_is_for_this_host_and_for_operators(
+    balancer: BalancerProcess, keys: Keys, key: str, path: str
+) -> None:
+    operator = keys.create("--allow", "operator")
+    deadline_s = time.monotonic() + PATIENCE_S
+
+    def status(**headers: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", balancer.http_port, timeout=PATIENCE_S)
+        try:
+            named = {name.replace("_", "-"): text for name, text in headers.items()}
+            connection.request("GET", path, headers=named)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    while status(x_forwarded_for="10.0.0.1", x_api_key=operator) != 200:  # until the file is read again
+        assert time.monotonic() < deadline_s
+    assert status() == 200
+    for proxied in ({"x_forwarded_for": "10.0.0.1"}, {"Forwarded": "for=10.0.0.1"}, {"Via": "1.1 proxy"}):
+        assert status(**proxied) == 401
+        assert status(x_api_key=key, **proxied) == 403

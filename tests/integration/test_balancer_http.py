@@ -519,7 +519,7 @@ class Sent(list[tuple[int, bytes]]):
 @pytest.mark.parametrize("verb", ["GET", "POST"])
 def test_a_defect_is_logged_and_answered_as_an_error(caplog: pytest.LogCaptureFixture, verb: str) -> None:
     class Broken:
-        def turn_away(self) -> None:
+        def turn_away(self, _method: object) -> None:
             return None
 
         def submit(self, *_: object) -> None:

@@ -417,7 +417,7 @@ def service(lone: EmbeddedStore) -> Iterator[Service]:
 
 def set_store_clock(service: Service, step_s: int) -> None:
     """As if the store's clock had been set by so much since it was measured."""
-    service._store_clock_offset_us -= step_s * 1_000_000
+    service._steps.clock_offset_us -= step_s * 1_000_000
 
 
 MINUTE = 60_000_000

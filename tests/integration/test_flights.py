@@ -17,6 +17,7 @@ from rater import worker as worker_module
 from rater.jobs import Job, Outcome, Undecided
 from rater.link import Link
 from rater.service import MAX_CLOCK_STEP_US, Flight, Service
+from rater.store_memory import StoreMemory
 from rater.tariff_watch import TariffWatch
 from rater.worker import MIN_AHEAD, Worker
 from tests.integration.conftest import Accounts
@@ -206,6 +207,8 @@ class HandedLink:
     def flush(self, busy_us: int = 0) -> None:
         self.busy_us.append(busy_us)
 
+    def tell(self, about: bytes) -> None: ...
+
     def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:
         pass
 
@@ -216,6 +219,7 @@ class HandedLink:
 
 class NoNews:
     is_settled = True
+    memory = StoreMemory()
 
     def take(self) -> None:
         return None

@@ -23,7 +23,7 @@ from common.clock import monotonic_us
 from common.curve import Role, new_key
 from common.dealer import Dealer, DealerKeys
 from common.methods import BY_NAME
-from common.wire import Kind, decode, encode_done, encode_join, encode_state, encode_work
+from common.wire import PROBE, Kind, decode, encode_done, encode_join, encode_state, encode_work
 from tests.keyring import KeyRing
 
 PATIENCE_S = 30.0
@@ -86,6 +86,10 @@ class Peer:
         with suppress(TimeoutError):
             async with asyncio.timeout(MOMENT_S):
                 await self.until(lambda: False)
+
+    @property
+    def was_told(self) -> set[Kind]:
+        return {kind for kind, _ in self.heard}
 
     @property
     def joined(self) -> bool:
@@ -217,7 +221,7 @@ def test_a_clients_key_does_not_serve_to_join_as_a_rater(
         ):
             await thief.until(lambda: "may not send STATE" in caplog.text)
             await thief.for_a_moment()
-            assert (balancer.raters, thief.heard) == (0, [])
+            assert (balancer.raters, thief.was_told) == (0, {Kind.BEAT})  # in answer to its connection
 
     asyncio.run(run())
 
@@ -235,7 +239,7 @@ def test_a_raters_key_does_not_serve_to_send_requests(
                 name = decode(says)[0].name
                 await thief.until(lambda name=name: f"may not send {name}" in caplog.text)
             await thief.for_a_moment()
-            assert (balancer.router.unanswered, thief.heard) == (0, [])
+            assert (balancer.router.unanswered, thief.was_told) == (0, {Kind.BEAT})
 
     asyncio.run(run())
 
@@ -252,6 +256,24 @@ def test_nobody_speaks_for_the_connection_of_another_key(
             # The same identity, which is how ZeroMQ tells peers apart.
             with closing(Peer(context, balancer.port, "r1", ring.dealer_keys("r2", Role.RATER))) as other:
                 await other.until(lambda: "took the place of another's connection" in caplog.text)
+
+    asyncio.run(run())
+
+
+def test_a_connection_is_answered_at_once_without_waiting_for_a_heartbeat(
+    ring: KeyRing, context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        keys = ring.dealer_keys("r1", Role.RATER)
+        with (
+            closing(Balancer(ring)) as balancer,
+            closing(Dealer(context, LOOPBACK._replace(port=balancer.port), "r1", keys)) as dealer,
+        ):
+            async with asyncio.timeout(PATIENCE_S):
+                while not dealer.socket.poll(0):  # nothing is said but ZeroMQ's own greeting
+                    await asyncio.sleep(0.01)
+            assert decode(dealer.socket.recv())[0] is Kind.BEAT
+            assert "message dropped" not in caplog.text
 
     asyncio.run(run())
 
@@ -449,7 +471,14 @@ def test_a_gateway_with_a_key_does_not_speak_to_a_balancer_without_and_finds_it_
             with closing(RouterPeers(gate)) as secured:
                 secured.bind(address)
                 secured.watch(lambda: None, lambda: None)
-                await join(gateway, secured.has_input)
-                assert decode(secured.receive().frame)[0] is Kind.JOIN
+                taken: list[bytes] = []
+
+                def take() -> bool:
+                    if secured.has_input():
+                        taken.append(secured.receive().frame)
+                    return encode_join("gw") in taken
+
+                await join(gateway, take)
+                assert set(taken) == {PROBE, encode_join("gw")}
 
     asyncio.run(run())

@@ -16,7 +16,8 @@ from common import store as store_module
 from common.durability import Durability, Level
 from common.errors import StoreUnavailable
 from common.sentinel import Sentinels, parse_sentinel_url
-from common.store import StoreConnection, StoreUrlError, describe_store_url
+from common.store import StoreConnection
+from common.store_url import StoreUrlError, describe_store_url
 from rater.jobs import Job, Outcome
 from rater.journal.commands import audit
 from rater.rating.snapshot import Snapshot, compile_tariff

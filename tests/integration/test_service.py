@@ -14,6 +14,7 @@ from common.embedded_store import EmbeddedStore
 from common.methods import BY_NAME
 from common.store import Command, Reply, Sent, StoreConnection
 from common.wire import CLIENT_KEY
+from rater import request_steps
 from rater import service as service_module
 from rater.jobs import Job, Outcome, Undecided
 from rater.model import (
@@ -240,7 +241,7 @@ def test_reads_beyond_the_time_budget_are_left_for_the_next_batch_but_debits_are
 
 
 def test_a_result_too_large_to_be_sent_is_an_error(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "MAX_RESULT_BYTES", 100)
+    monkeypatch.setattr(request_steps, "MAX_RESULT_BYTES", 100)
     assert results(service.process([cost()])) == ["result_too_large"]
 
 

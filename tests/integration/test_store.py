@@ -21,13 +21,8 @@ from redis.exceptions import NoScriptError, ResponseError
 from common import embedded_store
 from common.embedded_store import EmbeddedStore, EmbeddedStoreError, socket_path
 from common.errors import StoreUnavailable
-from common.store import (
-    StoreConnection,
-    StoreUrlError,
-    default_store_url,
-    describe_store_url,
-    resolve_store_url,
-)
+from common.store import StoreConnection
+from common.store_url import StoreUrlError, default_store_url, describe_store_url, resolve_store_url
 from rater import scripts
 from rater.accounts import Mutation, mutation_command, open_command, parse_account, read_command
 from rater.keys import account_keys
@@ -247,6 +242,12 @@ def test_other_commands_find_the_store_of_a_data_folder(own_server: EmbeddedStor
         own_server.start()
         own_server.wait_ready()
         assert store.execute([("GET", "k")]) == [b"1"]
+
+
+def test_no_commands_have_no_replies_and_nothing_is_waited_for(own_server: EmbeddedStore) -> None:
+    with StoreConnection(own_server.url) as store:
+        assert store.execute([]) == scripts.execute(store, []) == []
+        assert store.unread == 0
 
 
 def test_a_folder_without_a_store_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from common.config_file import ConfigError
 from common.errors import StoreUnavailable
 from common.options import store_with_login
-from common.store import StoreConnection, describe_store_url
+from common.store import StoreConnection
 from common.store_login import LoginError, mask_url, read_secret, with_login
+from common.store_url import describe_store_url
 from tests.store_group import StoreGroup
 
 

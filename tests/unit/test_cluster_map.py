@@ -17,7 +17,8 @@ from common.cluster_map import (
     parse_view,
     slot_of,
 )
-from common.store import StoreConnection, StoreUrlError, describe_store_url
+from common.store import StoreConnection
+from common.store_url import StoreUrlError, describe_store_url
 from common.stores import connect
 from rater import keys
 

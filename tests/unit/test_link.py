@@ -9,7 +9,7 @@ import zmq
 
 from common.addresses import Address
 from common.clock import DIFFERENCE_PERIOD_US
-from common.wire import MAX_FRAME_BYTES, Kind, WorkItem, decode, encode_beat, encode_work
+from common.wire import MAX_FRAME_BYTES, PROBE, Kind, WorkItem, decode, encode_beat, encode_work
 from rater.jobs import Job, Outcome
 from rater.link import Link
 
@@ -29,11 +29,9 @@ class Pair:
         self.link = Link(
             self.context, Address("127.0.0.1", port), "r1", credit=8, clock_us=lambda: self.now_us
         )
-        while True:  # nothing is sent before the connection is there
-            self.link.beat("r1", 1)
-            if self.router.poll(10):
-                break
-        self.drain()
+        while not self.router.poll(0):
+            self.link.socket.poll(10)  # in which a socket notices that it has a connection
+        assert self.router.recv_multipart() == [b"r1", PROBE]
 
     def drain(self) -> None:
         while self.router.poll(0):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from balancer import front
 from balancer.http_app import HttpApp
 from balancer.http_message import Request
-from common.logs import KeyValueFormatter, Throttle, describe_error, setup
+from common.logs import JsonFormatter, KeyValueFormatter, Throttle, describe_error, is_journal, setup
 
 NUMBER = "40712345678"
 
@@ -102,3 +105,53 @@ def test_a_defect_in_the_event_loop_is_logged_without_arguments(caplog: pytest.L
     text = KeyValueFormatter().format(record)
     assert "a defect in the event loop traceback=" in text
     assert NUMBER not in text
+
+
+# --- JSON, the journal, debug --------------------------------------------------------------------
+
+
+def as_json(text: str, *args: object, level: int = logging.INFO) -> Any:
+    line = JsonFormatter().format(logging.LogRecord("x", level, "", 1, text, args, None))
+    assert "\n" not in line
+    return json.loads(line)
+
+
+def test_a_line_as_json_has_the_same_and_the_fields_of_its_event() -> None:
+    line = as_json("rater=%s joins credit=%s at %s 100%% ratio=%.2f", "a\n", 12, "noon", 0.5)
+    assert line.pop("time").startswith("20")
+    assert line == {
+        "level": "info",
+        "logger": "x",
+        "event": "rater=a\n joins credit=12 at noon 100% ratio=0.50",
+        "fields": {"rater": "a\n", "credit": 12, "ratio": 0.5},
+    }
+    assert "fields" not in as_json("stopped")
+
+
+def test_a_traceback_as_json_keeps_to_itself_what_errors_say() -> None:
+    error = failing()
+    record = logging.LogRecord("x", logging.ERROR, "", 1, "failed", (), (type(error), error, None))
+    text = JsonFormatter().format(record)
+    assert NUMBER not in text
+    assert "ValueError" in json.loads(text)["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("level", "begins"),
+    [(logging.DEBUG, "<7>"), (logging.INFO, "<6>"), (logging.WARNING, "<4>"), (logging.ERROR, "<3>")],
+)
+def test_lines_for_the_journal_begin_with_their_priority(level: int, begins: str) -> None:
+    record = logging.LogRecord("x", level, "", 1, "event", (), None)
+    assert KeyValueFormatter(in_journal=True).format(record).startswith(f"{begins}level=")
+    assert JsonFormatter(in_journal=True).format(record).startswith(begins + "{")
+
+
+def test_the_journal_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "journal").open("w") as stream:
+        monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+        assert not is_journal(stream)
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        assert is_journal(stream)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + 1}")
+        assert not is_journal(stream)

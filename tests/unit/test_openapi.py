@@ -41,7 +41,7 @@ class NoRouter:
 
     readiness = (1, 1)
 
-    def turn_away(self) -> None:
+    def turn_away(self, _method: Method) -> None:
         return None
 
     def submit(self, method: Method, params: bytes, key: str, answer: Any) -> None:

@@ -229,11 +229,11 @@ def test_a_zone_gives_the_offset_of_zoneinfo_until_it_says(name: str, instant_us
 def test_every_change_of_an_offset_in_a_century_is_found() -> None:
     for name in ZONES:
         zone, here = load_zone(name), ZoneInfo(name)
-        instant_us = at("1960-01-01")
-        while instant_us < at("2040-01-01"):
+        instant_us, end_us = at("1960-01-01"), at("2040-01-01")
+        while instant_us < end_us:
             offset_us, until_us = zone.offset_at(instant_us)
             hour_us = instant_us
-            while hour_us < until_us:
+            while hour_us < min(until_us, end_us):  # UTC's is until the year 9999
                 moment = datetime.fromtimestamp(hour_us // SECOND, here)
                 assert moment.utcoffset() == timedelta(microseconds=offset_us)
                 hour_us += 6 * HOUR

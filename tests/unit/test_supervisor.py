@@ -373,7 +373,18 @@ def test_free_ports_are_all_different() -> None:
 def test_a_port_that_something_listens_on_stops_the_start() -> None:
     doors = Doors({"router": ANYWHERE})
     address = doors.addresses["router"]
-    wanted = Wanted(2, 0, "everysec", 1, ANYWHERE, ANYWHERE, ANYWHERE, "warning")
+    wanted = Wanted(
+        raters=2,
+        gateways=0,
+        durability="everysec",
+        replicas=1,
+        jsonrpc=ANYWHERE,
+        http=ANYWHERE,
+        router=ANYWHERE,
+        insecure_router=False,
+        log_level="warning",
+        guard=(),
+    )
     with pytest.raises(click.ClickException, match=f"can't listen on {address}"):
         _open_doors(wanted._replace(router=address))
     with pytest.raises(click.ClickException, match=f"can't listen on {address}"):

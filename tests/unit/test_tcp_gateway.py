@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from balancer import tcp_gateway
+from balancer import tcp_connection, tcp_gateway
 from balancer.actions import Sink
 from balancer.client_limits import MAX_IN_FLIGHT
 from balancer.router import Router
-from balancer.tcp_gateway import LINGER_S, STUCK_S, Connection, TcpGateway
+from balancer.tcp_connection import LINGER_S, Connection
+from balancer.tcp_gateway import STUCK_S, TcpGateway
 from common.errors import Overloaded, encode_error
 from common.jsonrpc import MAX_EVENTS, Call
 
@@ -107,7 +108,8 @@ class World:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(tcp_gateway, "time", clock)
+    for module in (tcp_gateway, tcp_connection):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 

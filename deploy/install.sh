@@ -1,0 +1,548 @@
+#!/usr/bin/env bash
+# Installs Ratel on a Debian host with systemd, or brings what is installed to this state: it may be run again at any time.
+#
+# Every version has a folder and a virtual environment of its own, /opt/ratel/VERSION, and /opt/ratel/current leads to
+# the one that the units start. So an upgrade is a new folder, the link, and a restart of one part after another; and
+# --rollback is the link set back. What you wrote in /etc/ratel, secrets, and the accounts in /var/lib/ratel-store are
+# never written over nor removed.
+set -euo pipefail
+
+usage() {
+    cat <<'USAGE'
+Usage: install.sh [options] ROLE...      install or upgrade; ROLE is balancer, rater, store, or all
+       install.sh --rollback             go back to the version before
+       install.sh --uninstall            stop and remove everything but /etc/ratel and the accounts
+
+Options:
+  --wheel FILE        the wheel of Ratel to install; needed at the first time
+  --wheelhouse DIR    take the packages that it needs from this folder, and from nowhere else (offline)
+  --raters N          how many raters this host runs (default: what it runs now, else one for each core)
+  --network CIDR      let the services here speak with this network too; may be repeated, and replaces what was
+                      allowed before. Without it that stays, at first this host alone
+  --listen ADDRESS    let the balancer listen there, in place of 127.0.0.1; 0.0.0.0 is everywhere. Who may connect is
+                      said by --network
+  --python PYTHON     the interpreter to install with (default: python3); 3.11 or newer
+  --no-start          put everything in place, but start and restart nothing
+  --dry-run           say what would be done
+  -h, --help          this
+USAGE
+}
+
+readonly PREFIX=/opt/ratel
+readonly CONFIG=/etc/ratel
+readonly CREDENTIALS=$CONFIG/credentials
+readonly STORE=127.0.0.1:6379/0
+# The balancer's ports, which systemd holds open while it restarts.
+SOCKETS=(ratel-balancer-jsonrpc.socket ratel-balancer-http.socket ratel-balancer-router.socket)
+readonly UNITS=/etc/systemd/system
+readonly SERVICES=(ratel-balancer.service ratel-gateway@.service ratel-rater@.service ratel-store.service)
+# What a part has to get ready: a store that reads back its file takes longer, and is waited for by systemd.
+readonly READY_WITHIN_S=60
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly HERE
+
+wheel='' wheelhouse='' raters='' python=python3 listen=''
+start=true dry_run=false action=install
+networks=()
+roles=()
+
+fail() {
+    echo "install.sh: $*" >&2
+    exit 1
+}
+
+wrong() {
+    echo "install.sh: $*" >&2
+    echo "Try install.sh --help" >&2
+    exit 2
+}
+
+say() {
+    printf '  %s\n' "$*"
+}
+
+# Do it, or only say so.
+run() {
+    if $dry_run; then
+        say "would run: $*"
+    else
+        "$@"
+    fi
+}
+
+has_role() {
+    local role
+    for role in "${roles[@]}"; do
+        if [[ $role == "$1" || $role == all ]]; then return 0; fi
+    done
+    return 1
+}
+
+# --- arguments -------------------------------------------------------------------------------------
+
+parse_arguments() {
+    local value
+    while (($#)); do
+        case $1 in
+        --wheel | --wheelhouse | --raters | --network | --listen | --python)
+            (($# >= 2)) || wrong "$1 needs a value"
+            value=$2
+            case $1 in
+            --wheel) wheel=$value ;;
+            --wheelhouse) wheelhouse=$value ;;
+            --raters) raters=$value ;;
+            --network) networks+=("$value") ;;
+            --listen) listen=$value ;;
+            --python) python=$value ;;
+            esac
+            shift
+            ;;
+        --no-start) start=false ;;
+        --dry-run) dry_run=true ;;
+        --rollback) action=rollback ;;
+        --uninstall) action=uninstall ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        balancer | rater | store | all) roles+=("$1") ;;
+        *) wrong "unknown argument '$1'; a role is balancer, rater, store or all" ;;
+        esac
+        shift
+    done
+    if [[ $action == install ]]; then
+        ((${#roles[@]})) || wrong "which roles has this host: balancer, rater, store, or all?"
+        [[ -z $raters || $raters =~ ^([1-9][0-9]{0,2})$ ]] || wrong "--raters $raters: expected a number from 1 to 999"
+        [[ -z $raters ]] || has_role rater || wrong "--raters is for a host with the role rater"
+    elif ((${#roles[@]})); then
+        wrong "--$action is for the whole host, without roles"
+    fi
+}
+
+check_host() {
+    ((EUID == 0)) || fail "must be run by root"
+    command -v systemctl >/dev/null || fail "no systemctl: this host does not run systemd"
+    [[ -d /run/systemd/system ]] || ! $start || fail "systemd is not running here; --no-start only puts the files in place"
+}
+
+check_python() {
+    command -v "$python" >/dev/null || fail "no $python here; apt-get install python3 python3-venv"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "$("$python" --version) is too old: 3.11 or newer is needed (--python)"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$python can't make virtual environments; apt-get install python3-venv"
+}
+
+check_networks() {
+    local network
+    for network in "${networks[@]}"; do
+        "$python" -c 'import ipaddress, sys; ipaddress.ip_network(sys.argv[1])' "$network" 2>/dev/null ||
+            wrong "--network $network: expected an address or a network such as 10.0.0.0/24"
+    done
+    [[ -z $listen ]] || "$python" -c 'import ipaddress, sys; ipaddress.ip_address(sys.argv[1])' "$listen" 2>/dev/null ||
+        wrong "--listen $listen: expected an address, such as 10.0.0.5"
+    [[ $listen != *:* ]] || listen="[$listen]"
+    [[ -z $listen ]] || has_role balancer || wrong "--listen is for a host with the role balancer"
+}
+
+# --- the program -----------------------------------------------------------------------------------
+
+install_version() {
+    if [[ -z $wheel ]]; then
+        [[ -e $PREFIX/current ]] || fail "nothing is installed yet: which wheel? (--wheel FILE)"
+        say "program    $(readlink "$PREFIX/current"), as it is"
+        return
+    fi
+    [[ -f $wheel ]] || fail "--wheel $wheel: there is no such file"
+    [[ -z $wheelhouse || -d $wheelhouse ]] || fail "--wheelhouse $wheelhouse: there is no such folder"
+    local name version folder sum
+    name=$(basename "$wheel")
+    [[ $name =~ ^ratel-([0-9][0-9A-Za-z.+!]*)-py3-none-any\.whl$ ]] ||
+        fail "--wheel $wheel: not a wheel of Ratel, which is named ratel-VERSION-py3-none-any.whl"
+    version=${BASH_REMATCH[1]}
+    folder=$PREFIX/$version
+    sum=$(sha256sum <"$wheel" | cut -d' ' -f1)
+    if [[ -f $folder/.installed && $(<"$folder/.installed") == "$sum" ]]; then
+        say "program    $version is there"
+    elif [[ -f $folder/.installed ]]; then
+        fail "version $version is installed already, from another wheel: give the new one a version of its own"
+    elif $dry_run; then
+        say "would make $folder, a virtual environment, and install $name"
+    else
+        make_environment "$folder"
+        echo "$sum" >"$folder/.installed"
+        say "program    $version installed"
+    fi
+    switch_to "$version"
+}
+
+make_environment() {
+    local folder=$1 from=()
+    rm -rf "$folder" # what an interrupted installation left
+    mkdir -p "$PREFIX"
+    [[ -z $wheelhouse ]] || from=(--no-index --find-links "$wheelhouse")
+    "$python" -m venv "$folder"
+    # Just the packages that it was tested with, to the byte.
+    if ! pip "$folder" install "${from[@]}" --require-hashes --requirement "$HERE/requirements.lock" ||
+        ! pip "$folder" install --no-index --no-deps "$wheel" || ! pip "$folder" check >&2; then
+        rm -rf "$folder"
+        fail "$(basename "$wheel") could not be installed; nothing was changed"
+    fi
+    "$folder/bin/python" -m compileall -q "$folder/lib" >/dev/null || true # tests of packages that aren't Python 3
+    if ! "$folder/bin/ratel" --version >/dev/null; then
+        rm -rf "$folder"
+        fail "the installed program does not start; nothing was changed"
+    fi
+    chmod -R go+rX "$folder"
+}
+
+pip() {
+    "$1/bin/python" -m pip --quiet --disable-pip-version-check --no-cache-dir "${@:2}"
+}
+
+# A link is replaced in one step: whatever starts meanwhile gets the one version or the other.
+switch_to() {
+    local version=$1 before=''
+    [[ ! -L $PREFIX/current ]] || before=$(readlink "$PREFIX/current")
+    if [[ $before != "$version" ]]; then
+        changed=true
+        if [[ -n $before ]]; then link "$before" "$PREFIX/previous"; fi
+        link "$version" "$PREFIX/current"
+    fi
+    run install -m 0755 "$HERE/ratel-command" /usr/local/bin/ratel
+}
+
+link() {
+    if $dry_run; then
+        say "would link $2 to $1"
+        return
+    fi
+    ln -sfn "$1" "$2.new"
+    mv -T "$2.new" "$2"
+}
+
+# --- users, folders, settings, secrets -------------------------------------------------------------
+
+install_users() {
+    run install -D -m 0644 "$HERE/systemd/ratel.sysusers" /etc/sysusers.d/ratel.conf
+    run install -D -m 0644 "$HERE/systemd/ratel.tmpfiles" /etc/tmpfiles.d/ratel.conf
+    run systemd-sysusers /etc/sysusers.d/ratel.conf
+    run systemd-tmpfiles --create /etc/tmpfiles.d/ratel.conf
+}
+
+# Put a file in place that is the operator's from then on: a later version of it lies beside it as .new.
+keep_or_install() {
+    local source=$1 target=$2 mode=$3 group=$4
+    if [[ ! -e $target ]]; then
+        run install -m "$mode" -g "$group" "$source" "$target"
+        say "settings   $target"
+    elif ! cmp -s "$source" "$target"; then
+        run install -m "$mode" -g "$group" "$source" "$target.new"
+    fi
+}
+
+install_settings() {
+    local example password=$CREDENTIALS/ratel-rater.password
+    example=$(mktemp)
+    # The one thing that has no default: where the store is. Raters may do there what their scripts need, root's own
+    # commands, such as `ratel load`, what an operator does.
+    sed -e "s|^#url = \"\"$|url = \"redis://ratel-operator@$STORE\"|" "$HERE/ratel.toml" >"$example"
+    if grep -q '^\[rater\]$' "$example"; then
+        sed -i "s|^\[rater\]$|&\nstore = \"redis://ratel-rater@$STORE\"|" "$example"
+    else
+        printf '\n[rater]\nstore = "redis://ratel-rater@%s"\n' "$STORE" >>"$example"
+    fi
+    keep_or_install "$example" "$CONFIG/ratel.toml" 0644 root
+    rm -f "$example"
+    if has_role rater && ! has_role store && [[ ! -e $password ]] && ! $dry_run; then
+        fail "raters need their password of the store: copy $password from the store's
+  host to the same place here (for root alone, mode 600), say in $CONFIG/ratel.toml where the store is, and run this again"
+    fi
+}
+
+install_store() {
+    local server=''
+    has_role store || return 0
+    server=$(find_server)
+    link "$server" "$PREFIX/store-server"
+    say "store      $server"
+    keep_or_install "$HERE/store/valkey.conf" "$CONFIG/store/valkey.conf" 0640 ratel-store
+    if [[ ! -e $CONFIG/store/users.acl ]] && ! $dry_run; then
+        make_users
+        say "settings   $CONFIG/store/users.acl"
+    fi
+}
+
+# Who may do what in the store: hashed passwords there, and the passwords for root alone.
+make_users() {
+    local options=(--passwords "$CREDENTIALS" --create)
+    # Redis 7.0 refuses a file with a command that it does not know, and with it the start.
+    if "$PREFIX/store-server" --version | grep -q ' v=7\.0'; then options+=(--redis-7.0); fi
+    (umask 027 && "$PREFIX/current/bin/ratel" acl "${options[@]}" >"$CONFIG/store/users.acl.new") ||
+        fail "the store's users could not be made"
+    chgrp ratel-store "$CONFIG/store/users.acl.new"
+    mv "$CONFIG/store/users.acl.new" "$CONFIG/store/users.acl"
+    say "secrets    $CREDENTIALS"
+}
+
+# Each host's own keys for ZeroMQ. Secret ones stay here and reach services as credentials; public ones are brought to
+# where they must be known, which on a host with both sides is here.
+install_keys() {
+    local ratel=$PREFIX/current/bin/ratel keys=$CONFIG/keys rater
+    rater=rater-$(hostname)
+    if $dry_run; then return; fi
+    if has_role balancer; then
+        new_key balancer balancer
+        install -d -m 0755 "$keys/authorized"
+        drop_in ratel-balancer.service 40-keys.conf "LoadCredential=curve-key:$keys/balancer.key" \
+            "Environment=RATEL_BALANCER_CURVE_KEY=%d/curve-key RATEL_BALANCER_AUTHORIZED_KEYS=$keys/authorized"
+    fi
+    if has_role rater; then
+        new_key "$rater" rater
+        drop_in ratel-rater@.service 40-keys.conf "LoadCredential=curve-key:$keys/$rater.key" \
+            "Environment=RATEL_RATER_CURVE_KEY=%d/curve-key RATEL_CURVE_SERVER_KEYS=$keys/balancer.pub"
+        if has_role balancer; then
+            "$ratel" keys allow --dir "$keys" "$keys/$rater.pub" >/dev/null
+        elif [[ ! -e $keys/balancer.pub ]]; then
+            fail "raters must know their balancers' key: copy $keys/balancer.pub from a balancer's host to
+  the same place here; bring $keys/$rater.pub to the balancers' hosts, there say
+  ratel keys allow $rater.pub
+  and run this again"
+        fi
+    fi
+}
+
+# Whether the program that is installed has this command: a version that is gone back to may be older than this script.
+knows() {
+    [[ -x $PREFIX/current/bin/ratel ]] && "$PREFIX/current/bin/ratel" --help | grep -q "^  $1 "
+}
+
+new_key() {
+    local file=$CONFIG/keys/$1.key
+    if [[ -e $file ]]; then return; fi
+    "$PREFIX/current/bin/ratel" keys new "$1" --role "$2" --dir "$CONFIG/keys" >/dev/null
+    say "key        $file"
+}
+
+drop_in() {
+    mkdir -p "$UNITS/$1.d"
+    {
+        echo "# Made by install.sh; docs/security.md."
+        echo "[Service]"
+        printf '%s\n' "${@:3}"
+    } >"$UNITS/$1.d/$2"
+}
+
+# The keys of clients. Balancers read the file again whenever it changes, so it is no credential, but theirs to read.
+install_api_keys() {
+    local file=$CONFIG/api-keys.json
+    if $dry_run; then return; fi
+    if [[ -e $file ]]; then
+        chgrp ratel "$file"
+        chmod 0640 "$file"
+        drop_in ratel-balancer.service 50-api-keys.conf "Environment=RATEL_API_KEYS=$file"
+    elif [[ -n $listen && $listen != 127.* && $listen != "[::1]" ]]; then
+        fail "others will reach the balancer at $listen, so its clients need keys: make one for each, such as by
+  ratel apikey create --name switch-1 --tenant TENANT --allow read --allow debit
+  and run this again"
+    fi
+}
+
+find_server() {
+    local name
+    for name in valkey-server redis-server; do
+        if command -v "$name"; then return; fi
+    done
+    fail "no store here: apt-get install valkey-server (Debian 13) or redis-server (Debian 12), and
+  systemctl disable --now the service of that name, since Ratel's store has a unit of its own"
+}
+
+check_store_port() {
+    local unit
+    for unit in valkey-server.service redis-server.service; do
+        if systemctl --quiet is-active "$unit" 2>/dev/null; then
+            fail "$unit runs here and has the port of Ratel's store: systemctl disable --now $unit"
+        fi
+    done
+}
+
+# --- units -----------------------------------------------------------------------------------------
+
+install_units() {
+    local file service drop_in
+    for file in "$HERE"/systemd/ratel*.{service,target,socket}; do
+        [[ -e $file ]] || continue
+        run install -m 0644 "$file" "$UNITS/"
+    done
+    for service in "${SERVICES[@]}"; do
+        drop_in=$UNITS/$service.d
+        if (($(systemd_version) >= 254)); then
+            run install -D -m 0644 "$HERE/systemd/backoff.conf" "$drop_in/10-backoff.conf"
+        else
+            run rm -f "$drop_in/10-backoff.conf"
+        fi
+        if ((${#networks[@]})); then
+            run install_network Service "$drop_in/20-network.conf"
+        fi
+    done
+    for file in "${SOCKETS[@]}"; do
+        if ((${#networks[@]})); then
+            run install_network Socket "$UNITS/$file.d/20-network.conf"
+        fi
+        if [[ -n $listen ]]; then
+            run install_address "$file"
+        fi
+    done
+    run systemctl daemon-reload
+}
+
+systemd_version() {
+    systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p'
+}
+
+install_network() {
+    mkdir -p "$(dirname "$2")"
+    {
+        echo "# Made by install.sh --network. What the unit itself allows, this host, stays allowed."
+        echo "[$1]"
+        printf 'IPAddressAllow=%s\n' "${networks[@]}"
+    } >"$2"
+}
+
+install_address() {
+    local port
+    port=$(sed -n 's/^ListenStream=.*:\([0-9]*\)$/\1/p' "$HERE/systemd/$1")
+    mkdir -p "$UNITS/$1.d"
+    {
+        echo "# Made by install.sh --listen."
+        echo "[Socket]"
+        echo "ListenStream="
+        echo "ListenStream=$listen:$port"
+    } >"$UNITS/$1.d/30-address.conf"
+}
+
+running_raters() {
+    # The numbers of those that are enabled.
+    find "$UNITS/ratel-raters.target.wants" -name 'ratel-rater@*.service' -printf '%f\n' 2>/dev/null |
+        sed -n 's/^ratel-rater@\([0-9]*\)\.service$/\1/p' | sort -n
+}
+
+enable_units() {
+    local number wanted=() surplus=()
+    ! has_role store || wanted+=(ratel-store.service)
+    ! has_role balancer || wanted+=("${SOCKETS[@]}" ratel-balancer.service)
+    if has_role rater; then
+        if [[ -z $raters ]]; then
+            raters=$(running_raters | wc -l)
+            ((raters)) || raters=$(nproc)
+        fi
+        for ((number = 1; number <= raters; number++)); do wanted+=("ratel-rater@$number.service"); done
+        for number in $(running_raters); do
+            ((number <= raters)) || surplus+=("ratel-rater@$number.service")
+        done
+        wanted+=(ratel-raters.target)
+    fi
+    run systemctl --quiet enable ratel.target "${wanted[@]}"
+    if ((${#surplus[@]})); then
+        run systemctl --quiet disable --now "${surplus[@]}" # each finishes what it has
+        say "removed    ${surplus[*]}"
+    fi
+    say "units      ${wanted[*]}"
+    $start || return 0
+    if $changed; then restart_running; fi
+    # What is up already stays as it is.
+    run systemctl start --no-block ratel.target "${wanted[@]}"
+    $dry_run || wait_until_up "${wanted[@]}"
+}
+
+# Until each is ready or waits for something that is not here: a rater may be installed before its balancers are.
+wait_until_up() {
+    local unit state left=$READY_WITHIN_S bad=false
+    for unit in "$@"; do
+        while state=$(systemctl is-active "$unit" || true) && [[ $state == activating ]] && ((left-- > 0)); do
+            sleep 1
+        done
+        say "$(printf '%-24s' "$unit") $state$(status_of "$unit")"
+        [[ $state == active || $state == activating && $(restarts_of "$unit") == 0 ]] || bad=true
+    done
+    if $bad; then
+        # What it said itself is between the lines of systemd.
+        journalctl --quiet --output cat --lines 200 --unit 'ratel-*' --identifier ratel | grep -v '^time=' | tail -n 5 >&2
+        fail "not everything runs; the reason stands in: journalctl -u 'ratel-*'"
+    fi
+}
+
+status_of() {
+    systemctl show --property StatusText --value "$1" | sed 's/..*/: &/'
+}
+
+restarts_of() {
+    systemctl show --property NRestarts --value "$1"
+}
+
+# A new version under load: one rater after the other, each ready before the next one goes; the balancer last, since a
+# newer balancer understands older raters no better than they do it, and its clients wait in its socket meanwhile.
+restart_running() {
+    local unit
+    for unit in $(active_units 'ratel-rater@*.service') $(active_units 'ratel-gateway@*.service') \
+        $(active_units ratel-balancer.service); do
+        run timeout "$READY_WITHIN_S" systemctl restart "$unit" ||
+            fail "$unit is not ready after $READY_WITHIN_S s, so the others were left as they are; journalctl -u $unit"
+        say "restarted  $unit"
+    done
+}
+
+active_units() {
+    systemctl list-units --plain --no-legend --state=active,activating,reloading "$1" 2>/dev/null | cut -d' ' -f1
+}
+
+# --- other actions ---------------------------------------------------------------------------------
+
+roll_back() {
+    local now before
+    [[ -L $PREFIX/previous ]] || fail "there is no version before this one"
+    now=$(readlink "$PREFIX/current")
+    before=$(readlink "$PREFIX/previous")
+    [[ -f $PREFIX/$before/.installed ]] || fail "version $before is not there any more"
+    link "$before" "$PREFIX/current"
+    link "$now" "$PREFIX/previous"
+    say "program    $before, was $now"
+    if $start; then restart_running; fi
+}
+
+uninstall() {
+    local units
+    mapfile -t units < <(systemctl list-unit-files --no-legend 'ratel*' 2>/dev/null | cut -d' ' -f1 | grep -v '@\.')
+    mapfile -t -O "${#units[@]}" units < <(running_raters | sed 's/.*/ratel-rater@&.service/')
+    mapfile -t -O "${#units[@]}" units < <(active_units 'ratel-*@*.service')
+    if ((${#units[@]})); then
+        run systemctl --quiet disable --now "${units[@]}"
+    fi
+    run find "$UNITS" -maxdepth 1 -name 'ratel*' -exec rm -rf {} +
+    run rm -f /etc/sysusers.d/ratel.conf /etc/tmpfiles.d/ratel.conf /usr/local/bin/ratel
+    run systemctl daemon-reload
+    run rm -rf "$PREFIX"
+    echo "Ratel is removed. What is left: $CONFIG (settings, secrets), /var/lib/ratel-store (the accounts), its users."
+}
+
+parse_arguments "$@"
+check_host
+changed=false
+case $action in
+uninstall) uninstall ;;
+rollback) roll_back ;;
+install)
+    check_python
+    check_networks
+    ! has_role store || ! $start || check_store_port
+    ! has_role store || find_server >/dev/null
+    install_version
+    install_users
+    install_store
+    install_settings
+    ! knows keys || install_keys
+    ! has_role balancer || ! knows apikey || install_api_keys
+    install_units
+    enable_units
+    ;;
+esac
