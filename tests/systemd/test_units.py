@@ -232,7 +232,10 @@ def test_raters_are_added_and_removed_under_load(host: Machine) -> None:
 
 
 def test_keys_for_the_first_time_under_load(host: Machine) -> None:
-    """A cluster without them, as it was before there were any, gets them all at once."""
+    """A cluster without them, as it was before there were any, gets them all at once.
+
+    Requests wait meanwhile. Where that takes longer than their deadline they are told so, and not carried out.
+    """
     for unit in ("ratel-balancer", "ratel-rater@", "ratel-gateway@"):
         host.run("rm", f"/etc/systemd/system/{unit}.service.d/40-keys.conf")
     host.run("systemctl", "daemon-reload")
@@ -243,7 +246,9 @@ def test_keys_for_the_first_time_under_load(host: Machine) -> None:
         said = install(host, "--raters", "2", "all")
         assert "with keys from now on" in said
         wait_for(lambda: all_ready(host), "everything to be ready with keys", START_S)
-    assert report["failed"] == 0
+    late = [failure for failure in report["failures"] if "deadline_exceeded" in failure]
+    assert all("nothing was done" in failure for failure in late)
+    assert (late, len(late)) == (report["failures"], report["failed"])
     for unit in ("ratel-balancer.service", *RATERS):
         pid = host.show(unit, "MainPID")
         assert "_CURVE_KEY=/run/credentials/" in host.run("cat", f"/proc/{pid}/environ")
