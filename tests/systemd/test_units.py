@@ -234,7 +234,7 @@ def test_raters_are_added_and_removed_under_load(host: Machine) -> None:
 def test_keys_for_the_first_time_under_load(host: Machine) -> None:
     """A cluster without them, as it was before there were any, gets them all at once.
 
-    Requests wait meanwhile. Where that takes longer than their deadline they are told so, and not carried out.
+    Requests wait meanwhile. Where it takes longer than their deadline they are told so, and not carried out.
     """
     for unit in ("ratel-balancer", "ratel-rater@", "ratel-gateway@"):
         host.run("rm", f"/etc/systemd/system/{unit}.service.d/40-keys.conf")
