@@ -14,7 +14,11 @@
 #   make wheelhouse     what deploy/install.sh installs: the wheels of Ratel and of all that it needs, in dist/wheelhouse
 #   make test-systemd   the units on a real machine in a container: as root, with debootstrap and systemd-container
 #   make audit-deps   known vulnerabilities of the locked packages; needs a network
-#   make settings   deploy/ratel.toml and the table in docs/configuration.md anew, from the options
+#   make settings   deploy/ratel.toml, the table in docs/configuration.md, docs/commands.md and docs/keys.md anew, from
+#                the code
+#   make docs    the documentation as a site in var/site; needs no network. make docs-serve shows it while you write
+#   make docs-outputs PAGE=docs/tutorial.md   what a page's commands print, written into it
+#   make tutorial-cast   types the tutorial in a fresh clone and records the terminal: docs/tutorial.cast
 #   make lock    choose the newest releases anew and write requirements.lock
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell \
@@ -26,8 +30,8 @@ WORKERS ?= 3
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests docs
 
-.PHONY: run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings setup \
-	audit-deps wheelhouse lock clean
+.PHONY: run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings docs docs-serve \
+	docs-outputs tutorial-cast setup audit-deps wheelhouse lock clean
 
 run: $(READY)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
@@ -88,6 +92,20 @@ fuzz: $(READY)
 settings: $(READY)
 	$(BIN)/ratel config example > deploy/ratel.toml
 	$(BIN)/python -m tests.settings_doc
+	$(BIN)/python -m tests.reference_doc
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'built: var/site/index.html'
+
+docs-serve: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-outputs: $(READY)
+	$(BIN)/python -m tests.docs $(PAGE)
+
+tutorial-cast: $(READY)
+	$(BIN)/python -m tests.docs.cast
 
 setup: $(READY)
 
@@ -114,7 +132,7 @@ test-systemd: $(READY) wheelhouse
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --group loadtests --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --group docs --group loadtests --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade --quiet \
 		--output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --constraint requirements.lock --universal --python-version 3.11 \
