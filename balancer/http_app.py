@@ -119,9 +119,10 @@ class HttpApp:
         """What is not for everybody, where keys are asked for."""
         keyring = self._keyring
         if path == http_pages.WHOAMI:
-            http_pages.serve_identity(request, keyring and grant_of(keyring, request))
+            http_pages.serve_identity(request, None if keyring is None else grant_of(keyring, request))
         else:
-            self._watch.serve(request, path, query, keyring and may_watch(keyring, request))
+            grant = None if keyring is None else may_watch(keyring, request)
+            self._watch.serve(request, path, query, grant)
 
     def _tell_readiness(self, request: Request) -> None:
         raters, tariff_epoch = self._router.readiness
