@@ -23,7 +23,7 @@ import msgspec
 
 from balancer import http_pages, http_watch, openapi
 from balancer.actions import OnAnswer
-from balancer.http_auth import CHALLENGE, admit_one, grant_of, metered
+from balancer.http_auth import CHALLENGE, admit_one, grant_of, may_watch, metered
 from balancer.http_jsonrpc import answer_body, asks_only_for_the_document
 from balancer.http_message import Request, error_body, plain_error
 from balancer.http_query import descriptor_of, parse_body, parse_query
@@ -118,11 +118,16 @@ class HttpApp:
         elif path == b"/readyz":
             self._tell_readiness(request)
         else:
-            grant = None if self._keyring is None else grant_of(self._keyring, request)
-            if path == http_pages.WHOAMI:
-                http_pages.serve_identity(request, grant)
-            else:
-                self._watch.serve(request, path, query, grant)
+            self._tell_who_may(request, path, query)
+
+    def _tell_who_may(self, request: Request, path: bytes, query: bytes) -> None:
+        """What is not for everybody, where keys are asked for."""
+        keyring = self._keyring
+        if path == http_pages.WHOAMI:
+            http_pages.serve_identity(request, None if keyring is None else grant_of(keyring, request))
+        else:
+            grant = None if keyring is None else may_watch(keyring, request)
+            self._watch.serve(request, path, query, grant)
 
     def _tell_readiness(self, request: Request) -> None:
         raters, tariff_epoch = self._router.readiness
