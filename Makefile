@@ -125,9 +125,10 @@ wheelhouse: $(READY)
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
 		$(if $(FOR),--python-version $(FOR)) --dest dist/wheelhouse --requirement dist/requirements.txt
 
-# Real machines with systemd; needs root, debootstrap and systemd-nspawn. Their tree stays in var/systemd.
+# Real machines with systemd; needs root, debootstrap and systemd-nspawn. Their tree stays in var/systemd. Another Debian
+# has another Python: SUITE=trixie FOR=3.13
 test-systemd: $(READY) wheelhouse
-	RATEL_TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd $(PYTEST_ARGS)
+	RATEL_TEST_SYSTEMD=1 $(if $(SUITE),RATEL_TEST_SUITE=$(SUITE)) $(BIN)/python -m pytest tests/systemd $(PYTEST_ARGS)
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -20,14 +21,14 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
-from balancer import http_pages, http_watch
+from balancer import http_pages, http_watch, openapi
 from balancer.actions import OnAnswer
-from balancer.http_auth import CHALLENGE, admit_one, grant_of, metered
-from balancer.http_jsonrpc import answer_body
+from balancer.http_auth import CHALLENGE, admit_one, grant_of, may_watch, metered
+from balancer.http_jsonrpc import answer_body, asks_only_for_the_document
 from balancer.http_message import Request, error_body, plain_error
 from balancer.http_query import descriptor_of, parse_body, parse_query
-from balancer.openapi import document_bytes
 from balancer.router import Router
+from common import openrpc
 from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
 from common.keyring import Grant, Keyring
 from common.methods import BY_HTTP_NAME, Method
@@ -46,8 +47,14 @@ _PATHS: Final = frozenset(
         b"/healthz",
         b"/readyz",
         b"/openapi.json",
+        b"/openrpc.json",
     }
 )
+_FIXED: Final[dict[bytes, Callable[[], bytes]]] = {
+    b"/healthz": lambda: b'{"status":"up"}',
+    b"/openapi.json": openapi.document_bytes,
+    b"/openrpc.json": openrpc.document_bytes,
+}
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,256}")
 _RETRY_AFTER_S: Final = 1
 """Where the error does not say: raters join and stores fail over within a second or a few."""
@@ -104,20 +111,23 @@ class HttpApp:
                 _not_allowed(request, "POST")
         elif verb not in (b"GET", b"HEAD"):
             _not_allowed(request, "GET, HEAD")
-        elif path == b"/healthz":
-            request.respond(200, b'{"status":"up"}')
-        elif path == b"/openapi.json":
-            request.respond(200, document_bytes())
+        elif path in _FIXED:
+            request.respond(200, _FIXED[path]())
         elif path in http_pages.PATHS:
             http_pages.serve(request, path)
         elif path == b"/readyz":
             self._tell_readiness(request)
         else:
-            grant = None if self._keyring is None else grant_of(self._keyring, request)
-            if path == http_pages.WHOAMI:
-                http_pages.serve_identity(request, grant)
-            else:
-                self._watch.serve(request, path, query, grant)
+            self._tell_who_may(request, path, query)
+
+    def _tell_who_may(self, request: Request, path: bytes, query: bytes) -> None:
+        """What is not for everybody, where keys are asked for."""
+        keyring = self._keyring
+        if path == http_pages.WHOAMI:
+            http_pages.serve_identity(request, None if keyring is None else grant_of(keyring, request))
+        else:
+            grant = None if keyring is None else may_watch(keyring, request)
+            self._watch.serve(request, path, query, grant)
 
     def _tell_readiness(self, request: Request) -> None:
         raters, tariff_epoch = self._router.readiness
@@ -168,7 +178,9 @@ class HttpApp:
 
     async def _answer_body(self, request: Request) -> None:
         try:
-            grant = None if self._keyring is None else grant_of(self._keyring, request)
+            grant = None
+            if self._keyring is not None and not asks_only_for_the_document(request.body):
+                grant = grant_of(self._keyring, request)
             answers = await answer_body(self._router, request, _key_of, grant)
         except RatelError as error:
             _fail(request, error.code, encode_error(error))

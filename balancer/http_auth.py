@@ -42,16 +42,19 @@ def grant_of(keyring: Keyring, request: Request) -> Grant:
     return keyring.verify(keys[0].decode("latin-1"), time.time())
 
 
-def may_watch(keyring: Keyring, request: Request) -> None:
+def may_watch(keyring: Keyring, request: Request) -> Grant | None:
     """Whether the sender may see how the service does: an operator, or somebody on this host.
 
-    Who came through a proxy on this host is nobody of this host. Raises Unauthorized or Forbidden.
+    Who came through a proxy on this host is nobody of this host. The grant of the key, if one was needed.
+    Raises Unauthorized or Forbidden.
     """
     forwarded = any(name.lower() in _FORWARDING for name, _ in request.headers)
-    if not (request.responder.is_local and not forwarded):
-        grant = grant_of(keyring, request)
-        if not grant.may_watch:
-            raise Forbidden(what="how the service does, it needs the group operator")
+    if request.responder.is_local and not forwarded:
+        return None
+    grant = grant_of(keyring, request)
+    if not grant.may_watch:
+        raise Forbidden(what="how the service does, it needs the group operator")
+    return grant
 
 
 def admit_one(grant: Grant) -> None:

@@ -21,7 +21,7 @@ from balancer.router import Router
 from common.errors import BY_CODE, DeadlineExceeded, InvalidParams, InvalidRequest, encode_error
 from common.jsonrpc import DEFAULT_LIMITS, Call, Session
 from common.keyring import Grant
-from common.methods import Method
+from common.methods import DISCOVER, DISCOVER_RPC_NAME, Method
 from common.visitor import refuse_here
 
 MAX_CALLS: Final = DEFAULT_LIMITS.max_batch
@@ -32,6 +32,10 @@ MAX_FOUND: Final = 2 * MAX_CALLS
 
 MAX_IN_FLIGHT: Final = 128
 """Calls of one body at a time: enough to keep raters busy, and no bulk job fills the queue alone."""
+
+
+MAX_OPEN_BYTES: Final = 256
+"""A body that asks for the document and nothing else: the call has some 50 bytes."""
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -66,6 +70,19 @@ async def answer_body(
     await flight.until_below(1)
     output = session.take_output()
     return Answers(200 if output else 204, output, flight.replayed and len(calls) == 1)
+
+
+def asks_only_for_the_document(body: bytes) -> bool:
+    """Whether a body holds rpc.discover alone, which needs no API key. A long one is not looked into."""
+    if len(body) > MAX_OPEN_BYTES or DISCOVER_RPC_NAME.encode() not in body:
+        return False
+    session = Session()
+    calls = session.feed(body)
+    return (
+        bool(calls)
+        and not (session.more or session.unfinished or session.has_output)
+        and all(call.method is DISCOVER for call in calls)
+    )
 
 
 async def _read_calls(session: Session, body: bytes) -> list[Call]:

@@ -16,7 +16,6 @@ import msgspec
 
 from balancer.http_message import JSON, Request
 from common.api_keys import ALL
-from common.errors import Forbidden
 from common.keyring import Grant
 
 POLICY: Final = (
@@ -68,21 +67,10 @@ def serve_identity(request: Request, grant: Grant | None) -> None:
     body = {
         "Keys": record is not None,
         "Id": record.id if record else "",
-        "Operator": grant is not None and is_operator(grant),
         "Tenants": record.tenants if record else (ALL,),
         "Methods": record.methods if record else (),
     }
     request.respond_with(JSON, msgspec.json.encode(body), NO_STORE)
-
-
-def is_operator(grant: Grant) -> bool:
-    """Whether the key is for all accounts: the state of the cluster tells of all tenants."""
-    return ALL in grant.record.tenants and "Account" in grant.record.methods
-
-
-def must_be_operator(grant: Grant) -> None:
-    if not is_operator(grant):
-        raise Forbidden(what="the state of the cluster")
 
 
 @cache

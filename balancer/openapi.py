@@ -1,6 +1,6 @@
 """The OpenAPI document of the HTTP API, made from the tables that the code itself uses.
 
-`common/methods.py` has the methods, `common/errors.py` the errors, `balancer/openapi_schemas.py` the
+`common/methods.py` has the methods, `common/errors.py` the errors, `common/api_schemas.py` the
 shapes. What stands here alone is which method can answer with which error; tests hold it to the scripts
 and to what a running cluster answers.
 
@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from balancer.openapi_schemas import (
+from common.api_errors import ELSEWHERE, Errors, errors_of
+from common.api_schemas import (
     IDEMPOTENCY_KEY,
     PARAMETERS,
     SCHEMAS,
@@ -32,35 +33,14 @@ from balancer.openapi_schemas import (
 )
 from common.errors import (
     BY_CODE,
-    BelowFloor,
-    Blocked,
-    CallTooLong,
-    ConnectionLost,
-    Forbidden,
-    InsufficientCredit,
-    InsufficientSeconds,
-    InsufficientSms,
     InternalError,
     InvalidParams,
     InvalidRequest,
     KeyReused,
     MessageTooLarge,
-    MethodNotFound,
-    NestedTooDeep,
-    NoBucket,
     NoRate,
     NotActive,
-    NoTariffPlan,
-    OutOfRange,
-    ParseError,
-    RatelError,
     Refusal,
-    ResultTooLarge,
-    ServiceError,
-    TariffConflict,
-    TariffUnreadable,
-    TooManyBuckets,
-    TooManyRequests,
     Unauthorized,
     UnknownSubject,
     UnknownTenant,
@@ -69,45 +49,6 @@ from common.methods import ALIASES, BY_HTTP_NAME, Method
 
 VERSION: Final = "1.0.0"
 """Of the API, not of the package."""
-
-Errors = tuple[type[RatelError], ...]
-
-ELSEWHERE: Final[Errors] = (ConnectionLost, TariffConflict, TariffUnreadable)
-"""Raised by the client and by the loader: HTTP never answers with them."""
-
-_FAILURES: Final[Errors] = tuple(
-    cls
-    for cls in BY_CODE.values()
-    if issubclass(cls, ServiceError) and cls not in (*ELSEWHERE, TooManyRequests)
-)
-_OF_KEYS: Final[Errors] = (Unauthorized, Forbidden, TooManyRequests)
-"""Only where the gateway lets in by API keys."""
-_OF_EVERY_METHOD: Final[Errors] = (
-    InvalidParams,
-    MessageTooLarge,
-    UnknownTenant,
-    MethodNotFound,
-    *_FAILURES,
-    *_OF_KEYS,
-)
-_OF_BODIES: Final[Errors] = (InvalidRequest, ParseError, NestedTooDeep)
-_OF_MUTATIONS: Final[Errors] = (UnknownSubject, KeyReused)
-
-OF_METHOD: Final[dict[str, Errors]] = {
-    "GetCost": (NoRate, NotActive, CallTooLong, ResultTooLarge),
-    "DebitBalance": (Blocked, BelowFloor, OutOfRange),
-    "DebitSMS": (Blocked, InsufficientSms, OutOfRange),
-    "DebitSeconds": (Blocked, InsufficientSeconds, InsufficientCredit, NoBucket, OutOfRange),
-    "GetMaxSessionTime": (Blocked, NoRate, NotActive, CallTooLong),
-    "AddVolumeDiscountSeconds": (OutOfRange,),
-    "ResetVolumeDiscountSeconds": (),
-    "AddRecievedCallSeconds": (TooManyBuckets, OutOfRange),
-    "ResetUserBudget": (NoTariffPlan,),
-    "Explain": (CallTooLong, ResultTooLarge),
-    "Account": (UnknownSubject,),
-    "History": (UnknownSubject, ResultTooLarge),
-}
-"""Beyond what all methods, or all mutations, can answer."""
 
 HTTP_ERRORS: Final[dict[tuple[int, str], str]] = {
     (400, "bad_http"): "not a valid HTTP request",
@@ -165,14 +106,6 @@ def document() -> dict[str, Any]:
     }
 
 
-def errors_of(method: Method, verb: str) -> Errors:
-    """What a method can answer with beside its result."""
-    found = [*_OF_EVERY_METHOD, *OF_METHOD[method.name]]
-    found += _OF_MUTATIONS if method.mutates else ()
-    found += _OF_BODIES if verb == "post" else ()
-    return tuple(found)
-
-
 def _method_path(path_name: str, method: Method) -> Schema:
     return {verb: _operation(path_name, method, verb) for verb in ("get", "post")}
 
@@ -187,7 +120,7 @@ def _operation(path_name: str, method: Method, verb: str) -> Schema:
         "tags": ["changes an account" if method.mutates else "changes nothing"],
         "responses": {
             "200": _response("The result.", result(method), headers),
-            **_error_responses(errors_of(method, verb), headers),
+            **_error_responses(errors_of(method, has_body=verb == "post"), headers),
         },
     }
     if alias:
@@ -296,10 +229,14 @@ def _service_paths() -> Schema:
     ready = record({"status": {"const": "ready"}} | counts)
     unready = record({"status": {"type": "string"}} | counts)
     openapi = record({"openapi": {"type": "string"}, "info": {"type": "object"}, "paths": {"type": "object"}})
+    openrpc = record(
+        {"openrpc": {"type": "string"}, "info": {"type": "object"}, "methods": {"type": "array"}}
+    )
     return {
         "/healthz": _look("healthz", "Whether the balancer runs", up),
         "/readyz": _look("readyz", "Whether a rater with a tariff is there", ready, unready),
         "/openapi.json": _look("openapi", "This document", openapi),
+        "/openrpc.json": _look("openrpc", "That of JSON-RPC, which rpc.discover answers as well", openrpc),
     }
 
 

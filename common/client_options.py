@@ -13,7 +13,7 @@ import click
 
 from common.addresses import Address
 from common.client import DEFAULT_TIMEOUT_S, JSONClient
-from common.client_link import parse_servers
+from common.client_parts import parse_servers
 from common.errors import CallerError, RatelError
 from common.options import shared
 from common.tls import ClientTls, TlsError

@@ -52,9 +52,10 @@ from common.jsonrpc_requests import (
     descriptor,
     explain,
     is_utf8,
+    nothing,
     place_of_malformed,
 )
-from common.methods import AUTHENTICATE, BY_RPC_NAME_AT_FRONT, Method
+from common.methods import AUTHENTICATE, BY_RPC_NAME_AT_FRONT, DISCOVER, Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +143,8 @@ class Session:
         self._eof = False
         self._output: list[bytes] = []
         self.asks_front = False
-        """Among the calls that `feed` returned is an Authenticate, which is for whoever owns the session. Who
-        has dealt with it sets this back."""
+        """Among the calls that `feed` returned is an Authenticate or rpc.discover, for whoever owns the
+        session. Who has dealt with them sets this back."""
 
     @property
     def in_flight(self) -> int:
@@ -303,14 +304,14 @@ class Session:
         id_text = bytes(request.id)
         form = V1 if request.jsonrpc is UNSET else V2 if id_text else SILENT
         method = BY_RPC_NAME_AT_FRONT.get(request.method)
-        params = descriptor(bytes(request.params))
+        params = (nothing if method is DISCOVER else descriptor)(bytes(request.params))
         if method is None:
             self._refuse(MethodNotFound(method=request.method), id_text or b"null", form, batch, index)
             return
         if isinstance(params, RatelError):
             self._refuse(params, id_text or b"null", form, batch, index)
             return
-        if method is AUTHENTICATE:
+        if method is AUTHENTICATE or method is DISCOVER:
             self.asks_front = True
         if form == SILENT and batch is not None:
             self._settle(batch, index, b"")  # the others needn't wait for it

@@ -154,6 +154,13 @@ def descriptor(params: bytes) -> bytes | RatelError:
     return member if member.startswith(b"{") else InvalidParams(field="params", detail="expected an object")
 
 
+def nothing(params: bytes) -> bytes | RatelError:
+    """An empty descriptor, where the method takes no parameters, however their absence is written."""
+    if params.translate(None, b" \t\r\n") in (b"null", b"[]", b"{}", b"[{}]", b"[null]"):
+        return b"{}"
+    return InvalidParams(field="params", detail="there are none")
+
+
 def explain(error: msgspec.DecodeError) -> str:
     text = str(error)
     # Framing has made sure that the text is whole: it "ends" where the other half should be.

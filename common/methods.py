@@ -181,10 +181,24 @@ AUTHENTICATE: Final = Method(
 )
 """Of JSON-RPC over TCP alone, and answered by the front: no rater knows it."""
 
+DISCOVER: Final = Method(
+    "discover",
+    "The OpenRPC document of this API",
+    False,
+    False,
+    False,
+    False,
+    "OpenRPC document",
+    Group.READ,
+)
+"""The same; OpenRPC gives it its name."""
+DISCOVER_RPC_NAME: Final = "rpc.discover"
+
 BY_RPC_NAME_AT_FRONT: Final[dict[str, Method]] = BY_RPC_NAME | {
-    f"{SERVICE}.{AUTHENTICATE.name}": AUTHENTICATE
+    f"{SERVICE}.{AUTHENTICATE.name}": AUTHENTICATE,
+    DISCOVER_RPC_NAME: DISCOVER,
 }
-"""What a connection may call: the methods of the API, and the one that is about the connection itself."""
+"""What a connection may call: the methods of the API, and those that the front answers itself."""
 
 BY_HTTP_NAME: Final[dict[str, Method]] = {name.lower(): method for name, method in BY_NAME.items()}
 """Method by its HTTP path without the slash: `getcost`."""

@@ -24,6 +24,11 @@ class TlsError(Exception):
     """A context can't be made of the files; the text says which one, and what is wrong with it."""
 
 
+class TlsRefused(OSError):
+    """TLS went wrong, at the handshake or as the first thing after it: with TLS 1.3 a client has shaken hands
+    before the server has seen its certificate."""
+
+
 _AnyContext = TypeVar("_AnyContext", bound=ssl.SSLContext)
 
 

@@ -9,6 +9,8 @@ bound to that key, until it names another one. Calls that follow in the same bre
 nobody has to wait for the answer. The key does not travel with every call: then it would have to be read out
 of parameters that are none of the front's business, and would go on to the raters with them.
 
+`rpc.discover` is answered here, too, to everybody.
+
 Where no keys are asked for, Authenticate is answered and changes nothing, so that clients can be given
 their keys before the front is.
 """
@@ -21,11 +23,19 @@ from typing import Final
 
 import msgspec
 
-from common.errors import InvalidParams, InvalidRequest, RatelError, Unauthorized, encode_error
+from common.errors import (
+    InvalidParams,
+    InvalidRequest,
+    RatelError,
+    TooManyRequests,
+    Unauthorized,
+    encode_error,
+)
 from common.jsonrpc import Call, Session
 from common.keyring import MISSING, Grant, Keyring
 from common.meters import Meter
-from common.methods import AUTHENTICATE, SERVICE
+from common.methods import AUTHENTICATE, DISCOVER, SERVICE
+from common.openrpc import document_bytes
 
 LOGIN_S: Final = 30.0
 """For a client to say who it is, where that is asked for; then its connection is of no use to anyone. The
@@ -37,6 +47,10 @@ NEEDED: Final = encode_error(
 NOT_HERE: Final = encode_error(
     InvalidRequest(detail="over HTTP the API key goes into a header, Authorization: Bearer …")
 )
+ONE_IS_ENOUGH: Final = encode_error(
+    TooManyRequests(detail="the document is answered once for what arrives together; nothing was done")
+)
+"""It is some hundred times as long as the question, and strangers may ask."""
 
 
 class _Params(msgspec.Struct):
@@ -93,7 +107,7 @@ class Visitor:
         """Each by the key that was named before it."""
         admitted: list[Call] = []
         waiting: list[Call] = []
-        for call in calls:
+        for call in discover(self._session, calls):
             if call.method is not AUTHENTICATE:
                 waiting.append(call)
                 continue
@@ -151,10 +165,21 @@ def describe(grant: Grant | None) -> bytes:
     return msgspec.json.encode({"Id": record.id, "Tenants": record.tenants, "Methods": record.methods})
 
 
+def discover(session: Session, calls: list[Call]) -> list[Call]:
+    """The calls but for those of rpc.discover, of which the first is answered with the document."""
+    asked = [call for call in calls if call.method is DISCOVER]
+    for call in asked[:1]:
+        session.answer(call.slot, document_bytes())
+    for call in asked[1:]:
+        session.fail(call.slot, ONE_IS_ENOUGH)
+    return [call for call in calls if call.method is not DISCOVER] if asked else calls
+
+
 def refuse_here(session: Session, calls: list[Call]) -> list[Call]:
-    """The calls but for Authenticate, which is for a connection of its own."""
+    """The calls but for Authenticate, which is for a connection of its own, and rpc.discover."""
     if not session.asks_front:
         return calls
+    calls = discover(session, calls)
     for call in calls:
         if call.method is AUTHENTICATE:
             session.fail(call.slot, NOT_HERE)

@@ -9,7 +9,8 @@ set -euo pipefail
 
 usage() {
     cat <<'USAGE'
-Usage: install.sh [options] ROLE...      install or upgrade; ROLE is balancer, rater, store, or all
+Usage: install.sh [options] ROLE...      install or upgrade; ROLE is balancer, rater, store, sentinel, or all,
+                                        which is the first three
        install.sh --rollback             go back to the version before
        install.sh --uninstall            stop and remove everything but /etc/ratel and the accounts
 
@@ -21,6 +22,8 @@ Options:
                       allowed before. Without it that stays, at first this host alone
   --listen ADDRESS    let the balancer listen there, in place of 127.0.0.1; 0.0.0.0 is everywhere. Who may connect is
                       said by --network
+  --primary ADDRESS   for stores with sentinels: where the primary is at first. Stores elsewhere begin as its replicas,
+                      sentinels watch over it, and both listen at this host's address on the way to it
   --python PYTHON     the interpreter to install with (default: python3); 3.11 or newer
   --no-start          put everything in place, but start and restart nothing
   --dry-run           say what would be done
@@ -35,13 +38,13 @@ readonly STORE=127.0.0.1:6379/0
 # The balancer's ports, which systemd holds open while it restarts.
 SOCKETS=(ratel-balancer-jsonrpc.socket ratel-balancer-http.socket ratel-balancer-router.socket)
 readonly UNITS=/etc/systemd/system
-readonly SERVICES=(ratel-balancer.service ratel-gateway@.service ratel-rater@.service ratel-store.service)
+readonly SERVICES=(ratel-balancer.service ratel-gateway@.service ratel-rater@.service ratel-store.service ratel-sentinel.service)
 # What a part has to get ready: a store that reads back its file takes longer, and is waited for by systemd.
 readonly READY_WITHIN_S=60
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly HERE
 
-wheel='' wheelhouse='' raters='' python=python3 listen=''
+wheel='' wheelhouse='' raters='' python=python3 listen='' primary='' own=''
 start=true dry_run=false action=install
 networks=()
 roles=()
@@ -73,7 +76,7 @@ run() {
 has_role() {
     local role
     for role in "${roles[@]}"; do
-        if [[ $role == "$1" || $role == all ]]; then return 0; fi
+        if [[ $role == "$1" || $role == all && $1 != sentinel ]]; then return 0; fi
     done
     return 1
 }
@@ -84,7 +87,7 @@ parse_arguments() {
     local value
     while (($#)); do
         case $1 in
-        --wheel | --wheelhouse | --raters | --network | --listen | --python)
+        --wheel | --wheelhouse | --raters | --network | --listen | --primary | --python)
             (($# >= 2)) || wrong "$1 needs a value"
             value=$2
             case $1 in
@@ -93,6 +96,7 @@ parse_arguments() {
             --raters) raters=$value ;;
             --network) networks+=("$value") ;;
             --listen) listen=$value ;;
+            --primary) primary=$value ;;
             --python) python=$value ;;
             esac
             shift
@@ -105,13 +109,13 @@ parse_arguments() {
             usage
             exit 0
             ;;
-        balancer | rater | store | all) roles+=("$1") ;;
-        *) wrong "unknown argument '$1'; a role is balancer, rater, store or all" ;;
+        balancer | rater | store | sentinel | all) roles+=("$1") ;;
+        *) wrong "unknown argument '$1'; a role is balancer, rater, store, sentinel or all" ;;
         esac
         shift
     done
     if [[ $action == install ]]; then
-        ((${#roles[@]})) || wrong "which roles has this host: balancer, rater, store, or all?"
+        ((${#roles[@]})) || wrong "which roles has this host: balancer, rater, store, sentinel, or all?"
         [[ -z $raters || $raters =~ ^([1-9][0-9]{0,2})$ ]] || wrong "--raters $raters: expected a number from 1 to 999"
         [[ -z $raters ]] || has_role rater || wrong "--raters is for a host with the role rater"
     elif ((${#roles[@]})); then
@@ -143,6 +147,24 @@ check_networks() {
         wrong "--listen $listen: expected an address, such as 10.0.0.5"
     [[ $listen != *:* ]] || listen="[$listen]"
     [[ -z $listen ]] || has_role balancer || wrong "--listen is for a host with the role balancer"
+    check_primary
+}
+
+check_primary() {
+    if [[ -z $primary ]]; then
+        ! has_role sentinel || [[ -e $CONFIG/store/sentinel.conf ]] || wrong "sentinels have to know --primary ADDRESS"
+        return
+    fi
+    has_role store || has_role sentinel || wrong "--primary is for a host with the role store or sentinel"
+    # Our own address as those on the way to it see us, which is the primary's own where that is here.
+    own=$("$python" -c 'import ipaddress, socket, sys
+address = ipaddress.ip_address(sys.argv[1])
+if address.is_loopback or address.is_unspecified:
+    sys.exit(1)
+way = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+way.connect((str(address), 9))
+print(way.getsockname()[0])' "$primary" 2>/dev/null) ||
+        wrong "--primary $primary: expected an address that all hosts of the group reach, such as 10.0.0.1"
 }
 
 # --- the program -----------------------------------------------------------------------------------
@@ -254,6 +276,13 @@ install_settings() {
     fi
     keep_or_install "$example" "$CONFIG/ratel.toml" 0644 root
     rm -f "$example"
+    # Sentinels ask for a password, too, and each user has the same one there. To another store it must not be given.
+    if grep -Eq '^(url|store) *=.*\+sentinel://.*sentinel_user=' "$CONFIG/ratel.toml" 2>/dev/null; then
+        $dry_run || drop_in ratel-rater@.service 60-sentinels.conf \
+            "Environment=RATEL_SENTINEL_PASSWORD_FILE=%d/store-password"
+    else
+        run rm -f "$UNITS/ratel-rater@.service.d/60-sentinels.conf"
+    fi
     if has_role rater && ! has_role store && [[ ! -e $password ]] && ! $dry_run; then
         fail "raters need their password of the store: copy $password from the store's
   host to the same place here (for root alone, mode 600), say in $CONFIG/ratel.toml where the store is, and run this again"
@@ -262,37 +291,78 @@ install_settings() {
 
 install_store() {
     local server=''
-    has_role store || return 0
+    has_role store || has_role sentinel || return 0
     server=$(find_server)
     link "$server" "$PREFIX/store-server"
     say "store      $server"
-    keep_or_install "$HERE/store/valkey.conf" "$CONFIG/store/valkey.conf" 0640 ratel-store
-    if [[ ! -e $CONFIG/store/users.acl ]] && ! $dry_run; then
-        make_users
-        say "settings   $CONFIG/store/users.acl"
+    if [[ -n $primary && $own != "$primary" && ! -e $CREDENTIALS/ratel-replica.password ]] && ! $dry_run; then
+        fail "stores and sentinels of a group share their passwords: copy $CREDENTIALS from $primary
+  to the same place here (for root alone, mode 600), and run this again"
+    fi
+    if has_role store; then
+        begins_as_replica=false
+        [[ -z $primary || $own == "$primary" || -e $CONFIG/store/valkey.conf ]] || begins_as_replica=true
+        keep_or_install "$HERE/store/valkey.conf" "$CONFIG/store/valkey.conf" 0640 ratel-store
+        make_users users.acl
+    fi
+    if has_role sentinel; then
+        keep_or_install "$HERE/store/sentinel.conf" "$CONFIG/store/sentinel.conf" 0640 ratel-store
+        make_users sentinel-users.acl --sentinel
+    fi
+    [[ -z $primary ]] || $dry_run || join_group
+}
+
+# Fill in what the files as they are shipped leave open: lines that say anything else are the operator's.
+join_group() {
+    local password file store=$CONFIG/store/valkey.conf sentinel=$CONFIG/store/sentinel.conf
+    for file in "$store" "$sentinel"; do
+        [[ ! -e $file ]] || sed -i "s/^bind 127\.0\.0\.1 -::1$/bind 127.0.0.1 $own/" "$file"
+    done
+    if has_role store; then
+        (umask 027 && echo "masterauth $(<"$CREDENTIALS/ratel-replica.password")" >"$CONFIG/store/replica.conf")
+        chgrp ratel-store "$CONFIG/store/replica.conf"
+        sed -i "s/^#masteruser /masteruser /; s/^#include \([^ ]*\) .*/include \1/" "$store"
+        if $begins_as_replica; then
+            install -m 0600 -o ratel-store -g ratel-store <(echo "replicaof $primary 6379") /var/lib/ratel-store/server.conf
+            say "replica    of $primary"
+        fi
+    fi
+    if has_role sentinel; then
+        password=$(<"$CREDENTIALS/ratel-sentinel.password")
+        sed -i "s/^sentinel monitor ratel 127\.0\.0\.1 /sentinel monitor ratel $primary /
+            s/^#\(sentinel [a-z]*-user .*\)/\1/; s/^#\(sentinel [a-z]*-pass .*\)PASSWORD$/\1$password/" "$sentinel"
     fi
 }
 
-# Who may do what in the store: hashed passwords there, and the passwords for root alone.
+# Who may do what in the store, or at a sentinel: hashed passwords there, and the passwords for root alone.
 make_users() {
-    local options=(--passwords "$CREDENTIALS" --create)
+    local file=$CONFIG/store/$1 options=(--passwords "$CREDENTIALS" --create "${@:2}")
+    if [[ -e $file ]] || $dry_run; then return; fi
     # Redis 7.0 refuses a file with a command that it does not know, and with it the start.
     if "$PREFIX/store-server" --version | grep -q ' v=7\.0'; then options+=(--redis-7.0); fi
-    (umask 027 && "$PREFIX/current/bin/ratel" acl "${options[@]}" >"$CONFIG/store/users.acl.new") ||
-        fail "the store's users could not be made"
-    chgrp ratel-store "$CONFIG/store/users.acl.new"
-    mv "$CONFIG/store/users.acl.new" "$CONFIG/store/users.acl"
+    (umask 027 && "$PREFIX/current/bin/ratel" acl "${options[@]}" >"$file.new") ||
+        fail "the users for $file could not be made"
+    chgrp ratel-store "$file.new"
+    mv "$file.new" "$file"
     say "secrets    $CREDENTIALS"
+    say "settings   $file"
 }
 
 # Each host's own keys for ZeroMQ. Secret ones stay here and reach services as credentials; public ones are brought to
 # where they must be known, which on a host with both sides is here.
 install_keys() {
-    local ratel=$PREFIX/current/bin/ratel keys=$CONFIG/keys rater
-    rater=rater-$(hostname)
+    local ratel=$PREFIX/current/bin/ratel keys=$CONFIG/keys rater gateway
+    rater=rater-$(hostname) gateway=gateway-$(hostname)
     if $dry_run; then return; fi
+    if has_role balancer && [[ ! -e $UNITS/ratel-balancer.service.d/40-keys.conf ]] ||
+        has_role rater && [[ ! -e $UNITS/ratel-rater@.service.d/40-keys.conf ]]; then first_keys=true; fi
     if has_role balancer; then
         new_key balancer balancer
+        # Gateways that are started here, `systemctl enable --now ratel-gateway@1`, ask this balancer.
+        new_key "$gateway" client
+        "$ratel" keys allow --dir "$keys" "$keys/$gateway.pub" >/dev/null
+        drop_in ratel-gateway@.service 40-keys.conf "LoadCredential=curve-key:$keys/$gateway.key" \
+            "Environment=RATEL_GATEWAY_CURVE_KEY=%d/curve-key RATEL_CURVE_SERVER_KEYS=$keys/balancer.pub"
         install -d -m 0755 "$keys/authorized"
         drop_in ratel-balancer.service 40-keys.conf "LoadCredential=curve-key:$keys/balancer.key" \
             "Environment=RATEL_BALANCER_CURVE_KEY=%d/curve-key RATEL_BALANCER_AUTHORIZED_KEYS=$keys/authorized"
@@ -359,9 +429,9 @@ find_server() {
 
 check_store_port() {
     local unit
-    for unit in valkey-server.service redis-server.service; do
+    for unit in {valkey,redis}-{server,sentinel}.service; do
         if systemctl --quiet is-active "$unit" 2>/dev/null; then
-            fail "$unit runs here and has the port of Ratel's store: systemctl disable --now $unit"
+            fail "$unit runs here and has the port of Ratel's own: systemctl disable --now $unit"
         fi
     done
 }
@@ -430,6 +500,7 @@ running_raters() {
 enable_units() {
     local number wanted=() surplus=()
     ! has_role store || wanted+=(ratel-store.service)
+    ! has_role sentinel || wanted+=(ratel-sentinel.service)
     ! has_role balancer || wanted+=("${SOCKETS[@]}" ratel-balancer.service)
     if has_role rater; then
         if [[ -z $raters ]]; then
@@ -449,7 +520,11 @@ enable_units() {
     fi
     say "units      ${wanted[*]}"
     $start || return 0
-    if $changed; then restart_running; fi
+    if $first_keys; then
+        restart_at_once
+    elif $changed; then
+        restart_running
+    fi
     # What is up already stays as it is.
     run systemctl start --no-block ratel.target "${wanted[@]}"
     $dry_run || wait_until_up "${wanted[@]}"
@@ -492,6 +567,17 @@ restart_running() {
     done
 }
 
+# With the first keys: who has one and who has none don't speak with each other, so they go together, and clients wait.
+restart_at_once() {
+    local units
+    mapfile -t units < <(active_units 'ratel-rater@*.service' && active_units 'ratel-gateway@*.service' &&
+        active_units ratel-balancer.service)
+    ((${#units[@]})) || return 0
+    # Where they wait for hosts that have none yet, that is said below.
+    run timeout "$READY_WITHIN_S" systemctl restart "${units[@]}" || true
+    say "restarted  ${units[*]}, with keys from now on"
+}
+
 active_units() {
     systemctl list-units --plain --no-legend --state=active,activating,reloading "$1" 2>/dev/null | cut -d' ' -f1
 }
@@ -522,20 +608,22 @@ uninstall() {
     run rm -f /etc/sysusers.d/ratel.conf /etc/tmpfiles.d/ratel.conf /usr/local/bin/ratel
     run systemctl daemon-reload
     run rm -rf "$PREFIX"
-    echo "Ratel is removed. What is left: $CONFIG (settings, secrets), /var/lib/ratel-store (the accounts), its users."
+    echo "Ratel is removed. What is left: $CONFIG (settings, secrets), /var/lib/ratel-store (the accounts), /var/lib/ratel-sentinel, its users."
 }
 
 parse_arguments "$@"
 check_host
-changed=false
+changed=false first_keys=false
 case $action in
 uninstall) uninstall ;;
 rollback) roll_back ;;
 install)
     check_python
     check_networks
-    ! has_role store || ! $start || check_store_port
-    ! has_role store || find_server >/dev/null
+    if has_role store || has_role sentinel; then
+        ! $start || check_store_port
+        find_server >/dev/null
+    fi
     install_version
     install_users
     install_store

@@ -54,7 +54,7 @@ async function identify() {
     const who = await ask("/whoami");
     $("key-button").hidden = !who.Keys;
     const allowed = new Set(who.Methods);
-    pages.account.allow(Boolean(who.Keys && who.Operator && allowed.has("DebitBalance") && allowed.has("DebitSMS")));
+    pages.account.allow(Boolean(who.Keys && allowed.has("Account") && allowed.has("DebitBalance") && allowed.has("DebitSMS")));
     return true;
   } catch (error) {
     if (error.status !== 401) return false;

@@ -46,10 +46,9 @@ def jsonrpc(cluster: Cluster) -> str:
     return f"{host}:{port}"
 
 
-def test_python(sample_cluster: Cluster) -> None:
-    lines = run(
-        [sys.executable, str(EXAMPLES / "client.py"), jsonrpc(sample_cluster)], {"PYTHONPATH": str(ROOT)}
-    )
+@pytest.mark.parametrize("name", ["client.py", "async_client.py"])
+def test_python(sample_cluster: Cluster, name: str) -> None:
+    lines = run([sys.executable, str(EXAMPLES / name), jsonrpc(sample_cluster)], {"PYTHONPATH": str(ROOT)})
     assert_said(lines)
     assert "100 at once, cents: 54000" in lines
 

@@ -119,7 +119,23 @@ def test_two_keys_in_one_request_are_refused(balancer: BalancerProcess, key: str
 
 
 def test_probes_and_the_document_need_no_key(balancer: BalancerProcess, rater: FakeRater) -> None:
-    assert [balancer.get(page).status for page in ("/healthz", "/readyz", "/openapi.json")] == [200] * 3
+    pages = ("/healthz", "/readyz", "/openapi.json", "/openrpc.json")
+    assert [balancer.get(page).status for page in pages] == [200] * 4
+
+
+def test_discover_needs_no_key_but_what_stands_beside_it_does(
+    balancer: BalancerProcess, rater: FakeRater
+) -> None:
+    question = b'{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}'
+    document = balancer.get("/openrpc.json").body
+    reply = balancer.request("POST", "/jsonrpc", question)
+    assert (reply.status, reply.body["result"]) == (200, document)
+    for more in (message(2), question[:-1], b"[" + question + b"," + message(2) + b"]", b" " * 300):
+        assert balancer.request("POST", "/jsonrpc", question + more).status == 401
+    with JSONClient(("127.0.0.1", balancer.jsonrpc_port)) as client:
+        named = [method["name"] for method in client.call("rpc.discover")["methods"]]
+    assert named == [method["name"] for method in document["methods"]]
+    assert rater.received == []
 
 
 def test_a_body_of_calls_is_sorted_out(balancer: BalancerProcess, rater: FakeRater, key: str) -> None:

@@ -19,9 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from common import call_command, client_link, client_options
+from common import call_command, client_link, client_options, client_parts
 from common.client import JSONClient
-from common.client_link import Redial
+from common.client_parts import Redial
 from common.errors import (
     BelowFloor,
     ConnectionLost,
@@ -430,7 +430,7 @@ def test_pauses_between_connections_double_until_the_server_answers() -> None:
     assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.5, 0.5])
     redial.worked()
     redial.failed(10)
-    assert redial.at == 10 + client_link.FIRST_BACKOFF_S
+    assert redial.at == 10 + client_parts.FIRST_BACKOFF_S
 
 
 def test_call_many_keeps_its_order_and_window_through_reconnects(

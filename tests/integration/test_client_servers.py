@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from common import call_command
 from common.addresses import Address
 from common.client import JSONClient
-from common.client_link import FIRST_BACKOFF_S, PROBE, Link, Redial, parse_servers
+from common.client_link import Link
+from common.client_parts import FIRST_BACKOFF_S, PROBE, Redial, parse_servers
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
 from tests.faults.nodes import wait_until
 from tests.integration.rpc_server import DROP, HOLD, Fate, RpcServer
@@ -112,7 +113,7 @@ def test_all_calls_go_to_the_first_server_while_it_lives(
 def test_what_was_in_flight_goes_to_the_next_server_at_once_under_the_same_request_ids(
     client: JSONClient, first: RpcServer, second: RpcServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.client_link.FIRST_BACKOFF_S", 3600)
+    monkeypatch.setattr("common.client_parts.FIRST_BACKOFF_S", 3600)
     first.handler = lambda _, cd: HOLD
     pending = [client.submit("DebitSMS", CD | {"Amount": n}) for n in range(20)]
     first.wait_for_calls(20)

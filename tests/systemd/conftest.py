@@ -14,7 +14,7 @@ import pytest
 
 from tests.systemd.machine import CACHE, ROOT, Machine, why_not
 
-WHEELS = ROOT / "dist" / "wheelhouse"
+WHEELS = Path(os.environ.get("RATEL_TEST_WHEELHOUSE", ROOT / "dist" / "wheelhouse"))
 
 
 def new_machine(name: str, **network: Any) -> Machine:

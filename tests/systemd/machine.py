@@ -7,6 +7,7 @@ manager has to run on the host for that. What is made outside the folder is gone
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -20,8 +21,14 @@ from common.child import die_with_parent
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / "var" / "systemd"
-RELEASE: Final = "bookworm"
-PACKAGES: Final = "systemd,systemd-sysv,dbus,python3,python3-venv,redis-server,curl,iproute2,procps"
+SUITE: Final = os.environ.get("RATEL_TEST_SUITE", "bookworm")
+"""Which Debian, by debootstrap's name for it."""
+STORES: Final = {"bookworm": ("redis-server", "redis-sentinel")}
+"""Packages of a store and its sentinels, by suite; newer ones have Valkey."""
+STORE_PACKAGES: Final = STORES.get(SUITE, ("valkey-server", "valkey-sentinel"))
+PACKAGES: Final = ",".join(
+    ("systemd,systemd-sysv,dbus,python3,python3-venv,curl,iproute2,procps", *STORE_PACKAGES)
+)
 TOOLS: Final = ("debootstrap", "systemd-nspawn", "nsenter")
 ASKED_FOR: Final = "RATEL_TEST_SYSTEMD"
 BOOT_WITHIN_S: Final = 120.0
@@ -44,14 +51,14 @@ def why_not() -> str | None:
 
 def base_tree() -> Path:
     """The tree that machines are copies of, made at the first time. Takes two minutes then."""
-    tree = CACHE / f"{RELEASE}-base"
+    tree = CACHE / f"{SUITE}-base"
     if not tree.exists():
         unfinished = tree.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         CACHE.mkdir(parents=True, exist_ok=True)
         with (CACHE / "debootstrap.log").open("wb") as log:
             subprocess.run(
-                ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, str(unfinished)],
+                ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(unfinished)],
                 check=True,
                 stdout=log,
                 stderr=log,
@@ -81,9 +88,11 @@ class Machine:
         subprocess.run(["cp", "-a", "--reflink=auto", str(base_tree()), str(self.folder)], check=True)
         (self.folder / "etc/hostname").unlink()  # it is that of the host which made the tree
         # The distribution's own store would take the port; /etc/machine-id is made at the first boot.
-        for name in ("redis-server.service", "redis.service"):
-            (self.folder / "etc/systemd/system" / name).unlink(missing_ok=True)
-            (self.folder / "etc/systemd/system/multi-user.target.wants" / name).unlink(missing_ok=True)
+        units = self.folder / "etc/systemd/system"
+        for kind, program in itertools.product(("redis", "valkey"), ("", "-server", "-sentinel")):
+            name = f"{kind}{program}.service"
+            for path in (units / name, units / "multi-user.target.wants" / name):
+                path.unlink(missing_ok=True)
 
     def boot(self) -> None:
         """Returns when it is up; units of its own that failed are left to the caller to find."""
@@ -135,6 +144,12 @@ class Machine:
         """Down in order, and up again: nspawn's own way to do both at once wants a manager on the host."""
         self.power_off()
         self.boot()
+
+    def cut_power(self) -> None:
+        """Everything is gone at once; nobody was told."""
+        assert self._nspawn is not None
+        os.kill(self._leader, signal.SIGKILL)
+        self._nspawn.wait(OFF_WITHIN_S)
 
     def power_off(self) -> None:
         if self._nspawn is None or self._nspawn.poll() is not None:

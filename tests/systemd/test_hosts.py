@@ -49,21 +49,29 @@ def test_from_three_bare_hosts_to_two_balancers_of_which_one_dies(hosts: list[Ma
     three.run("sed", "-i", balancers, "/etc/ratel/ratel.toml")
     assert "nothing is wrong" in three.run("ratel", "config", "check")
     bring(PASSWORD, one, three)
-    has_keys = three.try_run("ratel", "keys", "--help").returncode == 0
-    if has_keys:
-        refused = three.try_run(*first, "--raters", "2", "rater")
-        assert refused.returncode == 1
-        assert "raters must know their balancers' key" in refused.stderr
-        bring(f"{KEYS}/balancer.pub", two, three)
-        bring(f"{KEYS}/rater-host3.pub", three, two)
-        two.run("ratel", "keys", "allow", f"/{KEYS}/rater-host3.pub")
+    refused = three.try_run(*first, "--raters", "2", "rater")
+    assert refused.returncode == 1
+    assert "raters must know their balancers' key" in refused.stderr
+
+    # Installed with a key that the balancer was not told of: they are refused, and wait, until it is.
+    bring(f"{KEYS}/balancer.pub", two, three)
+    three.run(*first, "--no-start", "--raters", "2", "rater")
+    three.run("systemctl", "start", "--no-block", "ratel.target")
+    wait_for(
+        lambda: "refused peer=10.0.0.3" in two.journal("--unit=ratel-balancer"), "the raters to be refused"
+    )
+    wait_for(lambda: "our key rater-host3" in three.journal("--unit=ratel-rater@1"), "the raters to be told")
+    assert three.show("ratel-rater@1.service", "ActiveState") == "activating"
+    assert two.show("ratel-balancer.service", "StatusText").startswith("listening, 0 raters")
+    bring(f"{KEYS}/rater-host3.pub", three, two)
+    two.run("ratel", "keys", "allow", f"/{KEYS}/rater-host3.pub")
     print(three.run(*first, "--raters", "2", "rater"))
 
     assert "picked up by 2 raters" in one.run("ratel", "load", "/root/deploy/sample-tariff")
     assert debit(three, "10.0.0.2", key) == 999_900
 
     # Balancers may share a key, so that raters need to know but one.
-    for name in ("balancer.key", "balancer.pub", "authorized/rater-host3.pub") if has_keys else ():
+    for name in ("balancer.key", "balancer.pub", "authorized/rater-host3.pub"):
         bring(f"{KEYS}/{name}", two, one)
     bring("etc/ratel/api-keys.json", two, one)
     one.run("/root/deploy/install.sh", "--listen", "10.0.0.1", "store", "balancer")

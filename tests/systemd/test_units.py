@@ -231,6 +231,68 @@ def test_raters_are_added_and_removed_under_load(host: Machine) -> None:
     assert report["failed"] == 0
 
 
+def test_keys_for_the_first_time_under_load(host: Machine) -> None:
+    """A cluster without them, as it was before there were any, gets them all at once.
+
+    Requests wait meanwhile. Where it takes longer than their deadline they are told so, and not carried out.
+    """
+    for unit in ("ratel-balancer", "ratel-rater@", "ratel-gateway@"):
+        host.run("rm", f"/etc/systemd/system/{unit}.service.d/40-keys.conf")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "restart", "ratel-balancer.service", *RATERS)
+    assert balance(host)
+    report: dict[str, Any] = {}
+    with load(host, report):
+        said = install(host, "--raters", "2", "all")
+        assert "with keys from now on" in said
+        wait_for(lambda: all_ready(host), "everything to be ready with keys", START_S)
+    late = [failure for failure in report["failures"] if "deadline_exceeded" in failure]
+    assert all("nothing was done" in failure for failure in late)
+    assert (late, len(late)) == (report["failures"], report["failed"])
+    for unit in ("ratel-balancer.service", *RATERS):
+        pid = host.show(unit, "MainPID")
+        assert "_CURVE_KEY=/run/credentials/" in host.run("cat", f"/proc/{pid}/environ")
+
+
+def test_a_rater_without_a_key_or_with_an_unknown_one_is_refused(host: Machine) -> None:
+    store = "redis://ratel-rater@127.0.0.1:6379/0"
+    password = "/etc/ratel/credentials/ratel-rater.password"
+    rater = ["timeout", "5", "/opt/ratel/current/bin/ratel", "rater", "--store", store]
+    rater += ["--store-password-file", password, "--balancer", "127.0.0.1:2000"]
+    host.run("ratel", "keys", "new", "stranger", "--role", "rater", "--dir", "/root/stranger")
+    keys = [
+        "--curve-key",
+        "/root/stranger/stranger.key",
+        "--curve-server-key",
+        "/etc/ratel/keys/balancer.pub",
+    ]
+    said = host.try_run(*rater)
+    # Whichever end sees first that they don't fit hangs up, and the other may see no more than that.
+    assert "it wants a key, and we have none" in said.stdout + said.stderr
+    said = host.try_run(*rater, *keys)
+    assert "our key stranger" in said.stdout + said.stderr
+    assert "is not authorized" in host.journal("--unit=ratel-balancer", "--lines=50")
+    assert host.show("ratel-balancer.service", "StatusText").startswith("listening, 2 raters")
+
+
+def test_a_gateway_has_a_key_too(host: Machine) -> None:
+    ports = host.folder / "etc/systemd/system/ratel-gateway@.service.d/60-ports.conf"
+    try:
+        # Beside the balancer, on ports of its own.
+        drop_in = "[Service]\nEnvironment=RATEL_HTTP=127.0.0.1:8010 RATEL_JSONRPC=127.0.0.1:2011\n"
+        ports.write_text(drop_in)
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "start", "ratel-gateway@1.service")
+        url = "http://127.0.0.1:8010/getmaxsessiontime?cstmid=vdf&subj=rif&dest=0257&amount=100"
+        wait_for(
+            lambda: host.try_run("curl", "--silent", "--fail", url).stdout == "100", "an answer through it"
+        )
+    finally:
+        host.run("systemctl", "stop", "ratel-gateway@1.service")
+        ports.unlink()
+        host.run("systemctl", "daemon-reload")
+
+
 def test_an_upgrade_and_the_way_back_under_load(host: Machine) -> None:
     version = host.run("ratel", "--version")
     before = pids(host)

@@ -28,8 +28,8 @@ def test_it_explains_itself() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "which roles has this host: balancer, rater, store, or all?"),
-        (("balancr",), "unknown argument 'balancr'; a role is balancer, rater, store or all"),
+        ((), "which roles has this host: balancer, rater, store, sentinel, or all?"),
+        (("balancr",), "unknown argument 'balancr'; a role is balancer, rater, store, sentinel or all"),
         (("--raters", "0", "rater"), "--raters 0: expected a number from 1 to 999"),
         (("--raters", "two", "rater"), "--raters two: expected a number from 1 to 999"),
         (("--raters", "2", "store"), "--raters is for a host with the role rater"),
@@ -52,6 +52,10 @@ def test_wrong_words_are_told(words: tuple[str, ...], said: str) -> None:
     [
         (("--network", "10.0.0.0/33", "rater"), "--network 10.0.0.0/33: expected an address or a network"),
         (("--listen", "everywhere", "balancer"), "--listen everywhere: expected an address"),
+        (("sentinel",), "sentinels have to know --primary ADDRESS"),
+        (("--primary", "10.0.0.300", "store"), "--primary 10.0.0.300: expected an address that all hosts"),
+        (("--primary", "127.0.0.1", "store"), "--primary 127.0.0.1: expected an address that all hosts"),
+        (("--primary", "10.0.0.1", "rater"), "--primary is for a host with the role store or sentinel"),
         (("--python", "python9", "rater"), "no python9 here"),
         (("--wheel", "/nowhere/ratel-1-py3-none-any.whl", "rater"), "there is no such file"),
         (("--wheel", str(SCRIPT), "rater"), "not a wheel of Ratel"),

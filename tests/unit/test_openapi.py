@@ -18,15 +18,13 @@ from balancer.http_app import HttpApp
 from balancer.http_message import Request
 from balancer.http_query import _FIELDS, descriptor_of
 from balancer.openapi import (
-    ELSEWHERE,
     HTTP_ERRORS,
-    OF_METHOD,
     document,
     document_bytes,
-    errors_of,
 )
-from balancer.openapi_schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_of, parameter_names
 from balancer.router import Router
+from common.api_errors import ELSEWHERE, OF_METHOD, errors_of
+from common.api_schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_of, parameter_names
 from common.errors import BY_CODE, InvalidParams, KeyReused, RatelError, UnknownSubject
 from common.methods import BY_HTTP_NAME, METHODS, Method
 from rater.accounts import _SCRIPT_OF
@@ -191,7 +189,7 @@ def test_keys_have_the_documented_pattern(key: str) -> None:
 
 
 def test_every_error_is_documented_or_never_answered_over_http() -> None:
-    documented = {cls for method in METHODS for cls in errors_of(method, "post")}
+    documented = {cls for method in METHODS for cls in errors_of(method, has_body=True)}
     assert documented | set(ELSEWHERE) == set(BY_CODE.values())
     assert not documented & set(ELSEWHERE)
     assert set(OF_METHOD) == {method.name for method in METHODS}
@@ -226,7 +224,11 @@ def test_each_response_holds_the_errors_of_its_status(path: str) -> None:
                 assert status in name if code == 0 else BY_CODE[code].http_status == int(status)
             method = BY_HTTP_NAME.get(path[1:])
             if method is not None:
-                expected = {cls.__name__ for cls in errors_of(method, verb) if cls.http_status == int(status)}
+                expected = {
+                    cls.__name__
+                    for cls in errors_of(method, has_body=verb == "post")
+                    if cls.http_status == int(status)
+                }
                 assert {name for name in errors if not name.startswith("Http")} == expected
 
 

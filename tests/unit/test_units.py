@@ -36,7 +36,7 @@ def exposure(*units: Path) -> dict[str, float]:
 
 @needs_systemd
 def test_no_service_is_exposed_more_than_promised(tmp_path: Path) -> None:
-    assert len(SERVICES) == 4
+    assert len(SERVICES) == 5
     for service in SERVICES:
         [(name, level)] = exposure(service).items()
         assert level <= MAX_EXPOSURE, name
@@ -74,7 +74,7 @@ def test_every_service_is_watched_bounded_and_unprivileged(service: Path) -> Non
     assert values(service, "LimitNOFILE")
     assert values(service, "TimeoutStopSec")
     if user == "ratel":
-        # Only the store keeps anything, and only its own work loops can tell that they stand still.
+        # Only stores and sentinels keep anything, and only Ratel's work loops can tell that they stand still.
         assert not values(service, "StateDirectory")
         assert values(service, "WatchdogSec")
         assert values(service, "MemoryMax")

@@ -10,8 +10,8 @@ from math import nextafter
 from string import Formatter
 from typing import Any, Final
 
-from balancer.openapi_accounts import ACCOUNT, HISTORY
-from balancer.openapi_explain import explanation
+from common.api_schemas_accounts import ACCOUNT, HISTORY
+from common.api_schemas_explain import explanation
 from common.errors import JsonScalar, RatelError, encode_error
 from common.methods import BY_RPC_NAME, MAX_TEXT_CHARS, MAX_TOR, Method
 from common.money import LIMIT, MICRO
@@ -118,8 +118,20 @@ _INTERVAL: Final = record(
         "ConnectFee": {"type": "number", "description": "Cents."},
         "Price": {"type": "number", "description": "Cents for each billing unit."},
         "BillingUnit": {"type": "number", "description": "Seconds."},
+        "RateIncrement": {"type": "number", "description": "Seconds; only where there is one."},
     },
-    description="The price interval that applied. `RateIncrement`, in seconds, where there is one.",
+    required=[
+        "Month",
+        "MonthDay",
+        "WeekDays",
+        "StartTime",
+        "EndTime",
+        "Ponder",
+        "ConnectFee",
+        "Price",
+        "BillingUnit",
+    ],
+    description="The price interval that applied.",
 )
 _MINUTE_INFO: Final = record(
     {
@@ -164,6 +176,7 @@ def result(method: Method) -> Schema:
 
 # --- JSON-RPC ---------------------------------------------------------------------------------------
 
+REQUEST_ID: Final = _text("Makes a mutation idempotent.", examples=["7f3c-1"])
 _DESCRIPTOR: Final = record(
     {
         "TOR": PARAMETERS["tor"],
@@ -173,7 +186,7 @@ _DESCRIPTOR: Final = record(
         "TimeStart": PARAMETERS["start"],
         "TimeEnd": PARAMETERS["end"],
         "Amount": PARAMETERS["amount"],
-        "RequestId": _text("Makes a mutation idempotent.", examples=["7f3c-1"]),
+        "RequestId": REQUEST_ID,
     },
     required=["CstmId", "Subject"],
     description="What else is needed depends on the method.",
