@@ -39,6 +39,13 @@ missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) i
 class Browser:
     def __init__(self, profile: Path) -> None:
         self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+        try:
+            self._begin(profile)
+        except BaseException:
+            self._end()
+            raise
+
+    def _begin(self, profile: Path) -> None:
         assert self._driver.stdout is not None
         line = next(line for line in self._driver.stdout if "started successfully on port" in line)
         self._url = f"http://127.0.0.1:{line.rstrip().rstrip('.').rpartition(' ')[2]}/session"
@@ -51,16 +58,19 @@ class Browser:
         try:
             self._ask("DELETE", "")
         finally:
-            self._driver.terminate()
-            self._driver.wait(30)
-            assert self._driver.stdout is not None
-            self._driver.stdout.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._driver.terminate()
+        self._driver.wait(30)
+        assert self._driver.stdout is not None
+        self._driver.stdout.close()
 
     def _ask(self, verb: str, path: str, body: Any = None) -> Any:
         data = None if verb != "POST" else json.dumps(body or {}).encode()
         request = Request(self._url + path, data, {"content-type": "application/json"}, method=verb)
         try:
-            with urlopen(request, timeout=60) as response:
+            with urlopen(request, timeout=180) as response:
                 return json.load(response)["value"]
         except HTTPError as error:
             with error:
