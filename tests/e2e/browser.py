@@ -32,35 +32,50 @@ FLAGS = (
 )
 ENTER, TAB = "\ue007", "\ue004"
 WITHIN_S = 60.0
+STARTS = 10
+"""It takes a free port of IPv4, and gives up where that is taken in IPv6."""
 
 missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 
 
 class Browser:
     def __init__(self, profile: Path) -> None:
-        self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
-        assert self._driver.stdout is not None
-        line = next(line for line in self._driver.stdout if "started successfully on port" in line)
+        for _ in range(STARTS):
+            self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
+            assert self._driver.stdout is not None
+            line = next((line for line in self._driver.stdout if "started successfully on port" in line), "")
+            if line:
+                break
+            self._end()
+        else:
+            raise AssertionError("chromedriver does not start")
         self._url = f"http://127.0.0.1:{line.rstrip().rstrip('.').rpartition(' ')[2]}/session"
         options = {"args": [*FLAGS, f"--user-data-dir={profile}"], "binary": shutil.which("chromium")}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        session = self._ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})
+        try:
+            session = self._ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})
+        except BaseException:
+            self._end()
+            raise
         self._url += f"/{session['sessionId']}"
 
     def close(self) -> None:
         try:
             self._ask("DELETE", "")
         finally:
-            self._driver.terminate()
-            self._driver.wait(30)
-            assert self._driver.stdout is not None
-            self._driver.stdout.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._driver.terminate()
+        self._driver.wait(30)
+        assert self._driver.stdout is not None
+        self._driver.stdout.close()
 
     def _ask(self, verb: str, path: str, body: Any = None) -> Any:
         data = None if verb != "POST" else json.dumps(body or {}).encode()
         request = Request(self._url + path, data, {"content-type": "application/json"}, method=verb)
         try:
-            with urlopen(request, timeout=60) as response:
+            with urlopen(request, timeout=180) as response:
                 return json.load(response)["value"]
         except HTTPError as error:
             with error:
