@@ -53,7 +53,7 @@ def may_watch(keyring: Keyring, request: Request) -> Grant | None:
         return None
     grant = grant_of(keyring, request)
     if not grant.may_watch:
-        raise Forbidden(what="how the service does, it needs the group operator")
+        raise Forbidden(what="how the service does, it needs the group operator, for all tenants")
     return grant
 
 

@@ -64,8 +64,8 @@ class Grant:
 
     @property
     def may_watch(self) -> bool:
-        """Whether it is an operator's, who may see how the service does."""
-        return any(BY_NAME[name].group is Group.OPERATOR for name in self._methods)
+        """Whether it is an operator's of all tenants: how the service does names every one of them."""
+        return self.tenants is None and any(BY_NAME[name].group is Group.OPERATOR for name in self._methods)
 
     def method(self, method: Method) -> Method:
         """The method for the tenants of the key. Raises Forbidden."""

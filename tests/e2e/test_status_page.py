@@ -293,7 +293,11 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def create(folder: Path, name: str, *words: str) -> str:
     command = [*RATEL, "apikey", "create", "--api-keys", str(folder / "api-keys.json"), "--name", name]
     done = subprocess.run(
-        [*command, "--all-tenants", *words], capture_output=True, text=True, check=True, timeout=60
+        [*command, *(() if "--tenant" in words else ("--all-tenants",)), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return done.stdout.strip()
 
@@ -309,6 +313,7 @@ def test_who_has_no_operators_key_sees_nothing(keyed: Cluster) -> None:
     keys = {
         "nobody": (None, 401),
         "reader": (create(folder, "reader", "--allow", "read"), 403),
+        "operator of one tenant": (create(folder, "one", *OPERATOR, "--tenant", "vdf"), 403),
         "operator": (create(folder, "operator", *OPERATOR), 200),
     }
     for key, status in keys.values():

@@ -37,7 +37,8 @@ class Keys:
         return result.stdout.strip() if not code else result.output.strip()
 
     def create(self, *args: str, tenant: str = "vdf") -> str:
-        return self.run("create", "--name", "x", "--tenant", tenant, *(args or ("--allow", "read")))
+        whose = ("--tenant", tenant) if tenant else ("--all-tenants",)
+        return self.run("create", "--name", "x", *whose, *(args or ("--allow", "read")))
 
     def read(self) -> KeyFile:
         return decode_keys(self.path.read_bytes())
@@ -376,7 +377,8 @@ def test_it_wont_start_with_a_file_that_it_cant_trust(tmp_path: Path) -> None:
 def test_how_it_does_is_for_this_host_and_for_operators(
     balancer: BalancerProcess, keys: Keys, key: str, path: str
 ) -> None:
-    operator = keys.create("--allow", "operator")
+    operator = keys.create("--allow", "operator", tenant="")
+    of_one = keys.create("--allow", "operator", tenant="vdf")
     deadline_s = time.monotonic() + PATIENCE_S
 
     def status(**headers: str) -> int:
@@ -394,3 +396,4 @@ def test_how_it_does_is_for_this_host_and_for_operators(
     for proxied in ({"x_forwarded_for": "10.0.0.1"}, {"Forwarded": "for=10.0.0.1"}, {"Via": "1.1 proxy"}):
         assert status(**proxied) == 401
         assert status(x_api_key=key, **proxied) == 403
+        assert status(x_api_key=of_one, **proxied) == 403  # it would see the other tenants' names
