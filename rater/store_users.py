@@ -56,7 +56,18 @@ _HELLO: Final = ("&__sentinel__:hello",)
 STORE_USERS: Final = (
     User(
         RATER,
-        (*_CONNECT, *_CLUSTER, *_SCRIPTS, "mget", "hgetall", "hset", "hdel", "wait", "waitaof"),
+        (
+            *_CONNECT,
+            *_CLUSTER,
+            *_SCRIPTS,
+            "mget",
+            "hgetall",
+            "hset",
+            "hdel",
+            "wait",
+            "waitaof",
+            "info|memory",
+        ),
         (*_ACCOUNTS, "~ratel:raters", "%R~ratel:tariff:*", "%R~ratel:{tariff}:*"),
     ),
     User(

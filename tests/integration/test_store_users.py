@@ -128,6 +128,7 @@ FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
         ("CLIENT", "KILL", "TYPE", "normal"),
         ("MODULE", "LIST"),
         ("INFO",),
+        ("INFO", "server"),
         ("DEL", OWN),
         ("GET", "other"),
         ("SET", "ratel:{tariff}:account", "x"),

@@ -27,8 +27,8 @@ from rater.store_users import (
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = ROOT / "deploy" / "store"
 
-CONTAINERS = ("SCRIPT", "CLIENT", "CLUSTER", "CONFIG", "ACL", "SENTINEL")
-"""Commands whose second word is part of the name."""
+CONTAINERS = ("SCRIPT", "CLIENT", "CLUSTER", "CONFIG", "ACL", "SENTINEL", "INFO")
+"""Commands whose second word is part of the name, and one of which only a section may be asked."""
 
 BY_THE_LIBRARY = {"select", "client|setinfo"}
 """What redis-py sends when it makes a connection."""
