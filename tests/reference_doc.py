@@ -46,6 +46,7 @@ _EXIT_CODES: Final = re.compile(r"^ *Exit codes[^\n]*:\n((?: +[^\n]+\n)+)", re.M
 
 
 def commands(command: click.Command, context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
+    command._help_option = None  # click keeps that of the first context it saw, a test's perhaps
     yield command, context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
