@@ -263,6 +263,11 @@ class Worker:
                     break
         if jobs:
             self._flights.append(self._service.begin(jobs))
+        elif not self._flights and self._retry_at_us:
+            # Nobody is left to try the store for, and balancers send no work meanwhile: only new work will
+            # tell whether it is back.
+            self._retry_at_us = 0
+            self._next_beat_us = self._next_about_us = 0
 
     def _go_on(self) -> None:
         """Let the oldest flight go on, and hand out what it brings when it lands."""

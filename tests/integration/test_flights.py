@@ -11,7 +11,7 @@ import pytest
 
 from common.durability import Durability, Level
 from common.embedded_store import EmbeddedStore
-from common.errors import StoreUnavailable
+from common.errors import DeadlineExceeded, StoreUnavailable
 from common.store import StoreConnection
 from rater import worker as worker_module
 from rater.jobs import Job, Outcome, Undecided
@@ -194,6 +194,8 @@ class HandedLink:
         self.socket, self._write = os.pipe()
         self._jobs: list[Job] = []
         self.busy_us: list[int] = []
+        self.took_work: list[bool] = []
+        """What was said with each heartbeat."""
 
     def hand(self, jobs: list[Job]) -> None:
         self._jobs += jobs
@@ -210,7 +212,7 @@ class HandedLink:
     def tell(self, about: bytes) -> None: ...
 
     def beat(self, name: str, tariff_epoch: int, *, takes_work: bool = True) -> None:
-        pass
+        self.took_work.append(takes_work)
 
     def close(self) -> None:
         os.close(self.socket)
@@ -233,12 +235,14 @@ class Loop:
         self.worker = Worker("w", service, cast(TariffWatch, NoNews()), [cast(Link, self.link)], None)
         self._seq = 0
 
-    def hand(self, count: int, method: str = "DebitBalance") -> None:
+    def hand(self, count: int, method: str = "DebitBalance", within_us: int | None = None) -> None:
         jobs = []
         for _ in range(count):
             self._seq += 1
             one = job(method, Amount=1) if method == "DebitBalance" else cost()
             one.origin, one.seq = self.origin, self._seq
+            if within_us is not None:
+                one.deadline_us = time.monotonic_ns() // 1000 + within_us
             jobs.append(one)
         self.link.hand(jobs)
 
@@ -320,6 +324,21 @@ def test_a_heartbeat_comes_when_all_flights_have_landed(loop: Loop, monkeypatch:
     loop.hand(4 * MIN_AHEAD)
     assert loop.turn() == 0
     assert len(loop.origin.outcomes) == 4 * MIN_AHEAD
+
+
+def test_a_store_that_was_away_until_nobody_waited_any_more_is_tried_again(
+    loop: Loop, counting: CountingStore
+) -> None:
+    counting.lose_replies = 1_000_000
+    loop.hand(3, within_us=300_000)
+    loop.finish()
+    assert {outcome.code for outcome in loop.origin.outcomes.values()} == {DeadlineExceeded.code}
+    assert False in loop.link.took_work
+    assert loop.link.took_work[-1], "else no balancer would ever send it work again"
+    counting.lose_replies = 0
+    loop.hand(3)
+    loop.finish()
+    assert len(loop.origin.outcomes) == 6
 
 
 def test_the_loop_does_not_end_with_a_flight_under_way(loop: Loop) -> None:
