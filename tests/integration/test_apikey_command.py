@@ -69,7 +69,13 @@ def test_json_says_the_same(command: Command) -> None:
     assert made.pop("key").startswith(f"ratel_{record['id']}_")
     assert made == record
     assert record["tenants"] == ["*"]
-    assert record["methods"] == ["GetCost", "ResetVolumeDiscountSeconds", "ResetUserBudget"]
+    assert record["methods"] == [
+        "GetCost",
+        "ResetVolumeDiscountSeconds",
+        "ResetUserBudget",
+        "Account",
+        "History",
+    ]
     assert record["limits"] == {"rate": 5.0, "in_flight": 3}
     assert record["state"] == "valid"
     assert command.json("limit", "vdf", "--rate", "2", "--burst", "4")["limits"] == {"rate": 2.0, "burst": 4}

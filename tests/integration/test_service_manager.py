@@ -144,7 +144,7 @@ def test_a_stopped_rater_does_not_feed_the_watchdog(
 def test_a_balancer_is_ready_when_it_listens_and_its_event_loop_feeds_the_watchdog(manager: Manager) -> None:
     with BalancerProcess(**manager.environment) as balancer:
         manager.wait_for("READY=1")
-        assert balancer.get("/").status  # no wait: who is told "ready" may connect
+        assert balancer.get("/healthz").status  # no wait: who is told "ready" may connect
         manager.wait_for("WATCHDOG=1")
         balancer.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, balancer.process.pid, os.WSTOPPED)
