@@ -19,13 +19,13 @@ import msgspec
 from common.api_errors import ELSEWHERE, Errors, errors_of
 from common.api_schemas import (
     IDEMPOTENCY_KEY,
-    PARAMETERS,
     SCHEMAS,
     Schema,
     body,
     error,
     http_error,
     one_of,
+    parameter,
     parameter_names,
     record,
     ref,
@@ -130,7 +130,9 @@ def _operation(path_name: str, method: Method, verb: str) -> Schema:
         about = "Unique for the account: the same request with the same key happens once."
         parameters.append(_key(about, path_name))
     if verb == "get":
-        parameters += [_parameter("query", name, PARAMETERS[name], name in needed) for name in needed + read]
+        parameters += [
+            _parameter("query", name, parameter(method, name), name in needed) for name in needed + read
+        ]
     else:
         form, members = body(method, nullable=False), body(method, nullable=True)
         content = {

@@ -13,7 +13,7 @@ from typing import Any, Final
 from common.api_schemas_accounts import ACCOUNT, HISTORY
 from common.api_schemas_explain import explanation
 from common.errors import JsonScalar, RatelError, encode_error
-from common.methods import BY_RPC_NAME, MAX_TEXT_CHARS, MAX_TOR, Method
+from common.methods import BY_RPC_NAME, MAX_HISTORY_LINES, MAX_TEXT_CHARS, MAX_TOR, Method
 from common.money import LIMIT, MICRO
 from common.times import RFC3339
 
@@ -90,10 +90,23 @@ IDEMPOTENCY_KEY: Final[Schema] = {
 def body(method: Method, nullable: bool) -> Schema:
     """A method's parameters as a form, or as a JSON object, in which `null` is as good as absent."""
     needed, read = parameter_names(method)
-    optional = {name: PARAMETERS[name] for name in read}
+    optional = {name: parameter(method, name) for name in read}
     if nullable:
         optional = {name: schema | {"type": [schema["type"], "null"]} for name, schema in optional.items()}
-    return record({name: PARAMETERS[name] for name in needed} | optional, needed)
+    return record({name: parameter(method, name) for name in needed} | optional, needed)
+
+
+def parameter(method: Method, name: str) -> Schema:
+    """What a method takes under a name."""
+    if name == "amount" and method.name == "History":
+        return {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_HISTORY_LINES,
+            "description": "How many of the last changes; 0 is as if it were absent.",
+            "examples": [10],
+        }
+    return PARAMETERS[name]
 
 
 def parameter_names(method: Method) -> tuple[list[str], list[str]]:

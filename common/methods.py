@@ -12,6 +12,9 @@ from typing import Final, NamedTuple
 MAX_TEXT_CHARS: Final = 256
 """Longest tenant, subject, destination and request id: they become parts of store keys."""
 
+MAX_HISTORY_LINES: Final = 200
+"""Of an account's journal, in one answer: what a page shows, and a small part of a rater's turn."""
+
 MAX_TOR: Final = 2**31 - 1
 
 

@@ -14,11 +14,11 @@ import msgspec
 
 from common.api_errors import ELSEWHERE, OF_BODIES, Errors, errors_of
 from common.api_schemas import (
-    PARAMETERS,
     REQUEST_ID,
     SCHEMAS,
     Schema,
     data_of,
+    parameter,
     parameter_names,
     record,
     result,
@@ -86,7 +86,7 @@ def fields_of(method: Method) -> dict[str, tuple[Schema, bool]]:
     read = [name for name in (*over_http, *more) if name in _FIELDS]
     for name in sorted(read, key=lambda each: each not in needed):
         field, changes = _FIELDS[name]
-        fields[field] = (PARAMETERS[name] | changes, name in needed)
+        fields[field] = (parameter(method, name) | changes, name in needed)
     if method.mutates:
         fields["RequestId"] = (REQUEST_ID, False)
     return fields

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from common.errors import InvalidParams, ResultTooLarge, UnknownSubject
-from common.methods import BY_NAME, Method
+from common.methods import BY_NAME, MAX_HISTORY_LINES, Method
 from common.money import MICRO
 from common.store import Command, Reply
 from rater.account_admin import Found
@@ -26,7 +26,7 @@ LOOKS: Final = frozenset({BY_NAME["Account"], BY_NAME["History"]})
 DEFAULT_LINES: Final = 20
 """Of a history that does not say how many."""
 
-MAX_LINES: Final = 200
+MAX_LINES: Final = MAX_HISTORY_LINES
 """Of a history: what people read at once. With 64 minute buckets in each it takes some 30 ms."""
 
 MAX_LOOKS: Final = 8

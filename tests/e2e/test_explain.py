@@ -43,7 +43,7 @@ def test_without_times_the_call_begins_now(sample_cluster: Cluster) -> None:
         plain, asked = client.call("Explain", CALL), client.call("Explain", CALL | {"Amount": 600})
     assert plain["MaxSessionTime"]["Asked"] == 60
     assert asked["MaxSessionTime"]["Asked"] == 600
-    assert asked["Timespans"][0]["Seconds"] == 600
+    assert sum(span["Seconds"] for span in asked["Timespans"]) == 600  # a border of the day may lie in it
 
 
 def test_what_is_wrong_with_the_question_is_an_error(sample_cluster: Cluster) -> None:

@@ -23,7 +23,8 @@ from tests.e2e.keyed import RED, KeyedCluster, Line, authenticate, message
 NUMBER, DIALLED, REQUEST_ID = "40712345678", "40799887766", "rid-5566778899"
 WRONG_KEY = "ratel_0badc0ffee_" + "5ec7e7" * 10 + "abcd"
 PASSWORD = "pa55w0rd-of-the-store"
-MARKS = (NUMBER, DIALLED, REQUEST_ID, "5ec7e7", PASSWORD)
+MARKS = (NUMBER, DIALLED, "5ec7e7", PASSWORD)
+"""Not the request's own id, by which a request is found from the log to the journal."""
 
 CALL = (
     f'{{"CstmId":"{RED}","Subject":"{NUMBER}","DestinationPrefix":"{DIALLED}","Amount":1,"RequestId":"{REQUEST_ID}",'
