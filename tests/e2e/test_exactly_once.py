@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -135,6 +137,7 @@ def test_parts_that_end_under_load_cost_no_client_an_error_and_no_debit(
         try:
             for _ in range(4):
                 _await_debits(progress, 200)
+                _await_raters(cluster, 3)
                 os.kill(_running(cluster, part), how)
             _await_debits(progress, 400)
         finally:
@@ -148,6 +151,18 @@ def _running(cluster: Cluster, part: str) -> int:
     while not (pids := cluster.processes(part)):
         pass
     return pids[0]
+
+
+def _await_raters(cluster: Cluster, count: int) -> None:
+    """Until so many are at work: a request on which two die is given up, rightly (`quarantined`)."""
+    give_up_s = time.monotonic() + 60
+    while time.monotonic() < give_up_s:
+        with contextlib.suppress(OSError):
+            status, body = cluster.get("/readyz")
+            if status == 200 and body["raters"] == count:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"there are not {count} raters")
 
 
 def _await_debits(progress: threading.Semaphore, debits: int) -> None:
