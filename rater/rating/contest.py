@@ -7,14 +7,12 @@ requests to answer. Source: docs/rating.md, "Price intervals".
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Final, NamedTuple
 
 from common.money import format_micros, format_nanos
 from common.times import DAY_US, SECOND_US
-from rater.model import Interval
-from rater.rating.intervals import CompiledInterval
-from rater.rating.schedule import Schedule, Winner, Zone
+from rater.rating.intervals import CompiledInterval, time_of_day
+from rater.rating.schedule import Schedule, Winner, Zone, applies_on, calendar_day
 
 MAX_DAYS: Final = 400
 """Local days of a span that are looked at: by then every month, month day and week day has come."""
@@ -22,9 +20,6 @@ MAX_DAYS: Final = 400
 MAX_INTERVALS: Final = 50
 """Intervals of a period that are looked at for one span, by rank: a period may have a thousand."""
 
-_EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
-_CYCLE_DAYS: Final = 146_097
-"""The Gregorian calendar repeats after 400 years, so that any day can be read off within those of `date`."""
 _WEEK_DAYS: Final = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
 
@@ -98,7 +93,7 @@ def _price(interval: CompiledInterval) -> str:
 def _why_not(each: CompiledInterval, zone: Zone, instant_us: int) -> tuple[str, str]:
     """What it asks for that the local time of the instant is not."""
     interval = each.interval
-    month, month_day, week_day = _kind((instant_us + zone.offset_at(instant_us)[0]) // DAY_US)
+    month, month_day, week_day = calendar_day((instant_us + zone.offset_at(instant_us)[0]) // DAY_US)
     if interval.month not in (0, month):
         return "other_month", f"it holds in month {interval.month}, this is month {month}"
     if interval.month_day not in (0, month_day):
@@ -109,12 +104,10 @@ def _why_not(each: CompiledInterval, zone: Zone, instant_us: int) -> tuple[str, 
     if interval.week_days and week_day not in interval.week_days:
         days = ", ".join(_WEEK_DAYS[day] for day in interval.week_days)
         return "other_week_day", f"it holds on {days}, this is {_WEEK_DAYS[week_day]}"
-    return "other_time", f"it holds from {_time_of_day(each.start_us)} to {_time_of_day(each.end_us)}"
-
-
-def _time_of_day(time_us: int) -> str:
-    minutes, second = divmod(time_us // SECOND_US, 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"
+    return (
+        "other_time",
+        f"it holds from {time_of_day(each.start_us // SECOND_US)} to {time_of_day(each.end_us // SECOND_US)}",
+    )
 
 
 def _first_applies(each: CompiledInterval, zone: Zone, start_us: int, end_us: int) -> int | None:
@@ -130,22 +123,10 @@ def _first_applies(each: CompiledInterval, zone: Zone, start_us: int, end_us: in
             days += 1
             midnight_us = day * DAY_US
             begin_us = max(local_us, midnight_us + each.start_us)
-            if begin_us < min(stop_us, midnight_us + each.end_us) and _holds_on(each.interval, day):
+            if begin_us < min(stop_us, midnight_us + each.end_us) and applies_on(
+                each.interval, calendar_day(day)
+            ):
                 return begin_us - offset_us
             local_us = midnight_us + DAY_US
         now_us = until_us
     return None
-
-
-def _holds_on(interval: Interval, day: int) -> bool:
-    month, month_day, week_day = _kind(day)
-    return (
-        interval.month in (0, month)
-        and interval.month_day in (0, month_day)
-        and (not interval.week_days or week_day in interval.week_days)
-    )
-
-
-def _kind(day: int) -> tuple[int, int, int]:
-    when = date.fromordinal(1 + (_EPOCH_ORDINAL + day - 1) % _CYCLE_DAYS)
-    return when.month, when.day, when.isoweekday() % 7

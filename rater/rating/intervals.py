@@ -83,8 +83,8 @@ def _compile(interval: Interval, rank: int) -> CompiledInterval:
 
 def _json(interval: Interval) -> str:
     days = ",".join(map(str, interval.week_days))
-    start = "" if interval.start_s == 0 else _time_of_day(interval.start_s)
-    end = "" if interval.end_s == DAY_S else _time_of_day(interval.end_s)
+    start = "" if interval.start_s == 0 else time_of_day(interval.start_s)
+    end = "" if interval.end_s == DAY_S else time_of_day(interval.end_s)
     increment = f',"RateIncrement":{format_micros(interval.increment_us)}' if interval.increment_us else ""
     return (
         f'{{"Month":{interval.month},"MonthDay":{interval.month_day},"WeekDays":[{days}],'
@@ -95,6 +95,6 @@ def _json(interval: Interval) -> str:
     )
 
 
-def _time_of_day(seconds: int) -> str:
+def time_of_day(seconds: int) -> str:
     minutes, second = divmod(seconds, 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"

@@ -223,16 +223,16 @@ class Schedule:
         return (run * DAY_US,), plan[1]
 
     def _plan(self, day: int) -> DayPlan:
-        when = date.fromordinal(1 + (_EPOCH_ORDINAL + day - 1) % _CYCLE_DAYS)
+        month, month_day, week_day = calendar_day(day)
         uses_month, uses_month_day, uses_week_day = self._uses
         kind = (
-            when.month if uses_month else 0,
-            when.day if uses_month_day else 0,
-            when.isoweekday() % 7 if uses_week_day else 0,
+            month if uses_month else 0,
+            month_day if uses_month_day else 0,
+            week_day if uses_week_day else 0,
         )
         plan = self._by_kind.get(kind)
         if plan is None:  # at most 12 × 31 × 7 kinds
-            applying = [each for each in self.intervals if _applies(each.interval, kind)]
+            applying = [each for each in self.intervals if applies_on(each.interval, kind)]
             plan = self._by_kind[kind] = _plan_day(applying)
         return plan
 
@@ -243,7 +243,15 @@ def _is_unrestricted(compiled: CompiledInterval) -> bool:
     return any_day and compiled.start_us <= 0 and compiled.end_us >= DAY_US
 
 
-def _applies(interval: Interval, kind: tuple[int, int, int]) -> bool:
+def calendar_day(day: int) -> tuple[int, int, int]:
+    """Month, month day and week day (0 is Sunday) of a day, numbered from 1970-01-01."""
+    when = date.fromordinal(1 + (_EPOCH_ORDINAL + day - 1) % _CYCLE_DAYS)
+    return when.month, when.day, when.isoweekday() % 7
+
+
+def applies_on(interval: Interval, kind: tuple[int, int, int]) -> bool:
+    """Whether it holds on such a day, as `calendar_day` has them; a 0 in the kind stands for a part that no
+    interval asks for."""
     month, month_day, week_day = kind
     return (
         interval.month in (0, month)
