@@ -35,6 +35,31 @@ def _read_addresses(_ctx: click.Context, _param: click.Parameter, values: tuple[
         raise click.BadParameter(str(error)) from None
 
 
+TIMEOUT: Final = shared(
+    "client",
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, max=3600, min_open=True),
+    default=DEFAULT_TIMEOUT_S,
+    envvar="RATEL_CALL_TIMEOUT",
+    help="Seconds to wait for the answer.",
+)
+API_KEY_FILE: Final = shared(
+    "client",
+    "--api-key-file",
+    type=click.Path(dir_okay=False),
+    envvar="RATEL_API_KEY_FILE",
+    help="The file that the API key stands in, where the balancer asks for one.",
+)
+TLS_CA: Final = shared(
+    "client",
+    "--tls-ca",
+    metavar="FILE",
+    envvar="RATEL_CLIENT_TLS_CA",
+    help="Trust servers whose certificate was signed by a CA in this PEM file.  "
+    "[default: whom the system trusts]",
+)
+
 _OPTIONS: Final = (
     shared(
         "client",
@@ -48,33 +73,12 @@ _OPTIONS: Final = (
         help="The balancer or rater to ask. Repeat it, or separate them by commas, to name several: the "
         "next one is asked when one can't be reached.",
     ),
-    shared(
-        "client",
-        "--timeout",
-        "timeout_s",
-        type=click.FloatRange(min=0, max=3600, min_open=True),
-        default=DEFAULT_TIMEOUT_S,
-        envvar="RATEL_CALL_TIMEOUT",
-        help="Seconds to wait for the answer.",
-    ),
-    shared(
-        "client",
-        "--api-key-file",
-        type=click.Path(dir_okay=False),
-        envvar="RATEL_API_KEY_FILE",
-        help="The file that the API key stands in, where the balancer asks for one.",
-    ),
+    TIMEOUT,
+    API_KEY_FILE,
     shared(
         "client", "--tls", is_flag=True, envvar="RATEL_CLIENT_TLS", help="Speak TLS, as the options do too:"
     ),
-    shared(
-        "client",
-        "--tls-ca",
-        metavar="FILE",
-        envvar="RATEL_CLIENT_TLS_CA",
-        help="Trust servers whose certificate was signed by a CA in this PEM file.  "
-        "[default: whom the system trusts]",
-    ),
+    TLS_CA,
     shared(
         "client",
         "--tls-cert",

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import click
 
-from common.client import DEFAULT_TIMEOUT_S
+from common.client_options import API_KEY_FILE, TIMEOUT, TLS_CA
 from common.options import json_option, shared
 from common.status_client import Asked, Refused, Status, Unreachable, fetch, problems, status_url
 
@@ -41,30 +41,9 @@ _OPTIONS: Final = (
         envvar="RATEL_URL",
         help="The HTTP port of the balancer or gateway to ask.",
     ),
-    shared(
-        "client",
-        "--timeout",
-        "timeout_s",
-        type=click.FloatRange(min=0, max=3600, min_open=True),
-        default=DEFAULT_TIMEOUT_S,
-        envvar="RATEL_CALL_TIMEOUT",
-        help="Seconds to wait for the answer.",
-    ),
-    shared(
-        "client",
-        "--api-key-file",
-        type=click.Path(dir_okay=False),
-        envvar="RATEL_API_KEY_FILE",
-        help="The file that the API key stands in, where the balancer asks for one.",
-    ),
-    shared(
-        "client",
-        "--tls-ca",
-        metavar="FILE",
-        envvar="RATEL_CLIENT_TLS_CA",
-        help="Trust servers whose certificate was signed by a CA in this PEM file.  "
-        "[default: whom the system trusts]",
-    ),
+    TIMEOUT,
+    API_KEY_FILE,
+    TLS_CA,
 )
 
 
