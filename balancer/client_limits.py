@@ -1,8 +1,8 @@
 """What one client of a gateway may take, and all of them: settings with their defaults, and why these.
 
 What no operator has a reason to change stays a constant where it is used: how deep a message may be nested
-(`common.jsonrpc.Limits`), how long a head may be (`balancer.http_reader`). What a key or a tenant may ask is
-in the file of keys (`common.api_keys`).
+(`common.rpc.jsonrpc.Limits`), how long a head may be (`balancer.http.reader`). What a key or a tenant may
+ask is in the file of keys (`common.security.api_keys`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from balancer.http_patience import KEEP_ALIVE_S, READ_TIMEOUT_S
-from balancer.http_reader import MAX_BODY_BYTES
+from balancer.http.patience import KEEP_ALIVE_S, READ_TIMEOUT_S
+from balancer.http.reader import MAX_BODY_BYTES
 
 MAX_CONNECTIONS: Final = 10_000
 """Of each gateway. Over TCP some 30 KB each, over HTTP some 3 KB. A switch needs one; this is for hundreds of

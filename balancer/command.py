@@ -17,10 +17,10 @@ from balancer.peers import Exposed, RouterPeers
 from balancer.router import Router
 from balancer.zmq_gateway import ZmqGateway
 from common.addresses import EXPOSED, Address
-from common.curve import AuthorizedKeys, KeyFileError, Role, SecretKey
-from common.curve_options import KeyFile
+from common.commands.curve_options import KeyFile
 from common.logs import setup
-from common.options import insecure_router_option, router_option
+from common.security.curve import AuthorizedKeys, KeyFileError, Role, SecretKey
+from common.settings.options import insecure_router_option, router_option
 
 log = logging.getLogger(__name__)
 

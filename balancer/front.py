@@ -5,8 +5,8 @@ its connection (for as long as `--lame-duck` says it still accepts connections, 
 still takes what was on its way for a moment, refuses what comes later, answers what is in flight (each at its
 deadline at the latest), closes the connections and ends with code 0.
 
-Its listening sockets may be handed to it (`common.listen_fds`): then connections that come while it is being
-restarted wait for its successor.
+Its listening sockets may be handed to it (`common.process.listen_fds`): then connections that come while it
+is being restarted wait for its successor.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ import click
 import uvloop
 
 from balancer.front_options import FrontSettings
-from balancer.http_gateway import HttpGateway
+from balancer.http.gateway import HttpGateway
 from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.tls_entrance import Certificates
 from balancer.zmq_gateway import ZmqGateway
-from common import listen_fds
 from common.addresses import Address
-from common.api_keys import BadKeyFile
-from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
-from common.key_file import LOOK_EVERY_S, WatchedKeyring
-from common.keyring import Keyring
 from common.limits import raise_file_limit
+from common.process import listen_fds
+from common.security.api_keys import BadKeyFile
+from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.security.key_file import LOOK_EVERY_S, WatchedKeyring
+from common.security.keyring import Keyring
 from common.tls import ServerTls, TlsError
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ import click
 
 from balancer.client_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, ClientLimits
 from balancer.dispatch import DispatchSettings
-from balancer.http_patience import KEEP_ALIVE_S, READ_TIMEOUT_S
-from balancer.http_reader import MAX_BODY_BYTES
+from balancer.http.patience import KEEP_ALIVE_S, READ_TIMEOUT_S
+from balancer.http.reader import MAX_BODY_BYTES
 from common.addresses import Address
-from common.options import (
+from common.settings.options import (
     allow_insecure_option,
     api_keys_option,
     http_option,

@@ -28,8 +28,8 @@ from typing import Final, cast
 import zmq
 from zmq.utils import z85
 
-from common.curve import AuthorizedKeys, KeyFileError, PublicKey, Role, SecretKey
 from common.logs import Throttle
+from common.security.curve import AuthorizedKeys, KeyFileError, PublicKey, Role, SecretKey
 from common.wire import PROBE, Kind
 
 log = logging.getLogger(__name__)

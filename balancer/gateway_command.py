@@ -17,11 +17,11 @@ from balancer import front, front_options
 from balancer.peers import BalancerPeers
 from balancer.router import Router
 from common.addresses import Address
-from common.curve import PublicKey, Role, SecretKey
-from common.curve_options import curve_options, dealer_keys
+from common.commands.curve_options import curve_options, dealer_keys
 from common.dealer import DealerKeys
 from common.logs import setup
-from common.options import balancers_option
+from common.security.curve import PublicKey, Role, SecretKey
+from common.settings.options import balancers_option
 
 
 @click.command()

@@ -19,7 +19,7 @@ import zmq
 from balancer.gate import MONITORED, Gate, Strangers
 from common.addresses import Address
 from common.dealer import Dealer, DealerKeys, set_up
-from common.exposure import is_exposed, resolve
+from common.security.exposure import is_exposed, resolve
 
 MONITOR_ADDRESS: Final = "inproc://monitor"
 

@@ -9,7 +9,7 @@ import asyncio
 from typing import Final, Self
 
 from balancer.router import Router
-from common.notify import Notifier
+from common.process.notify import Notifier
 
 EVERY_S: Final = 0.5
 """As often as heartbeats go out."""

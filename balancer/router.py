@@ -31,10 +31,10 @@ from balancer.peers import Peers
 from balancer.telemetry import SECOND_US, Telemetry
 from common import about
 from common.clock import monotonic_us
-from common.jsonrpc import Call
 from common.logs import Throttle
 from common.methods import Method
 from common.outcomes import outcome_name
+from common.rpc.jsonrpc import Call
 from common.wire import (
     CLIENT_KEY,
     HEARTBEAT_MS,

@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from balancer.tls_entrance import peer_of, warn_of_tls
-from common.jsonrpc import Call, Session
+from common.rpc.jsonrpc import Call, Session
+from common.security.visitor import Visitor
 from common.tls import HANDSHAKE
-from common.visitor import Visitor
 
 if TYPE_CHECKING:
     from balancer.tcp_gateway import TcpGateway

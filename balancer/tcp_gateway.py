@@ -1,6 +1,6 @@
 """JSON-RPC over TCP: moves bytes between connections, their sessions and the router.
 
-What a message is and how it is answered is `common.jsonrpc`'s; which rater does it, dispatch's.
+What a message is and how it is answered is `common.rpc.jsonrpc`'s; which rater does it, dispatch's.
 Here is what belongs to connections: one write a turn of the loop for all the answers it brought,
 bounds on what one client and all of them may take, and orderly ends:
 
@@ -31,9 +31,9 @@ from balancer.router import Router
 from balancer.tcp_connection import Connection
 from balancer.tls_entrance import JSONRPC, PLAIN_MESSAGE, Certificates, TlsEntrance
 from common.errors import ParseError, encode_error
-from common.jsonrpc import DEFAULT_LIMITS
-from common.keyring import Keyring
 from common.logs import Throttle
+from common.rpc.jsonrpc import DEFAULT_LIMITS
+from common.security.keyring import Keyring
 
 log = logging.getLogger(__name__)
 

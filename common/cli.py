@@ -13,29 +13,44 @@ from typing import Any, Final
 
 import click
 
-from common import config
+from common.settings import config
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "up": ("common.up_command:up", "Run a whole cluster on this machine: store, balancer and raters."),
+    "up": (
+        "common.commands.up_command:up",
+        "Run a whole cluster on this machine: store, balancer and raters.",
+    ),
     "balancer": ("balancer.command:balancer", "Run a balancer: the JSON-RPC and HTTP gateways."),
     "gateway": ("balancer.gateway_command:gateway", "Run a gateway: the front as a process of its own."),
     "rater": ("rater.command:rater", "Run a rater: joins balancers and does their work."),
-    "roll": ("common.roll_command:roll", "Restart this host's services, one after the other, under load."),
+    "roll": (
+        "common.commands.roll_command:roll",
+        "Restart this host's services, one after the other, under load.",
+    ),
     "load": ("rater.loader.command:load", "Load tariff files as a new version, and open accounts."),
     "tariff": ("rater.tariff_commands:tariff", "List, compare and switch the versions of tariffs."),
     "account": ("rater.account_commands:account", "Look at one account, open, credit, set or block it."),
-    "explain": ("common.explain_command:explain", "Say why a call costs what it costs."),
+    "explain": ("common.commands.explain_command:explain", "Say why a call costs what it costs."),
     "rate": ("rater.bulk.command:rate", "Rate a file of call records."),
     "audit": ("rater.journal.commands:audit", "Check every account against its journal."),
     "journal": ("rater.journal.commands:journal", "Archive the accounts' journals into files."),
-    "apikey": ("common.apikey_command:apikey", "Make, list and revoke API keys, and limit tenants."),
+    "apikey": ("common.commands.apikey_command:apikey", "Make, list and revoke API keys, and limit tenants."),
     "acl": ("rater.acl_command:acl", "Print the users of a store of your own, and what each may run."),
-    "keys": ("common.keys_command:keys", "Make, list, allow and revoke the keys of ZeroMQ connections."),
-    "call": ("common.call_command:call", "Make one call of the API and show the answer."),
-    "status": ("common.status_command:status", "Show how a balancer, its raters and their store do."),
-    "top": ("common.status_command:top", "Watch that live."),
-    "config": ("common.config_command:config", "Check and show the settings of all commands."),
-    "completion": ("common.completion_command:completion", "Print what a shell needs to complete commands."),
+    "keys": (
+        "common.commands.keys_command:keys",
+        "Make, list, allow and revoke the keys of ZeroMQ connections.",
+    ),
+    "call": ("common.commands.call_command:call", "Make one call of the API and show the answer."),
+    "status": (
+        "common.commands.status_command:status",
+        "Show how a balancer, its raters and their store do.",
+    ),
+    "top": ("common.commands.status_command:top", "Watch that live."),
+    "config": ("common.commands.config_command:config", "Check and show the settings of all commands."),
+    "completion": (
+        "common.commands.completion_command:completion",
+        "Print what a shell needs to complete commands.",
+    ),
 }
 """Name → (module:attribute, one line for the list of commands)."""
 

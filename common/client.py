@@ -46,7 +46,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from common.api_calls import Calls
+from common.api.calls import Calls
 from common.client_core import CANT_CONNECT, DEFAULT_TIMEOUT_S, DEFAULT_WINDOW, DOES_NOT_READ, ClientCore
 from common.client_link import Link, Pending, clients, open_link
 from common.client_parts import Redial

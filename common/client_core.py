@@ -31,8 +31,8 @@ from common.client_parts import (
     request_id_of,
 )
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown, Unauthorized
-from common.jsonrpc_replies import NotAReply, Reply, encode_call
 from common.methods import BY_RPC_NAME, SERVICE
+from common.rpc.jsonrpc_replies import NotAReply, Reply, encode_call
 from common.tls import ClientTls
 
 DEFAULT_TIMEOUT_S: Final = 10.0

@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from common.addresses import Address
 from common.client_parts import CallUnderWay, Conversation
-from common.jsonrpc_replies import Reply
+from common.rpc.jsonrpc_replies import Reply
 from common.tls import ClientTls, TlsError, TlsRefused, explain
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from common.addresses import Address, parse_address
 from common.errors import RatelError, Unauthorized
-from common.jsonrpc_replies import Reply, ReplyReader, encode_call
 from common.methods import AUTHENTICATE, SERVICE
+from common.rpc.jsonrpc_replies import Reply, ReplyReader, encode_call
 
 FIRST_BACKOFF_S: Final = 0.05
 """Long enough for a dying server to be gone: a connection made at once would land in its backlog."""

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 import zmq
 
 from common.addresses import Address
-from common.curve import SecretKey
 from common.logs import Throttle
+from common.security.curve import SecretKey
 from common.wire import MAX_FRAME_BYTES
 
 log = logging.getLogger(__name__)

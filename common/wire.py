@@ -26,7 +26,7 @@ The id of who asks is new with each start, and sequence numbers begin anew: DONE
 that was restarted never takes an answer to its predecessor's request for one to its own.
 
 A method's name may be bound to tenants, as in `GetCost ["vdf"]`: then it is done for no others, which the
-rater sees to, as it alone reads the parameters (`common.scopes`).
+rater sees to, as it alone reads the parameters (`common.security.scopes`).
 
 A key is `c:` and what the client called its request, `g:` and a token that a gateway made, or "". Then the
 one who does it makes the token, of the id of who asks and the sequence number, and passes it on as `g:…`:
@@ -75,7 +75,7 @@ MAX_ID_CHARS: Final = 64
 """Of who asks: it becomes part of tokens."""
 
 MAX_METHOD_CHARS: Final = 1024
-"""A name of some 26 characters, and the tenants that it may be done for (`common.scopes`)."""
+"""A name of some 26 characters, and the tenants that it may be done for (`common.security.scopes`)."""
 
 ITEM_BYTES: Final = 6400
 """What a work item takes beside its parameters, at most: a key and a method's name, up to 4 bytes for each

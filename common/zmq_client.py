@@ -25,7 +25,6 @@ import zmq
 
 from common.addresses import parse_address
 from common.clock import monotonic_us
-from common.curve import Role, read_public, read_secret
 from common.dealer import Dealer, DealerKeys
 from common.errors import (
     DeadlineExceeded,
@@ -38,6 +37,7 @@ from common.errors import (
     decode_error,
 )
 from common.methods import BY_NAME, BY_RPC_NAME
+from common.security.curve import Role, read_public, read_secret
 from common.wire import (
     HEARTBEAT_MS,
     MAX_FRAME_BYTES,

@@ -21,7 +21,7 @@ from typing import Final
 
 from common.clock import monotonic_us
 from common.methods import BY_NAME
-from common.stores import Store, connect
+from common.storage.stores import Store, connect
 from loadtests.bench.figures import cpu_s
 from rater.accounts import open_command
 from rater.cluster_service import service_for

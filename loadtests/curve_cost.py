@@ -19,8 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from common.curve import Role
 from common.limits import raise_file_limit
+from common.security.curve import Role
 from loadtests.bench.client import Load, RpcConnection
 from loadtests.bench.figures import cpu_s
 from loadtests.bench.plan import Shape, parse_shape

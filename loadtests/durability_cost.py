@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from common.durability import LEVELS
 from common.limits import raise_file_limit
+from common.storage.durability import LEVELS
 from loadtests.bench.client import Load, RpcConnection
 from loadtests.bench.figures import cpu_s, quantile
 from loadtests.bench.plan import Shape, parse_shape

@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from uuid import uuid4
 
-from common.embedded_store import EmbeddedStore
-from common.store import Command, StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import Command, StoreConnection
 from rater.accounts import Mutation, mutation_command, open_command
 from rater.keys import account_keys
 from rater.model import Account

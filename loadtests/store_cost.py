@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Final
 
-from common.embedded_store import EmbeddedStore
-from common.store import Command, Reply, StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import Command, Reply, StoreConnection
 from loadtests.bench.figures import cpu_s
 from loadtests.bench.limits import SCRIPT
 from rater.accounts import (

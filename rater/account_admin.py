@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from common.errors import UnknownSubject
-from common.stores import Store
+from common.storage.stores import Store
 from common.wire import CLIENT_KEY
 from rater.account_value import unpack_account
 from rater.accounts import (

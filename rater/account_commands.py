@@ -10,10 +10,10 @@ from typing import Any, Final
 import click
 import msgspec
 
-from common.command_line import open_store, refuse
+from common.commands.command_line import open_store, refuse
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
-from common.options import json_option, store_option
-from common.stores import Store
+from common.settings.options import json_option, store_option
+from common.storage.stores import Store
 from rater import account_admin
 from rater.account_value import NotAnAccount
 from rater.account_view import account_tree, instant, line_tree

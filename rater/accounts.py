@@ -56,7 +56,7 @@ from common.errors import (
     UnknownSubject,
 )
 from common.money import LIMIT, format_micros
-from common.store import Command, Reply
+from common.storage.store import Command, Reply
 from rater.account_value import (
     NotAnAccount,
     pack_account,

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from common.store_login import LoginError, read_secret
+from common.storage.store_login import LoginError, read_secret
 from rater.store_users import SENTINEL_USERS, STORE_USERS, User, acl_file
 
 _PASSWORD_BYTES: Final = 32

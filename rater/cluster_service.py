@@ -5,7 +5,7 @@ pipeline to each node. A node that can't be reached, or a slot that is on its wa
 requests of its own accounts undecided (`Undecided.APART`) and nobody else's.
 
 Deadlines go out by our monotonic clock, and the connection sets them for the node that each ends up at
-(`common.cluster`).
+(`common.storage.cluster`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from itertools import groupby, repeat
 
 from redis.exceptions import ResponseError
 
-from common.cluster import ClusterConnection
-from common.cluster_trip import NO_WAITS, ClusterCommand, Timed, Waits
-from common.durability import DEFAULT_DURABILITY, Durability
 from common.errors import NotDurable
-from common.store import Command, Reply
-from common.stores import Store
+from common.storage.cluster import ClusterConnection
+from common.storage.cluster_trip import NO_WAITS, ClusterCommand, Timed, Waits
+from common.storage.durability import DEFAULT_DURABILITY, Durability
+from common.storage.store import Command, Reply
+from common.storage.stores import Store
 from rater.accounts import deadline_places, read_command
 from rater.jobs import Job, Outcome, Undecided
 from rater.looks import JOURNAL_READ

@@ -14,14 +14,13 @@ import click
 import zmq
 
 from common.addresses import Address, AddressType
-from common.api_keys import BadKeyFile
-from common.curve import PublicKey, Role, SecretKey
-from common.curve_options import curve_options, dealer_keys
-from common.durability import Durability, Level
-from common.exposure import API_KEYS_REMEDY, is_exposed, refusal
-from common.key_file import WatchedKeyring
+from common.commands.curve_options import curve_options, dealer_keys
 from common.logs import setup
-from common.options import (
+from common.security.api_keys import BadKeyFile
+from common.security.curve import PublicKey, Role, SecretKey
+from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
+from common.security.key_file import WatchedKeyring
+from common.settings.options import (
     allow_insecure_option,
     api_keys_option,
     balancers_option,
@@ -32,8 +31,9 @@ from common.options import (
     metrics_option,
     store_option,
 )
-from common.store_url import StoreUrlError, describe_store_url
-from common.stores import connect
+from common.storage.durability import Durability, Level
+from common.storage.store_url import StoreUrlError, describe_store_url
+from common.storage.stores import connect
 from rater.accounts import JOURNAL_LINES
 from rater.cluster_service import service_for
 from rater.direct import DirectServer

@@ -1,6 +1,6 @@
 """JSON-RPC over TCP from the rater itself, without a balancer.
 
-Non-blocking sockets in the work loop's own poller around the sans-IO `common.jsonrpc.Session`.
+Non-blocking sockets in the work loop's own poller around the sans-IO `common.rpc.jsonrpc.Session`.
 Every buffer is bounded: a connection with too many unanswered calls, or whose client does not read,
 is not read from until that is over; one that stays unread for too long is closed, and so is one
 whose client does not finish a message.
@@ -23,13 +23,13 @@ from typing import Final
 
 import zmq
 
-from common.jsonrpc import Call, Session
-from common.key_file import LOOK_EVERY_S, WatchedKeyring
-from common.keyring import Keyring
 from common.limits import raise_file_limit
 from common.logs import Throttle
-from common.scopes import unbind
-from common.visitor import Visitor
+from common.rpc.jsonrpc import Call, Session
+from common.security.key_file import LOOK_EVERY_S, WatchedKeyring
+from common.security.keyring import Keyring
+from common.security.scopes import unbind
+from common.security.visitor import Visitor
 from rater.jobs import Job, Outcome
 
 log = logging.getLogger(__name__)

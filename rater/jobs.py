@@ -36,7 +36,7 @@ class Job(msgspec.Struct, eq=False):
     attempted: bool = False
     """Whether a command for it may have reached the store before."""
     tenants: frozenset[str] | None = None
-    """Whom it may be done for, by the client's API key (`common.scopes`); None for anybody."""
+    """Whom it may be done for, by the client's API key (`common.security.scopes`); None for anybody."""
 
     @property
     def token(self) -> str:

@@ -12,7 +12,7 @@ from common.addresses import Address
 from common.clock import ClockDifference, monotonic_us
 from common.dealer import Dealer, DealerKeys
 from common.methods import BY_NAME
-from common.scopes import Bound, unbind
+from common.security.scopes import Bound, unbind
 from common.wire import (
     Kind,
     ReplyRow,

@@ -14,7 +14,7 @@ import msgspec
 from common.errors import InvalidParams, ResultTooLarge, UnknownSubject
 from common.methods import BY_NAME, MAX_HISTORY_LINES, Method
 from common.money import MICRO
-from common.store import Command, Reply
+from common.storage.store import Command, Reply
 from rater.account_admin import Found
 from rater.account_value import unpack_account
 from rater.account_view import account_tree, line_tree

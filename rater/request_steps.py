@@ -17,7 +17,7 @@ from common.clock import monotonic_us
 from common.errors import Forbidden, MethodNotFound, ResultTooLarge, UnknownSubject, UnknownTenant
 from common.methods import BY_NAME, Method
 from common.money import format_micros
-from common.store import Reply
+from common.storage.store import Reply
 from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.accounts import Mutation, MutationResult, Refused, parse_mutation_reply
 from rater.descriptor import Descriptor, parse_descriptor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from common.store import Command
+from common.storage.store import Command
 from rater.accounts import MAX_SCRIPT_REQUESTS, Mutation, batch_command, read_command
 from rater.descriptor import Descriptor
 from rater.keys import AccountKeys

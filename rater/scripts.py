@@ -24,9 +24,9 @@ from typing import Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
-from common.cluster import ClusterConnection
-from common.store import Command, Reply, StoreConnection
-from common.stores import Store
+from common.storage.cluster import ClusterConnection
+from common.storage.store import Command, Reply, StoreConnection
+from common.storage.stores import Store
 
 _INCLUDE: Final = re.compile(r"^--@include (_\w+\.lua)$", re.MULTILINE)
 _FOLDER: Final = files("rater") / "lua"

@@ -16,8 +16,8 @@ script call with many changes fails as a whole, each of them is sent alone: thos
 are replays, and the error is that of the one that it belongs to. What could not be decided is `Undecided`,
 and may be processed again, since a change is made at most once under its token.
 
-Where changes must be safe before they are acknowledged (`common.durability`), the wait for that goes out
-behind each round's changes, in the same round trip. What too few copies confirmed is answered with
+Where changes must be safe before they are acknowledged (`common.storage.durability`), the wait for that goes
+out behind each round's changes, in the same round trip. What too few copies confirmed is answered with
 `NotDurable`, whatever its outcome was: that stands under its token, and a replay waits again.
 
 Deadlines go to the scripts by the store's clock. It is measured anew on each new connection, which may
@@ -37,7 +37,6 @@ from typing import Final
 from redis.exceptions import ResponseError
 
 from common.clock import monotonic_us
-from common.durability import DEFAULT_DURABILITY, Durability
 from common.errors import (
     DeadlineExceeded,
     InternalError,
@@ -48,8 +47,9 @@ from common.errors import (
 )
 from common.histogram import Histogram
 from common.logs import Throttle
-from common.store import Command, Reply, StoreConnection
-from common.stores import Store
+from common.storage.durability import DEFAULT_DURABILITY, Durability
+from common.storage.store import Command, Reply, StoreConnection
+from common.storage.stores import Store
 from rater.accounts import is_expired, is_stored, parse_account, store_error
 from rater.jobs import Job, Outcome, Undecided, failed
 from rater.looks import Look
@@ -66,7 +66,7 @@ MAX_ROUNDS: Final = 5
 PASSING_ERRORS: Final = ("LOADING", "BUSY", "MASTERDOWN", "READONLY", "NOSCRIPT")
 PASSING_ERRORS_OF_CLUSTERS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NODELOST")
 """The store's words for states that end by themselves: the command was not run, or (`NODELOST`, see
-`common.cluster`) that is unknown, and it is tried again."""
+`common.storage.cluster`) that is unknown, and it is tried again."""
 
 MAX_CLOCK_STEP_US: Final = 30_000_000
 """The store's clock may be set forward by this much without requests failing for it. After a larger step

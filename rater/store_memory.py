@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from common.stores import Store
+from common.storage.stores import Store
 
 USED: Final = b"used_memory"
 MAX: Final = b"maxmemory"

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import click
 
-from common.command_line import EXIT_REFUSED, open_store, refuse
-from common.options import json_option, store_option, wait_option
-from common.stores import Store
+from common.commands.command_line import EXIT_REFUSED, open_store, refuse
+from common.settings.options import json_option, store_option, wait_option
+from common.storage.stores import Store
 from rater.loader.assembly import NothingActive, assemble
 from rater.loader.command import show_findings
 from rater.loader.diff import Difference, Differences, compare_destinations, compare_plans, compare_rates

@@ -28,8 +28,8 @@ from importlib.resources import files
 from typing import Final, NamedTuple, TypeVar
 
 from common.errors import TariffConflict, TariffUnreadable
-from common.store import Command, Reply
-from common.stores import Store
+from common.storage.store import Command, Reply
+from common.storage.stores import Store
 from rater.accounts import store_error
 from rater.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
 from rater.model import Tariff

@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from common.errors import RatelError, StoreUnavailable
 from common.logs import Throttle
-from common.stores import Store
+from common.storage.stores import Store
 from rater.accounts import store_error
 from rater.keys import RATERS
 from rater.rating.snapshot import CompiledTariff, Snapshot, compile_in_steps

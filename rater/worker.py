@@ -31,7 +31,7 @@ from common.about import encode as encode_about
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.histogram import Histogram
-from common.notify import Notifier
+from common.process.notify import Notifier
 from common.wire import HEARTBEAT_MS
 from rater.apart import Apart
 from rater.direct import DirectServer

@@ -10,7 +10,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from common.embedded_store import SERVER_VARIABLE
+from common.storage.embedded_store import SERVER_VARIABLE
 
 settings.register_profile("ratel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ratel")

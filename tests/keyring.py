@@ -6,9 +6,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from common.curve import AuthorizedKeys, Role, SecretKey, read_secret
+from common.commands.keys_command import keys
 from common.dealer import DealerKeys
-from common.keys_command import keys
+from common.security.curve import AuthorizedKeys, Role, SecretKey, read_secret
 
 
 class KeyRing:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from common.embedded_store import find_server
+from common.storage.embedded_store import find_server
 from rater.store_users import OPERATOR, RATER, REPLICA, SENTINEL, SENTINEL_USERS, STORE_USERS, acl_file
 from tests.certificates import HERE, Authority
 from tests.store_group import SERVICE, StoreGroup

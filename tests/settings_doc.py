@@ -8,8 +8,8 @@ from typing import Final
 import click
 
 from common.cli import main
-from common.config_command import all_commands
-from common.config_example import settings_table
+from common.commands.config_command import all_commands
+from common.settings.config_example import settings_table
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 BEGIN: Final = "<!-- settings: `make settings` writes this table from the options of the commands -->\n"

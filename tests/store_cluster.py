@@ -21,11 +21,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from common.child import die_with_parent
-from common.cluster_map import SLOTS
-from common.embedded_store import find_server
 from common.errors import StoreUnavailable
-from common.store import Command, StoreConnection
+from common.process.child import die_with_parent
+from common.storage.cluster_map import SLOTS
+from common.storage.embedded_store import find_server
+from common.storage.store import Command, StoreConnection
 from tests.store_group import Member, free_ports, wait_until
 
 NODE_TIMEOUT_MS: Final = 1_000

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from common.child import die_with_parent
-from common.embedded_store import find_server
 from common.errors import StoreUnavailable
-from common.store import StoreConnection
+from common.process.child import die_with_parent
+from common.storage.embedded_store import find_server
+from common.storage.store import StoreConnection
 
 SERVICE: Final = "ratel"
 DOWN_AFTER_MS: Final = 1_000

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import uuid4
 
-from common.api_types import CallCost
+from common.api.types import CallCost
 from common.async_client import AsyncClient
 from common.errors import RatelError
 

@@ -20,8 +20,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
-from common.durability import LEVELS
 from common.limits import raise_file_limit
+from common.storage.durability import LEVELS
 from loadtests.bench import report
 from loadtests.bench.cluster import Site, disagreement
 from loadtests.bench.figures import Sample, servers_us, summarise

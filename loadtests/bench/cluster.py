@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from common.child import die_with_parent
-from common.store import Command, StoreConnection
+from common.process.child import die_with_parent
+from common.storage.store import Command, StoreConnection
 from loadtests.bench.figures import CLIENT
 from loadtests.bench.parts import Address, start
 from loadtests.bench.plan import Parts

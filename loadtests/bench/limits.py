@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from common.store import Command, StoreConnection
+from common.storage.store import Command, StoreConnection
 from loadtests.bench.client import Outcome
 from loadtests.bench.requests import Request
 

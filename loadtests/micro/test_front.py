@@ -8,8 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from balancer.actions import Request
 from balancer.dispatch import Dispatch, DispatchSettings
-from common.jsonrpc import Session
 from common.methods import BY_NAME, Method
+from common.rpc.jsonrpc import Session
 from common.wire import Reply, WorkItem, decode, encode_done, encode_work
 from loadtests.micro.samples import ROUND, for_each, params, requests, rpc_messages
 

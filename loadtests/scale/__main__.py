@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from loadtests.bench.figures import rss_mib
 from loadtests.scale import measure
 from loadtests.scale.world import World, account_lines

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from common.client import JSONClient
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from loadtests.bench.client import Load, Outcome, RpcConnection
 from loadtests.bench.figures import cpu_s, quantile, rss_mib
 from loadtests.bench.requests import Pool, Request, encode_rpc

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from loadtests.bench.client import Load, RpcConnection
 from loadtests.bench.cluster import open_accounts
 from loadtests.bench.figures import CLIENT, cpu_s

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import click
 
-from common.client_options import Connect, client_options
-from common.command_line import EXIT_REFUSED, EXIT_UNAVAILABLE, progress_bar, refuse
+from common.commands.client_options import Connect, client_options
+from common.commands.command_line import EXIT_REFUSED, EXIT_UNAVAILABLE, progress_bar, refuse
 from common.errors import CallerError, RatelError
 from common.money import format_micros
-from common.options import json_option
+from common.settings.options import json_option
 from rater.bulk.outputs import Progress, Totals
 from rater.bulk.raters import Cluster, Offline, Rater
 from rater.bulk.records import FileProblem

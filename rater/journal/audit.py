@@ -24,8 +24,8 @@ from typing import Any, Final, NamedTuple
 from redis.exceptions import ResponseError
 
 from common.errors import InvalidParams, StoreUnavailable
-from common.store import Reply
-from common.stores import Store
+from common.storage.store import Reply
+from common.storage.stores import Store
 from rater.accounts import store_error
 from rater.journal.archive import ArchiveError, archive_files, read_file
 from rater.journal.chain import Finding, check_archive, check_stretch

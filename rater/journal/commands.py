@@ -11,9 +11,9 @@ from typing import Final
 
 import click
 
-from common.command_line import EXIT_REFUSED, progress_bar, refuse, store_errors
-from common.options import json_option, key_ttl_option, store_option
-from common.stores import connect
+from common.commands.command_line import EXIT_REFUSED, progress_bar, refuse, store_errors
+from common.settings.options import json_option, key_ttl_option, store_option
+from common.storage.stores import connect
 from rater.journal.archive import ArchiveError, Format
 from rater.journal.audit import ArchiveIndex, Result, Selection, Summary
 from rater.journal.audit import audit as audit_store

@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from common.stores import Store
+from common.storage.stores import Store
 from rater.journal.archive import (
     ArchiveError,
     Format,

@@ -13,10 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 from redis.exceptions import ResponseError
 
-from common.cluster import ClusterConnection
 from common.errors import InvalidParams, StoreUnavailable
-from common.store import Reply, StoreConnection
-from common.stores import Store
+from common.storage.cluster import ClusterConnection
+from common.storage.store import Reply, StoreConnection
+from common.storage.stores import Store
 from rater.accounts import store_error
 from rater.keys import AccountKeys, account_keys, encode_part
 

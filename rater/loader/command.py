@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import click
 
-from common.command_line import refuse, store_errors
-from common.options import json_option, store_option, wait_option
+from common.commands.command_line import refuse, store_errors
+from common.settings.options import json_option, store_option, wait_option
 from rater.accounts import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from common.errors import StoreUnavailable
-from common.stores import Store, connect
+from common.storage.stores import Store, connect
 from common.times import format_rfc3339
 from rater.accounts import Opening, open_command, parse_open_reply, store_error
 from rater.keys import RATERS, account_keys

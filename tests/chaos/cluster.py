@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from common.embedded_store import Fsync, socket_path
 from common.errors import StoreUnavailable
-from common.store import StoreConnection
+from common.storage.embedded_store import Fsync, socket_path
+from common.storage.store import StoreConnection
 from tests.chaos.books import now_us
 from tests.chaos.timeline import Timeline
 from tests.chaos.workload import TARIFF, TENANT, budgets

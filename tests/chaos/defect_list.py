@@ -225,7 +225,7 @@ DEFECTS: Final = (
         "the HTTP gateway drops the client's key",
         (
             Edit(
-                "balancer/http_app.py",
+                "balancer/http/app.py",
                 '_idempotency_key(request.values(b"idempotency-key")) if method.mutates else ""',
                 '""',
             ),
@@ -347,7 +347,7 @@ DEFECTS: Final = (
     ),
     Defect(
         "the store does not write its log",
-        (Edit("common/embedded_store.py", '"appendonly": "yes"', '"appendonly": "no"'),),
+        (Edit("common/storage/embedded_store.py", '"appendonly": "yes"', '"appendonly": "no"'),),
         ("store killed",),
     ),
     Defect(

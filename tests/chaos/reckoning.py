@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from common.errors import KeyReused
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from rater.keys import account_keys
 from tests.chaos.books import Entry
 from tests.chaos.timeline import Timeline

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from common.embedded_store import Fsync
+from common.storage.embedded_store import Fsync
 from tests.chaos.books import read
 from tests.chaos.client import ENDED, PROGRESS, STOPPED, Orders
 from tests.chaos.cluster import Cluster, can_replicate

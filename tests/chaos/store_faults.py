@@ -10,7 +10,7 @@ from random import Random
 from typing import Final
 
 from common.errors import StoreUnavailable
-from common.store import Command, StoreConnection
+from common.storage.store import Command, StoreConnection
 from tests.chaos.fault import Fault, Scene, Undo, nothing, stopped
 from tests.faults.nodes import Node, StoreNode, wait_until
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from common.store import Command, Reply
+from common.storage.store import Command, Reply
 from tests.chaos.books import Entry, Open, Told
 from tests.chaos.reckoning import LATE_US, SUBJECTS, Reckoning, check_answers, reckon
 from tests.chaos.workload import MICROS, Account, applied, opening

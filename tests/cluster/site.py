@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.addresses import Address
-from common.curve import Role
-from common.embedded_store import find_server
+from common.security.curve import Role
+from common.storage.embedded_store import find_server
 from tests.cluster.hosts import Network
 from tests.faults.nodes import Balancer, Gateway, Node, Site
 from tests.keyring import KeyRing

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from common.client import JSONClient
-from common.curve import Role
+from common.security.curve import Role
 from tests.cluster.hosts import Network
 from tests.cluster.site import CABLES, HOSTS, RATERS, HostedSite
 from tests.faults.ledger import Ledger

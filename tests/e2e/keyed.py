@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from tests.e2e.cluster import RATEL, Cluster, Process, address
 
 RED = "red"

@@ -12,11 +12,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from common.child import die_with_parent
 from common.client import JSONClient
-from common.embedded_store import EmbeddedStore, find_server
 from common.errors import StoreUnavailable
-from common.store import StoreConnection
+from common.process.child import die_with_parent
+from common.storage.embedded_store import EmbeddedStore, find_server
+from common.storage.store import StoreConnection
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, Cluster, Process, StartCluster, is_free
 from tests.faults.nodes import wait_until
 

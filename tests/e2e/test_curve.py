@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.client import JSONClient
-from common.curve import Role
 from common.errors import DeadlineExceeded
+from common.security.curve import Role
 from common.zmq_client import ZmqClient
 from tests.faults.nodes import PATIENCE_S, RATEL, TENANT, Gateway, Site, wait_until
 from tests.integration.balancer_process import BalancerProcess

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.durability import LEVELS
+from common.storage.durability import LEVELS
 from tests.e2e.cluster import ROOT
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.call_command import encode_result
+from common.commands.call_command import encode_result
 from common.errors import RatelError
 from tests.e2e.cluster import RATEL, Cluster
 

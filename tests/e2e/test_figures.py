@@ -11,7 +11,7 @@ import pytest
 
 from common.client import JSONClient
 from common.errors import RatelError
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from rater.accounts import parse_account, read_command
 from rater.keys import account_keys
 from tests.e2e.cluster import Cluster, Process, address

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from common.cli import main
-from common.config import leaves
+from common.settings.config import leaves
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, Cluster
 
 WITHOUT = {

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from rater.keys import RATERS
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, Cluster, Process, StartCluster
 

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from loadtests.calls.__main__ import write
 from loadtests.calls.books import EXIT_MONEY, Books
 from loadtests.calls.plan import TENANT, subject

@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from common.api.openrpc import document
 from common.client import JSONClient
 from common.methods import BY_RPC_NAME
-from common.openrpc import document
 from tests.e2e.cluster import Cluster
 
 DOCUMENT = document()

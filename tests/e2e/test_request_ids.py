@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from rater.keys import account_keys
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF
 from tests.integration.balancer_process import PATIENCE_S

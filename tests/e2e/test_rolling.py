@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.addresses import Address, parse_address
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from tests.e2e.cluster import Cluster
 from tests.e2e.rolling import ServiceManager, SocketActivated, Traffic
 from tests.faults.nodes import RATES, TENANT, Balancer, Node, Site

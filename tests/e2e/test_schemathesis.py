@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from balancer.openapi import document
+from balancer.http.openapi import document
 from tests.e2e.cluster import SAMPLE_TARIFF, Process, StartCluster
 
 pytest.importorskip("schemathesis")

@@ -113,7 +113,12 @@ def test_no_number_no_parameter_and_no_secret_is_in_any_log(
         cluster.stop()
         outside.terminate()
     printed = "".join(capfd.readouterr())
-    for part in ("balancer.router rater=", "undecided=", "child=rater-1 ended", "common.key_file api keys=2"):
+    for part in (
+        "balancer.router rater=",
+        "undecided=",
+        "child=rater-1 ended",
+        "common.security.key_file api keys=2",
+    ):
         assert part in printed, "what is looked at is not what the processes wrote"
     assert "level=debug" in printed
     for mark in (*MARKS, cluster.red.rpartition("_")[2], cluster.blue.rpartition("_")[2]):

@@ -105,7 +105,7 @@ def test_files_are_served_with_their_types_and_a_strict_policy(sample_cluster: C
         assert known.value.code == 304
         assert body
     assert sample_cluster.get("/web/none.js")[0] == 404
-    assert sample_cluster.get("/web/../http_app.py")[0] == 404
+    assert sample_cluster.get("/web/../app.py")[0] == 404
     assert sample_cluster.request("POST", "/")[0] == 405
 
 

@@ -123,7 +123,7 @@ def test_a_start_that_waits_for_the_store_can_be_stopped(start_up: StartUp, tmp_
     (tmp_path / "data folder").mkdir()
     held = lock(tmp_path / "data folder" / "store.lock")
     start = start_up()
-    reach(start, lambda start: start.runs("common.embedded_store"))
+    reach(start, lambda start: start.runs("common.storage.embedded_store"))
     stop_and_look(start, signal.SIGTERM)
     os.close(held)
 

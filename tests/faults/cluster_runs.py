@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from common.cluster import ClusterConnection
-from common.durability import Durability, Level
 from common.errors import ServiceError, StoreUnavailable
-from common.stores import connect
+from common.storage.cluster import ClusterConnection
+from common.storage.durability import Durability, Level
+from common.storage.stores import connect
 from rater.jobs import Outcome, Undecided
 from tests.faults.clusters import ACCOUNTS, UNKNOWN, accounts_of, move_key_by_key, sharded, slot_of_account
 from tests.faults.load import Load

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.cluster_map import slot_of
+from common.storage.cluster_map import slot_of
 from rater.keys import account_key
 from tests.faults.load import Load
 from tests.faults.nodes import TENANT, Site

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import rater.request_steps
-from common.store import Command, Reply, Sent, StoreConnection
+from common.storage.store import Command, Reply, Sent, StoreConnection
 from rater.command import rater as rater_command
 from rater.link import Link
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from common.stores import Store
+from common.storage.stores import Store
 from rater.keys import account_keys
 from tests.stored import account_fields, line_fields
 

@@ -21,7 +21,7 @@ from types import TracebackType
 
 from common.client import JSONClient
 from common.errors import CallerError, RatelError, ServiceError
-from common.stores import connect
+from common.storage.stores import connect
 from tests.faults.ledger import Ledger, Reckoning
 from tests.faults.nodes import PATIENCE_S, TENANT, Site
 

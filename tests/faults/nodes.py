@@ -23,8 +23,8 @@ from typing import Any
 
 from common.addresses import Address
 from common.client import JSONClient
-from common.embedded_store import EmbeddedStore, Fsync, socket_path
-from common.store import StoreConnection
+from common.storage.embedded_store import EmbeddedStore, Fsync, socket_path
+from common.storage.store import StoreConnection
 
 ROOT = Path(__file__).resolve().parents[2]
 RATEL = [sys.executable, "-m", "common.cli"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from tests.faults.clock import LIBRARIES, Clock
 from tests.faults.load import Load
 from tests.faults.nodes import Site, wait_until

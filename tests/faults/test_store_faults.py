@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from common.disk_sync import DiskSync
-from common.embedded_store import Fsync
 from common.errors import InternalError, StoreUnavailable
-from common.store import Command, StoreConnection
+from common.storage.disk_sync import DiskSync
+from common.storage.embedded_store import Fsync
+from common.storage.store import Command, StoreConnection
 from rater.keys import account_keys
 from tests.faults.load import Load
 from tests.faults.nodes import TENANT, Site, wait_until

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from balancer.http_message import CONTINUE, Request
-from balancer.http_reader import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from balancer.http.message import CONTINUE, Request
+from balancer.http.reader import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from tests.fuzz.jsonrpc_targets import cut
 from tests.unit.http_bench import Bench
 

@@ -13,9 +13,9 @@ from itertools import cycle
 from typing import Any, Final
 
 from common.errors import NoRate, RatelError, encode_error
-from common.jsonrpc import Call, Limits, Session
-from common.jsonrpc_replies import NotAReply, ReplyReader
 from common.methods import BY_RPC_NAME
+from common.rpc.jsonrpc import Call, Limits, Session
+from common.rpc.jsonrpc_replies import NotAReply, ReplyReader
 
 SMALL: Final = Limits(max_message_bytes=600, max_depth=8, max_batch=5)
 """Small, so that short inputs reach the limits."""
@@ -140,7 +140,7 @@ def _summary(answer: Any) -> Any:
 
 
 def expect(stream: bytes) -> list[Any] | None:
-    """Form and id of each answer, by the standard library's JSON and the rules of `common.jsonrpc`.
+    """Form and id of each answer, by the standard library's JSON and the rules of `common.rpc.jsonrpc`.
 
     None where the rules are not so plain: when a line is not one whole message within the limits.
     """

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from balancer.http_query import Params, descriptor_of, parse_body, parse_query
+from balancer.http.query import Params, descriptor_of, parse_body, parse_query
 from common import wire
 from common.errors import CallerError, InvalidParams, ParseError, encode_error
 from common.methods import METHODS

@@ -14,7 +14,7 @@ import msgspec
 
 from common.errors import CallTooLong, NoRate, NotActive, TariffUnreadable
 from common.money import LIMIT
-from common.store import Command
+from common.storage.store import Command
 from common.times import DAY_US, MAX_INSTANT_US, MIN_INSTANT_US, SECOND_US
 from rater.accounts import open_command
 from rater.descriptor import Descriptor

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from common import wire
-from common.jsonrpc_replies import NotAReply, ReplyReader
+from common.rpc.jsonrpc_replies import NotAReply, ReplyReader
 from common.wire import MAX_FRAME_BYTES, WireError
 from rater.loader import rates, strict_json
 from rater.loader.check import MAX_OVERLAPS, find_overlaps

@@ -10,11 +10,11 @@ from time import thread_time
 
 import pytest
 
-from balancer.http_query import parse_body, parse_query
+from balancer.http.query import parse_body, parse_query
 from common.errors import RatelError
-from common.jsonrpc import DEFAULT_LIMITS, Session
-from common.jsonrpc_replies import NotAReply, ReplyReader
 from common.methods import BY_NAME
+from common.rpc.jsonrpc import DEFAULT_LIMITS, Session
+from common.rpc.jsonrpc_replies import NotAReply, ReplyReader
 from common.wire import WireError, decode
 from rater.descriptor import parse_descriptor
 from tests.unit.tariff_sample import RATES, read

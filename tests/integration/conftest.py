@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.embedded_store import EmbeddedStore
-from common.store import StoreConnection
-from common.stores import Store
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
+from common.storage.stores import Store
 from rater import scripts
 from rater.accounts import (
     Mutation,

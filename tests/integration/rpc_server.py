@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from common.errors import RatelError, encode_error
-from common.jsonrpc import Call, Session
+from common.rpc.jsonrpc import Call, Session
 
 
 class Fate(Enum):

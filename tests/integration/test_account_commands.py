@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from common.embedded_store import EmbeddedStore
-from common.store import StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
 from rater.account_commands import account as command
 from rater.keys import account_keys
 from rater.model import Account, Bucket

@@ -8,7 +8,7 @@ from itertools import pairwise
 from threading import Barrier
 from typing import Any
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from rater import scripts
 from rater.accounts import JOURNAL_LINES, MutationResult, mutation_command, parse_mutation_reply
 from rater.keys import account_keys

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
 from common.errors import InternalError, StoreUnavailable
-from common.store import Command, StoreConnection
+from common.storage.store import Command, StoreConnection
 from rater import scripts
 from rater.accounts import (
     MAX_SCRIPT_REQUESTS,

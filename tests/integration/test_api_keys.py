@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common.api_keys import KeyFile, decode_keys
-from common.apikey_command import apikey
 from common.client import JSONClient
+from common.commands.apikey_command import apikey
 from common.errors import Forbidden, TooManyRequests, Unauthorized
+from common.security.api_keys import KeyFile, decode_keys
 from tests.integration.balancer_process import COMMAND, PATIENCE_S, BalancerProcess, message
 from tests.integration.fake_rater import FakeRater, echo, hold
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from common import key_file
-from common.api_keys import BadKeyFile, KeyFile, Limits, decode_keys, hash_key
-from common.apikey_command import apikey
+from common.commands.apikey_command import apikey
 from common.errors import Unauthorized
-from common.key_file import WatchedKeyring, change_keys, read_keys
+from common.security import key_file
+from common.security.api_keys import BadKeyFile, KeyFile, Limits, decode_keys, hash_key
+from common.security.key_file import WatchedKeyring, change_keys, read_keys
 
 
 class Command:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.store import Command, Reply, StoreConnection
+from common.storage.store import Command, Reply, StoreConnection
 from rater import scripts
 from rater.accounts import mutation_command, open_command
 from rater.journal.audit import Result as AccountResult

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import pytest
 
-from balancer.http_app import HttpApp
-from balancer.http_jsonrpc import MAX_CALLS, MAX_IN_FLIGHT
-from balancer.http_message import Request
+from balancer.http.app import HttpApp
+from balancer.http.jsonrpc import MAX_CALLS, MAX_IN_FLIGHT
+from balancer.http.message import Request
 from balancer.router import Router
 from common.errors import StoreUnavailable, encode_error
 from common.methods import BY_HTTP_NAME, BY_NAME

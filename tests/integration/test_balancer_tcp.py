@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.errors import UnknownTenant, encode_error
-from common.jsonrpc import MAX_BAD_IN_A_ROW
+from common.rpc.jsonrpc import MAX_BAD_IN_A_ROW
 from common.wire import Reply, WorkItem
 from tests.integration.balancer_process import PATIENCE_S, BalancerProcess, message
 from tests.integration.fake_rater import FakeRater, echo, hold

@@ -19,9 +19,10 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from common import call_command, client_link, client_options, client_parts
+from common import client_link, client_parts
 from common.client import JSONClient
 from common.client_parts import Redial
+from common.commands import call_command, client_options
 from common.errors import (
     BelowFloor,
     ConnectionLost,

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from common import call_command
 from common.addresses import Address
 from common.client import JSONClient
 from common.client_link import Link
 from common.client_parts import FIRST_BACKOFF_S, PROBE, Redial, parse_servers
+from common.commands import call_command
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
 from tests.faults.nodes import wait_until
 from tests.integration.rpc_server import DROP, HOLD, Fate, RpcServer

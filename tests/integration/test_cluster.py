@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from redis.exceptions import ResponseError
 
 from common.cli import main
-from common.cluster import ClusterConnection
-from common.cluster_map import slot_of
-from common.durability import Durability
 from common.errors import StoreUnavailable
+from common.storage.cluster import ClusterConnection
+from common.storage.cluster_map import slot_of
+from common.storage.durability import Durability
 from rater import scripts
 from rater.accounts import open_command
 from rater.cluster_service import ClusterService

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import zmq
 
-from common.embedded_store import EmbeddedStore
-from common.jsonrpc import MAX_EVENTS
-from common.store import StoreConnection
+from common.rpc.jsonrpc import MAX_EVENTS
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
 from rater import direct
 from rater.direct import LINGER_US, MAX_IN_FLIGHT, STUCK_US, DirectServer
 from rater.jobs import Job, Outcome

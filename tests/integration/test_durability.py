@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from common.durability import Durability, Level
-from common.embedded_store import EmbeddedStore, find_server
+from common.commands.up_command import up
 from common.errors import StoreUnavailable
-from common.store import Command, Reply, Sent, StoreConnection
-from common.up_command import up
+from common.storage.durability import Durability, Level
+from common.storage.embedded_store import EmbeddedStore, find_server
+from common.storage.store import Command, Reply, Sent, StoreConnection
 from rater import service as service_module
 from rater.accounts import Mutation, Refused, mutation_command, open_command, parse_mutation_reply
 from rater.command import rater

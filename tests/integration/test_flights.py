@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from common.durability import Durability, Level
-from common.embedded_store import EmbeddedStore
 from common.errors import DeadlineExceeded, StoreUnavailable
-from common.store import StoreConnection
+from common.storage.durability import Durability, Level
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
 from rater import worker as worker_module
 from rater.jobs import Job, Outcome, Undecided
 from rater.link import Link

@@ -20,9 +20,9 @@ from balancer.router import Router
 from balancer.zmq_gateway import ZmqGateway
 from common.addresses import Address
 from common.clock import monotonic_us
-from common.curve import Role, new_key
 from common.dealer import Dealer, DealerKeys
 from common.methods import BY_NAME
+from common.security.curve import Role, new_key
 from common.wire import PROBE, Kind, decode, encode_done, encode_join, encode_state, encode_work
 from tests.keyring import KeyRing
 

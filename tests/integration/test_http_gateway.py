@@ -12,9 +12,9 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from balancer import http_gateway
 from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
-from balancer.http_gateway import HttpGateway
+from balancer.http import gateway as http_gateway
+from balancer.http.gateway import HttpGateway
 from balancer.router import Router
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

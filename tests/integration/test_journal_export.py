@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.store import StoreConnection
+from common.storage.store import StoreConnection
 from rater import scripts
 from rater.accounts import mutation_command
 from rater.journal.archive import (

@@ -18,9 +18,9 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.embedded_store import EmbeddedStore
 from common.errors import StoreUnavailable
-from common.store import StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
 from rater.accounts import parse_account, read_command
 from rater.keys import RATERS, TARIFF_EPOCH, account_keys, tariff_chunk_key
 from rater.loader.command import load

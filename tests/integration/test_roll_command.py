@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from common.roll_command import roll
+from common.commands.roll_command import roll
 
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >> {folder}/asked

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from common import store as store_module
-from common.durability import Durability, Level
 from common.errors import StoreUnavailable
-from common.sentinel import Sentinels, parse_sentinel_url
-from common.store import StoreConnection
-from common.store_url import StoreUrlError, describe_store_url
+from common.storage import store as store_module
+from common.storage.durability import Durability, Level
+from common.storage.sentinel import Sentinels, parse_sentinel_url
+from common.storage.store import StoreConnection
+from common.storage.store_url import StoreUrlError, describe_store_url
 from rater.jobs import Job, Outcome
 from rater.journal.commands import audit
 from rater.rating.snapshot import Snapshot, compile_tariff

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from common.embedded_store import EmbeddedStore
 from common.methods import BY_NAME
-from common.store import Command, Reply, Sent, StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import Command, Reply, Sent, StoreConnection
 from common.wire import CLIENT_KEY
 from rater import request_steps
 from rater import service as service_module

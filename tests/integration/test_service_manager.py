@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common.embedded_store import EmbeddedStore
+from common.storage.embedded_store import EmbeddedStore
 from tests.integration.balancer_process import BalancerProcess
 
 PATIENCE_S = 60.0

@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
-from common import embedded_store
-from common.embedded_store import EmbeddedStore, EmbeddedStoreError, socket_path
 from common.errors import StoreUnavailable
-from common.store import StoreConnection
-from common.store_url import StoreUrlError, default_store_url, describe_store_url, resolve_store_url
+from common.storage import embedded_store
+from common.storage.embedded_store import EmbeddedStore, EmbeddedStoreError, socket_path
+from common.storage.store import StoreConnection
+from common.storage.store_url import StoreUrlError, default_store_url, describe_store_url, resolve_store_url
 from rater import scripts
 from rater.accounts import Mutation, mutation_command, open_command, parse_account, read_command
 from rater.keys import account_keys
 from rater.model import Account
 
-ROOT = Path(embedded_store.__file__).parents[1]
+ROOT = Path(embedded_store.__file__).parents[2]
 
 
 @pytest.fixture
@@ -437,7 +437,7 @@ def test_a_server_that_can_t_start_says_why(tmp_path: Path, monkeypatch: pytest.
 def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from common.embedded_store import EmbeddedStore\n"
+        "from common.storage.embedded_store import EmbeddedStore\n"
         f"with EmbeddedStore({str(tmp_path)!r}):\n"
         "    print('ready', flush=True)\n"
         "    sys.stdin.read()\n"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from common.config_file import ConfigError
 from common.errors import StoreUnavailable
-from common.options import store_with_login
-from common.store import StoreConnection
-from common.store_login import LoginError, mask_url, read_secret, with_login
-from common.store_url import describe_store_url
+from common.settings.config_file import ConfigError
+from common.settings.options import store_with_login
+from common.storage.store import StoreConnection
+from common.storage.store_login import LoginError, mask_url, read_secret, with_login
+from common.storage.store_url import describe_store_url
 from tests.store_group import StoreGroup
 
 

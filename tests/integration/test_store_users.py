@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from common.cli import main
 from common.errors import DeadlineExceeded, InsufficientSeconds, StoreUnavailable
-from common.store import StoreConnection
-from common.store_url import StoreUrlError, describe_store_url
+from common.storage.store import StoreConnection
+from common.storage.store_url import StoreUrlError, describe_store_url
 from rater.model import Account
 from rater.store_users import AUDITOR, OPERATOR, RATER, REPLICA, SENTINEL
 from tests.certificates import Authority

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from common.embedded_store import EmbeddedStore
-from common.store import StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
 from rater.keys import RATERS, tariff_chunk_key, tariff_key
 from rater.model import ActivationPeriod, Bonus, Destination, Interval, Plan, Rate, Tariff
 from rater.tariff_commands import tariff as command

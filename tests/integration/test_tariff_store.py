@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.embedded_store import EmbeddedStore
 from common.errors import TariffConflict, TariffUnreadable
-from common.store import StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
 from rater import tariff_parts
 from rater.keys import TARIFF_ACTIVE, tariff_chunk_key, tariff_key
 from rater.model import Destination, Plan, Rate, Tariff

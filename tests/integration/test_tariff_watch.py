@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from common.embedded_store import EmbeddedStore
 from common.errors import StoreUnavailable
-from common.store import StoreConnection
+from common.storage.embedded_store import EmbeddedStore
+from common.storage.store import StoreConnection
 from rater import tariff_watch
 from rater.keys import RATERS, TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key
 from rater.model import ActivationPeriod, Interval, Rate, Tariff

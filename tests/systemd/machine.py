@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from common.child import die_with_parent
+from common.process.child import die_with_parent
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / "var" / "systemd"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from balancer.client_limits import DEFAULT_CLIENT_LIMITS
-from balancer.http_connection import Connection
-from balancer.http_message import Request
+from balancer.http.connection import Connection
+from balancer.http.message import Request
 
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
 STUCK_S = 20.0

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import api_keys
-from common.api_keys import (
+from common.errors import Forbidden, TooManyRequests, Unauthorized, decode_error
+from common.methods import AUTHENTICATE, BY_NAME, METHODS, Group
+from common.rpc.jsonrpc import Call
+from common.security import api_keys
+from common.security.api_keys import (
     BadKeyFile,
     KeyFile,
     KeyRecord,
@@ -23,12 +26,9 @@ from common.api_keys import (
     is_key,
     new_key,
 )
-from common.errors import Forbidden, TooManyRequests, Unauthorized, decode_error
-from common.jsonrpc import Call
-from common.keyring import Keyring
-from common.meters import Meter, take
-from common.methods import AUTHENTICATE, BY_NAME, METHODS, Group
-from common.scopes import bind, unbind
+from common.security.keyring import Keyring
+from common.security.meters import Meter, take
+from common.security.scopes import bind, unbind
 from common.wire import MAX_METHOD_CHARS
 
 NOW_S = 1_800_000_000.0

@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from common import api_types
-from common.api_calls import AsyncCalls, Calls, descriptor
-from common.api_schemas import SCHEMAS, result
-from common.jsonrpc_replies import encode_call
+from common.api import types as api_types
+from common.api.calls import AsyncCalls, Calls, descriptor
+from common.api.schemas import SCHEMAS, result
 from common.methods import BY_NAME, METHODS, Method
+from common.rpc.jsonrpc_replies import encode_call
 from rater.descriptor import parse_descriptor
 
 SEEN: dict[str, Any] = {}

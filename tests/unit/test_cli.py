@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from common.cli import main
-from common.config import leaves
+from common.settings.config import leaves
 from rater.tariff_commands import tariff
 
 SAMPLE = Path(__file__).resolve().parents[2] / "deploy" / "sample-tariff"

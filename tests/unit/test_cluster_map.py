@@ -6,8 +6,8 @@ import pytest
 from redis.crc import key_slot
 
 from common.addresses import Address
-from common.cluster import ClusterConnection
-from common.cluster_map import (
+from common.storage.cluster import ClusterConnection
+from common.storage.cluster_map import (
     View,
     holdings,
     key_of,
@@ -17,9 +17,9 @@ from common.cluster_map import (
     parse_view,
     slot_of,
 )
-from common.store import StoreConnection
-from common.store_url import StoreUrlError, describe_store_url
-from common.stores import connect
+from common.storage.store import StoreConnection
+from common.storage.store_url import StoreUrlError, describe_store_url
+from common.storage.stores import connect
 from rater import keys
 
 ASKED = Address("10.0.0.9", 7000)

@@ -16,13 +16,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from common import config
 from common.cli import main
-from common.config_command import all_commands
-from common.config_example import example_file
-from common.config_file import ConfigError, read_file
-from common.config_show import Setting, resolve
-from common.options import SECTIONS, Shared, flag
+from common.commands.config_command import all_commands
+from common.settings import config
+from common.settings.config_example import example_file
+from common.settings.config_file import ConfigError, read_file
+from common.settings.config_show import Setting, resolve
+from common.settings.options import SECTIONS, Shared, flag
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,7 +172,7 @@ def test_which_file_it_is(write: Write, tmp_path: Path, monkeypatch: pytest.Monk
     usual, by_variable, by_flag = (tmp_path / name for name in ("usual", "variable", "flag"))
     for credit, file in enumerate((usual, by_variable, by_flag), 1):
         file.write_text(f"[rater]\ncredit = {credit}\n")
-    monkeypatch.setattr("common.config_file.DEFAULT_FILE", usual)
+    monkeypatch.setattr("common.settings.config_file.DEFAULT_FILE", usual)
     assert shown("config", "show", RATEL_CONFIG="") == 1
     assert shown("config", "show", RATEL_CONFIG=str(by_variable)) == 2
     assert shown("--config", str(by_flag), "config", "show", RATEL_CONFIG=str(by_variable)) == 3
@@ -322,7 +322,8 @@ def test_a_command_pays_for_no_more_than_it_needs() -> None:
         "try:\n"
         "    main(['call', 'GetCost', '--address', '127.0.0.1:1', '--timeout', '0.1'])\n"
         "finally:\n"
-        "    print(sorted({'tomllib', 'redis', 'zmq', 'uvloop', 'common.store_login'} & set(sys.modules)))\n"
+        "    print(sorted({'tomllib', 'redis', 'zmq', 'uvloop', 'common.storage.store_login'} & "
+        "set(sys.modules)))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

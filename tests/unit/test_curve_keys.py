@@ -11,7 +11,8 @@ from unittest import mock
 import pytest
 from click.testing import CliRunner, Result
 
-from common.curve import (
+from common.commands.keys_command import keys
+from common.security.curve import (
     LOOK_AT_FILES_NS,
     MAX_AUTHORIZED,
     Authorized,
@@ -24,7 +25,6 @@ from common.curve import (
     secret_text,
     write_new,
 )
-from common.keys_command import keys
 from tests.keyring import KeyRing
 
 
@@ -254,7 +254,7 @@ def test_files_that_have_not_changed_are_not_read_again(ring: KeyRing) -> None:
     ring.new("r1", Role.RATER, allowed=True)
     folder = ring.keys
     first = folder.read()
-    with mock.patch("common.curve.read_public", side_effect=AssertionError):
+    with mock.patch("common.security.curve.read_public", side_effect=AssertionError):
         assert folder.read() == first
     (ring.authorized / "r1.pub").write_text("x")
     assert folder.read().keys == {}

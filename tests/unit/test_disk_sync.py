@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.disk_sync import DiskSync
+from common.storage.disk_sync import DiskSync
 
 
 @pytest.fixture

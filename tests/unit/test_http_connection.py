@@ -7,9 +7,9 @@ import logging
 
 import pytest
 
-from balancer.http_connection import LARGE_BYTES
-from balancer.http_patience import KEEP_ALIVE_S, LINGER_S, READ_TIMEOUT_S
-from balancer.http_reader import MAX_BODY_BYTES, PIECE_BYTES
+from balancer.http.connection import LARGE_BYTES
+from balancer.http.patience import KEEP_ALIVE_S, LINGER_S, READ_TIMEOUT_S
+from balancer.http.reader import MAX_BODY_BYTES, PIECE_BYTES
 from tests.unit.http_bench import DATE, STUCK_S, Bench
 
 

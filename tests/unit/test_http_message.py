@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.http_message import Request, encode_date, encode_response
+from balancer.http.message import Request, encode_date, encode_response
 
 
 def test_a_date_is_written_as_http_wants_it() -> None:

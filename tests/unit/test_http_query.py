@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.http_query import Params, _parse_encoded, descriptor_of, parse_body, parse_query
+from balancer.http.query import Params, _parse_encoded, descriptor_of, parse_body, parse_query
 from common.errors import CallerError, InvalidParams, InvalidRequest, NestedTooDeep, ParseError
 from common.methods import BY_NAME
 from common.times import parse_rfc3339

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.http_message import Refusal, Request
-from balancer.http_reader import MAX_BODY_BYTES, MAX_HEAD_BYTES, PIECE_BYTES, Awaits, RequestReader
+from balancer.http.message import Refusal, Request
+from balancer.http.reader import MAX_BODY_BYTES, MAX_HEAD_BYTES, PIECE_BYTES, Awaits, RequestReader
 
 
 class Collector:

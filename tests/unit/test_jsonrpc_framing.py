@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import jsonrpc_framer
 from common.errors import RatelError
-from common.jsonrpc import Call, Limits, Session
-from common.jsonrpc_framer import Framer
+from common.rpc import jsonrpc_framer
+from common.rpc.jsonrpc import Call, Limits, Session
+from common.rpc.jsonrpc_framer import Framer
 
 SHARED_CPU = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SMALL = Limits(max_message_bytes=400, max_depth=8, max_batch=5)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InternalError, NoRate, Overloaded, encode_error
-from common.jsonrpc import MAX_BAD_IN_A_ROW, MAX_EVENTS, Limits, Session
-from common.jsonrpc_framer import SHARE_BYTES
 from common.methods import BY_RPC_NAME
+from common.rpc.jsonrpc import MAX_BAD_IN_A_ROW, MAX_EVENTS, Limits, Session
+from common.rpc.jsonrpc_framer import SHARE_BYTES
 
 CD = {"TOR": 0, "CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0256"}
 NO_RATE = encode_error(NoRate(tenant="vdf", subject='ri"f', destination="é"))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from common import listen_fds
-from common.listen_fds import ListenFdsError, environment_of, take
+from common.process import listen_fds
+from common.process.listen_fds import ListenFdsError, environment_of, take
 
 NAMES = ("jsonrpc", "http", "router")
 

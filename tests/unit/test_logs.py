@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from balancer import front
-from balancer.http_app import HttpApp
-from balancer.http_message import Request
+from balancer.http.app import HttpApp
+from balancer.http.message import Request
 from common.logs import JsonFormatter, KeyValueFormatter, Throttle, describe_error, is_journal, setup
 
 NUMBER = "40712345678"

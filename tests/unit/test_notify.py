@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common import notify
-from common.notify import FEEDS_A_TIMEOUT, START_EXTENSION_US, Notifier
+from common.process import notify
+from common.process.notify import FEEDS_A_TIMEOUT, START_EXTENSION_US, Notifier
 
 
 class Manager:

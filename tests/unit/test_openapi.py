@@ -14,17 +14,17 @@ import pytest
 
 import balancer
 import rater
-from balancer.http_app import HttpApp
-from balancer.http_message import Request
-from balancer.http_query import _FIELDS, descriptor_of
-from balancer.openapi import (
+from balancer.http.app import HttpApp
+from balancer.http.message import Request
+from balancer.http.openapi import (
     HTTP_ERRORS,
     document,
     document_bytes,
 )
+from balancer.http.query import _FIELDS, descriptor_of
 from balancer.router import Router
-from common.api_errors import ELSEWHERE, OF_METHOD, errors_of
-from common.api_schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_of, parameter_names
+from common.api.errors import ELSEWHERE, OF_METHOD, errors_of
+from common.api.schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_of, parameter_names
 from common.errors import BY_CODE, InvalidParams, KeyReused, RatelError, UnknownSubject
 from common.methods import BY_HTTP_NAME, METHODS, Method
 from rater.accounts import _SCRIPT_OF
@@ -84,7 +84,7 @@ def test_it_is_an_openapi_document() -> None:
 
 
 def test_every_path_of_the_code_is_documented() -> None:
-    assert {text for text in constants("http_app.py") if re.fullmatch(r"/[\w.]+", text)} == OTHER_PATHS
+    assert {text for text in constants("http/app.py") if re.fullmatch(r"/[\w.]+", text)} == OTHER_PATHS
     assert set(DOCUMENT["paths"]) >= {f"/{name}" for name in BY_HTTP_NAME}
 
 
@@ -177,7 +177,7 @@ def test_times_have_the_documented_pattern(text: str, is_time: bool) -> None:
 
 @pytest.mark.parametrize("key", ["a", "a b", '"a', "x" * 256, "", " ", "a ", "é", '""', "x" * 257])
 def test_keys_have_the_documented_pattern(key: str) -> None:
-    from balancer.http_app import _idempotency_key
+    from balancer.http.app import _idempotency_key
 
     schema = IDEMPOTENCY_KEY
     fits = bool(re.search(schema["pattern"], key)) and len(key) <= schema["maxLength"]
@@ -234,7 +234,7 @@ def test_each_response_holds_the_errors_of_its_status(path: str) -> None:
 
 def test_what_http_alone_answers_is_documented() -> None:
     found = set()
-    for module in ("http_app.py", "http_connection.py", "http_reader.py"):
+    for module in ("http/app.py", "http/connection.py", "http/reader.py"):
         for node in ast.walk(ast.parse((Path(balancer.__file__).parent / module).read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("_refuse", "self._refuse"):
                 values = [each.value for each in node.args[:3] if isinstance(each, ast.Constant)]

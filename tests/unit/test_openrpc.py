@@ -9,16 +9,16 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from common.api_errors import ELSEWHERE, OF_BODIES, errors_of
-from common.api_keys import KeyFile
-from common.api_schemas import SCHEMAS
+from common.api.errors import ELSEWHERE, OF_BODIES, errors_of
+from common.api.openrpc import document, document_bytes, fields_of
+from common.api.schemas import SCHEMAS
 from common.errors import BY_CODE, InvalidParams, TooManyRequests, decode_error
-from common.jsonrpc import Session
-from common.jsonrpc_requests import descriptor
-from common.keyring import Keyring
 from common.methods import AUTHENTICATE, BY_RPC_NAME, BY_RPC_NAME_AT_FRONT, METHODS, Method
-from common.openrpc import document, document_bytes, fields_of
-from common.visitor import ONE_IS_ENOUGH, Visitor, refuse_here
+from common.rpc.jsonrpc import Session
+from common.rpc.jsonrpc_requests import descriptor
+from common.security.api_keys import KeyFile
+from common.security.keyring import Keyring
+from common.security.visitor import ONE_IS_ENOUGH, Visitor, refuse_here
 from rater.descriptor import FIELDS, parse_descriptor
 from tests.unit.test_openapi import ask
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.api_schemas import SCHEMAS
-from common.api_schemas_explain import REASONS
+from common.api.schemas import SCHEMAS
+from common.api.schemas_explain import REASONS
 from common.errors import CallTooLong, InvalidParams
 from common.money import format_micros
 from rater.model import Account, Bucket, Destination, Plan, Rate, Tariff, Threshold

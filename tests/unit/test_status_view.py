@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from common.status_client import problems, status_url
-from common.status_view import duration, micros, render, size
+from common.commands.status_client import problems, status_url
+from common.commands.status_view import duration, micros, render, size
 
 FIGURES = {
     "answers_per_s": 12.5,

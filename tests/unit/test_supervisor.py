@@ -16,8 +16,9 @@ import click
 import pytest
 
 from common.addresses import Address
-from common.doors import Doors, open_several
-from common.supervisor import (
+from common.commands.up_parts import Wanted, open_doors
+from common.process.doors import Doors, open_several
+from common.process.supervisor import (
     FIRST_PAUSE_S,
     HEALTHY_AFTER_S,
     LONGEST_PAUSE_S,
@@ -27,7 +28,6 @@ from common.supervisor import (
     StopSignals,
     Supervisor,
 )
-from common.up_parts import Wanted, open_doors
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -132,7 +132,7 @@ def test_a_child_that_does_not_stop_is_killed() -> None:
 # --- replacing ------------------------------------------------------------------------------------
 
 SAYS_READY = (
-    "import signal, time; from common.notify import Notifier\n"
+    "import signal, time; from common.process.notify import Notifier\n"
     "signal.signal(signal.SIGTERM, lambda *_: exit(0)); Notifier().ready(); time.sleep(600)"
 )
 
@@ -344,7 +344,7 @@ def test_signals_without_number_change_nothing_after_the_first(stop: StopSignals
 def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_code() -> None:
     program = (
         "import os, signal\n"
-        "from common import supervisor, up_command\n"
+        "from common.process import supervisor; from common.commands import up_command\n"
         "class Late:\n"
         "    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGINT): kill(pid, number)\n"
         "def stopped(*_): raise supervisor.Stopped\n"

@@ -16,7 +16,7 @@ from balancer.router import Router
 from balancer.tcp_connection import LINGER_S, Connection
 from balancer.tcp_gateway import STUCK_S, TcpGateway
 from common.errors import Overloaded, encode_error
-from common.jsonrpc import MAX_EVENTS, Call
+from common.rpc.jsonrpc import MAX_EVENTS, Call
 
 
 class Socket:

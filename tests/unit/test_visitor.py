@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from common import visitor as visitor_module
-from common.api_keys import KeyFile, KeyRecord, Limits, hash_key, id_of, new_key
-from common.jsonrpc import Session
-from common.keyring import Keyring
-from common.visitor import LOGIN_S, Visitor, refuse_here
+from common.rpc.jsonrpc import Session
+from common.security import visitor as visitor_module
+from common.security.api_keys import KeyFile, KeyRecord, Limits, hash_key, id_of, new_key
+from common.security.keyring import Keyring
+from common.security.visitor import LOGIN_S, Visitor, refuse_here
 
 KEY = new_key(set())[1]
 

@@ -26,7 +26,7 @@ def test_the_wheel_holds_the_packages_with_their_scripts(tmp_path: Path) -> None
         for path in (ROOT / package).rglob("*")
         if path.suffix in (".py", ".lua") or path.parent.name == "web" or path.name == "py.typed"
     }
-    assert "balancer/web/index.html" in expected
+    assert "balancer/http/web/index.html" in expected
     assert any(name.endswith(".lua") for name in expected)
     assert "common/py.typed" in expected
     assert {name for name in names if ".dist-info/" not in name} == expected

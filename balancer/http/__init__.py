@@ -1,0 +1,1 @@
+"""The HTTP gateway: bytes into requests, requests into calls and answers, and the pages it serves itself."""

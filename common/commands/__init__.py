@@ -1,0 +1,1 @@
+"""The commands of `ratel` that are no service's own, and what commands share."""

@@ -1,0 +1,66 @@
+"""How commands end, and what they show on the way: alike in all of them.
+
+Exit codes: 0 done, 1 refused or found wrong, 2 the command line is wrong (click's own), 3 the store, or the
+cluster, is not available. Whatever ends a command is one line, `error: …`, on the standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Final, NoReturn
+
+import click
+
+from common.errors import RatelError, StoreUnavailable
+from common.storage.store_url import StoreUrlError
+from common.storage.stores import Store, connect
+
+EXIT_REFUSED: Final = 1
+EXIT_UNAVAILABLE: Final = 3
+
+ShowProgress = Callable[[int, int | None], None]
+"""How much is done, and of how much, where that is known."""
+
+
+def refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
+    """End the command."""
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)
+
+
+@contextmanager
+def store_errors(*refusals: type[Exception]) -> Iterator[None]:
+    """What goes wrong with the store, or is refused, ends the command; as `refusals` do, of whatever kind."""
+    refused: tuple[type[Exception], ...] = (RatelError, *refusals)
+    try:
+        yield
+    except StoreUrlError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
+    except StoreUnavailable as error:
+        refuse(str(error), EXIT_UNAVAILABLE)
+    except refused as error:
+        refuse(str(error))
+
+
+@contextmanager
+def open_store(url: str, timeout_ms: int, *refusals: type[Exception]) -> Iterator[Store]:
+    """A connection, for as long as the command needs it; errors as with `store_errors`."""
+    with store_errors(*refusals), closing(connect(url, timeout_ms=timeout_ms)) as store:
+        yield store
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[ShowProgress]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - not needed in a pipe
+    from rich.progress import Progress  # noqa: PLC0415
+
+    # What is told meanwhile goes past the bar, but stays on the standard output when that is a file.
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,1 @@
+"""Processes: kept alive, replaced under load, their listening sockets handed over."""

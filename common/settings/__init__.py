@@ -1,0 +1,1 @@
+"""Options of commands, and where their values come from: flags, environment, file."""

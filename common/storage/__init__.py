@@ -1,0 +1,1 @@
+"""The store: its URL, connections to it of every kind, and the embedded one."""
