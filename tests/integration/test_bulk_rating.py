@@ -108,6 +108,27 @@ def test_json_lines_keep_their_members_as_they_were(tmp_path: Path) -> None:
     assert shown["rejected"] == {"invalid_params": 1, "parse_error": 2}
 
 
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ('"subject": "rif", "subj": "dan", "dest": "0256"', "Subject: is given twice"),
+        ('"subj": "dan", "subj": "rif", "dest": "0256"', "Subject: is given twice"),
+        ('"\\u0073ubj": "dan", "subj": "rif", "dest": "0256"', "Subject: is given twice"),
+        ('"subj": "rif", "dest": 2.56e2', "DestinationPrefix: expected a string, not a number"),
+        ('"subj": "rif", "dest": 256', "DestinationPrefix: expected a string, not a number"),
+        ('"subj": 1.0, "dest": "0256"', "Subject: expected a string, not a number"),
+    ],
+)
+def test_a_member_that_could_mean_something_else_is_rejected(tmp_path: Path, members: str, said: str) -> None:
+    """Not rated for one of two subjects, or for the prefix that a number happens to be written as."""
+    call = f'{{"CstmId": "vdf", {members}, "start": "2012-02-02T17:30:00Z", "duration": 60}}'
+    plain = call.replace(members, '"subj": "rif", "dest": "0256", "end": null, "note": "\\"subj\\""')
+    result = rate(write(tmp_path / "calls.jsonl", call, plain), "--json")
+    [reject] = objects(tmp_path / "calls.rejects.jsonl")
+    assert (reject["RejectError"], reject["RejectMessage"]) == ("invalid_params", said)
+    assert json.loads(result.stdout)["totals"]["calls"] == 1
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_rejects_can_be_put_right_and_rated(tmp_path: Path, suffix: str) -> None:
     if suffix == "csv":
