@@ -36,6 +36,7 @@ from common.errors import (
     Forbidden,
     Overloaded,
     RatelError,
+    ServiceError,
     ShuttingDown,
     TooManyRequests,
     Unauthorized,
@@ -173,10 +174,13 @@ class ClientCore(Generic[AnyPending, AnyLink]):
             )
 
     def _settle(self, pending: AnyPending, outcome: Any | RatelError) -> None:
-        """Who refuses a mutation can't know what became of the attempt before, whose answer was lost."""
+        """Who refuses a mutation can't know what became of the attempt before, whose answer was lost. What
+        failed is to be asked again with the RequestId, which may be known to us alone."""
         if pending._tried and isinstance(outcome, REFUSED_FOR_NOW):
             detail = f"asked again, the answer is {outcome.name}; whether it was carried out is unknown"
             outcome = self._connection_lost(detail, pending.request_id)
+        elif pending.request_id and isinstance(outcome, ServiceError):
+            outcome.data.setdefault("request_id", pending.request_id)
         pending._settle(outcome)
 
     def _fail_waiting(self, detail: str, error: RatelError | None = None) -> None:

@@ -23,13 +23,17 @@ from common.errors import (
     DeadlineExceeded,
     Forbidden,
     InsufficientSms,
+    InternalError,
     InvalidParams,
     MessageTooLarge,
     MethodNotFound,
     NoRate,
+    NotDurable,
     Overloaded,
+    Quarantined,
     RatelError,
     ShuttingDown,
+    StoreUnavailable,
     TooManyRequests,
     Unauthorized,
 )
@@ -278,6 +282,31 @@ def test_who_refuses_to_do_it_again_does_not_know_whether_it_was_done(
     assert [cd["RequestId"] for _, cd in server.seen] == ["r", "r"]
     with pytest.raises(type(refusal)):  # nothing was ever done for this one
         client.call("DebitSMS", CD | {"Amount": 0})
+
+
+OPEN = (
+    DeadlineExceeded(detail="after 5000 ms without an answer"),
+    StoreUnavailable(detail="no answer in time"),
+    NotDurable(confirmed=1, copies=2, timeout_ms=1000),
+    Quarantined(raters=2),
+    InternalError(detail="a defect"),
+)
+
+
+@pytest.mark.parametrize("error", OPEN, ids=lambda error: error.name)
+def test_an_error_that_leaves_the_outcome_open_tells_the_request_id(
+    server: RpcServer, client: Any, error: RatelError
+) -> None:
+    """The client made it: only the error can tell with what to ask again."""
+    server.handler = lambda _, cd: error
+    with pytest.raises(type(error)) as raised:
+        client.call("DebitSMS", CD | {"Amount": 5})
+    [(_, descriptor)] = server.seen
+    assert raised.value.data == error.data | {"request_id": descriptor["RequestId"]}
+    assert raised.value.message == error.message
+    with pytest.raises(type(error)) as raised:
+        client.call("GetCost", CD)
+    assert "request_id" not in raised.value.data
 
 
 def test_a_read_that_is_refused_when_it_is_asked_again_is_refused(server: RpcServer, client: Any) -> None:
