@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.client import JSONClient
-from common.errors import Overloaded, RatelError, ServiceError
+from common.errors import Overloaded, RatelError, ServiceError, Unauthorized
 from rater.bulk import outputs as outputs_module
 from rater.bulk import run as run_module
 from rater.bulk.command import rate as command
@@ -340,6 +340,21 @@ def test_when_it_can_not_for_long_the_run_ends_and_goes_on_later(tmp_path: Path)
     with pytest.raises(ServiceError):
         run(files, Cluster(Flaky(10**6), lambda seconds: None), "x")
     assert files.rated.read_text().count("\n") == 1
+
+
+def test_a_key_that_is_no_longer_valid_rejects_no_record(tmp_path: Path) -> None:
+    """It says nothing about the records: the run goes on with a new one."""
+
+    class Revoked(Flaky):
+        def call_many(self, calls: Any, **_: Any) -> list[Any]:
+            found = super().call_many(calls)
+            return [*found[:1], *[Unauthorized(detail="the API key was revoked") for _ in found[1:]]]
+
+    files = files_for(many(tmp_path / "calls.csv", 8), None, None)
+    with pytest.raises(Unauthorized):
+        run(files, Cluster(Revoked(0)), "x")
+    progress = run(files, Cluster(Flaky(0)), "x")
+    assert (progress.calls, progress.rejected) == (8, {})
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
