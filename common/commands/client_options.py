@@ -14,7 +14,7 @@ import click
 from common.addresses import Address
 from common.client import DEFAULT_TIMEOUT_S, JSONClient
 from common.client_parts import parse_servers
-from common.errors import CallerError, RatelError
+from common.errors import CallerError, RatelError, ServiceError
 from common.settings.options import shared
 from common.tls import ClientTls, TlsError
 
@@ -142,7 +142,9 @@ def call_errors() -> Iterator[None]:
     try:
         yield
     except RatelError as error:
-        click.echo(f"Error: {error.message}", err=True)
+        request_id = error.data.get("request_id") if isinstance(error, ServiceError) else None
+        again = f"; to have it done once, repeat it with RequestId={request_id}" if request_id else ""
+        click.echo(f"Error: {error.message}{again}", err=True)
         sys.exit(EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE)
     except TlsError as error:
         raise click.UsageError(str(error)) from None
