@@ -15,9 +15,9 @@ from common.money import NotExact, format_micros, format_nanos, parse_decimal, t
 from common.settings.options import json_option, store_option
 from common.storage.stores import Store
 from rater import account_admin
+from rater.account_terms import LAST_DAY, Terms
 from rater.account_value import NotAnAccount
 from rater.account_view import account_tree, instant, line_tree
-from rater.accounts import LAST_DAY, Terms
 from rater.journal.lines import Damaged, Line
 from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
 

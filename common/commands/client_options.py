@@ -15,7 +15,7 @@ from common.addresses import Address
 from common.client import DEFAULT_TIMEOUT_S, JSONClient
 from common.client_parts import parse_servers
 from common.errors import CallerError, RatelError
-from common.settings.options import shared
+from common.settings.shared import shared
 from common.tls import ClientTls, TlsError
 
 EXIT_REFUSED: Final = 1
