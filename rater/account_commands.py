@@ -10,7 +10,8 @@ from typing import Any, Final
 import click
 import msgspec
 
-from common.commands.command_line import open_store, refuse
+from common.commands.command_line import refuse
+from common.commands.store_access import open_store
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.settings.options import json_option, store_option
 from common.storage.stores import Store

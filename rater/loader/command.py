@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import click
 
-from common.commands.command_line import refuse, store_errors
+from common.commands.command_line import refuse
+from common.commands.store_access import store_errors
 from common.settings.options import json_option, store_option, wait_option
 from rater.account_terms import Opening
 from rater.loader.fields import MAX_NAME_CHARS
