@@ -261,12 +261,13 @@ def test_what_must_not_be_repeated_is_not_and_the_next_call_connects_anew(
 
 @pytest.mark.parametrize("method", ["GetMaxSessionTime", "DebitSMS"])
 def test_a_server_that_drops_connections_at_first_is_no_error(
-    server: RpcServer, client: Any, method: str, monkeypatch: pytest.MonkeyPatch
+    server: RpcServer, kind: Any, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.client_parts.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("common.client_parts.FIRST_BACKOFF_S", 0.001)
     server.turn_away = 3
     server.handler = lambda method, cd: DROP if len(server.seen) <= 3 else amount(method, cd)
-    assert client.call(method, CD | {"Amount": 5}, timeout_s=60) == 5
+    with kind(server.address) as client:
+        assert client.call(method, CD | {"Amount": 5}, timeout_s=60) == 5
     assert server.connections == 7
     assert all(seen == server.seen[0] for seen in server.seen)
 
