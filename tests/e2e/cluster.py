@@ -148,7 +148,7 @@ class Cluster:
         return self.processes("common.cli rater")
 
     def stop(self) -> None:
-        """Nothing is left behind, also of one that has ended by itself: another test would be blamed for it."""
+        """Also of one that has ended by itself nothing stays open, for which another test would be blamed."""
         if self.up.process.poll() is None:
             code = self.up.terminate()
             assert code == 0, self.up.lines
