@@ -11,15 +11,16 @@ from typing import Any, Final
 import click
 import msgspec
 
-from common.commands.command_line import EXIT_UNAVAILABLE, open_store, refuse
+from common.commands.command_line import EXIT_UNAVAILABLE, refuse
+from common.commands.store_access import open_store
 from common.errors import StoreUnavailable
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.settings.options import json_option, store_option
 from common.storage.stores import Store
 from rater import account_admin
+from rater.account_terms import LAST_DAY, Terms
 from rater.account_value import NotAnAccount
 from rater.account_view import account_tree, instant, line_tree
-from rater.accounts import LAST_DAY, Terms
 from rater.journal.lines import Damaged, Line
 from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
 
