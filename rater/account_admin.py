@@ -11,20 +11,16 @@ from typing import Final, NamedTuple
 from common.errors import UnknownSubject
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
-from rater.account_value import unpack_account
-from rater.accounts import (
-    Mutation,
-    MutationResult,
+from rater.account_terms import (
     Opening,
-    Refused,
     Terms,
-    mutation_command,
     open_command,
-    parse_mutation_reply,
     parse_open_reply,
     parse_terms_reply,
     terms_command,
 )
+from rater.account_value import unpack_account
+from rater.accounts import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
 from rater.keys import account_keys

@@ -24,19 +24,18 @@ whose entry ids are the times. A line's fields:
 The operation is the method's name, `Open` for a new account, `Load` for one that was replaced, or
 `SetTerms`; the amount is as requested, in micros, 0 where the method has none. Sequence numbers are
 1, 2, 3 … without gaps.
-The layout of an account is in `rater.account_value`.
+An account is opened, and its terms are set, by `rater.account_terms`. The layout of an account is in
+`rater.account_value`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from common.errors import (
     BelowFloor,
@@ -51,15 +50,13 @@ from common.errors import (
     NoTariffPlan,
     OutOfRange,
     RatelError,
-    StoreUnavailable,
     TooManyBuckets,
     UnknownSubject,
 )
-from common.money import LIMIT, format_micros
+from common.money import format_micros
 from common.storage.store import Command, Reply
 from rater.account_value import (
     NotAnAccount,
-    pack_account,
     pack_buckets,
     pack_terms,
     unpack_account,
@@ -68,6 +65,7 @@ from rater.account_value import (
 from rater.keys import AccountKeys, encode_part, utf8
 from rater.model import MAX_BUCKETS, Account, Bucket, Plan
 from rater.scripts import SCRIPTS
+from rater.store_errors import store_error
 
 JOURNAL_LINES: Final = 10_000
 """About how many lines an account's journal keeps: some 1 MB, years of a busy subscriber."""
@@ -75,8 +73,6 @@ JOURNAL_LINES: Final = 10_000
 MAX_SCRIPT_REQUESTS: Final = 64
 """Mutations in one run of a script, during which the store serves nobody else: below a millisecond. More
 would save nothing: what all of them share is by then a hundredth of the cost of each."""
-
-LAST_DAY: Final = 31
 
 _KEPT_FIGURES: Final = 4_096
 """Sets of matching destinations that are kept packed: a tariff has few, and many numbers have the same."""
@@ -142,13 +138,6 @@ class PlanChanged(NamedTuple):
     """The account has another plan than the mutation expected: look it up and try again."""
 
     plan_id: str
-
-
-class Opening(Enum):
-    CREATED = b"Opened"
-    REPLACED = b"Replaced"
-    KEPT = b"Kept"
-    """It existed, and nothing was changed."""
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -345,106 +334,3 @@ _ERRORS: Final[dict[bytes, Callable[[Mutation, str], RatelError]]] = {
         detail="the request reached the store too late, and changed nothing"
     ),
 }
-
-
-# --- opening --------------------------------------------------------------------------------------
-
-
-def open_command(
-    keys: AccountKeys,
-    account: Account,
-    *,
-    replace: bool = False,
-    token: str = "",
-    journal_lines: int = JOURNAL_LINES,
-) -> Command:
-    """The EVALSHA that creates an account, or with `replace` sets one that exists to these balances.
-
-    Raises ValueError for figures out of range: the loader has refused them with their place before.
-    """
-    return (
-        b"EVALSHA",
-        SCRIPTS["open_account"].sha,
-        2,
-        keys.account,
-        keys.journal,
-        int(replace),
-        journal_lines,
-        token,
-        pack_account(account),
-    )
-
-
-def parse_open_reply(reply: Reply) -> Opening:
-    """Raises what the store refused."""
-    if type(reply) is not bytes:
-        raise store_error(reply)
-    return Opening(reply)
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator decides about an account. UNSET stays as it is."""
-
-    postpaid: bool | msgspec.UnsetType = msgspec.UNSET
-    min_credit_micros: int | msgspec.UnsetType | None = msgspec.UNSET
-    """None is no floor."""
-    reset_day: int | msgspec.UnsetType = msgspec.UNSET
-    plan: str | msgspec.UnsetType = msgspec.UNSET
-    """"" is none."""
-    blocked: bool | msgspec.UnsetType = msgspec.UNSET
-
-
-def terms_command(
-    keys: AccountKeys, terms: Terms, *, token: str = "", journal_lines: int = JOURNAL_LINES
-) -> Command:
-    """The EVALSHA that changes an account's terms; its reply goes to `parse_terms_reply`.
-
-    Raises ValueError for figures out of range.
-    """
-    floor = terms.min_credit_micros
-    if isinstance(floor, int) and abs(floor) > LIMIT:
-        raise ValueError("the floor is out of range")
-    if isinstance(terms.reset_day, int) and not 0 <= terms.reset_day <= LAST_DAY:
-        raise ValueError(f"the reset day is not 0 to {LAST_DAY}")
-    return (
-        b"EVALSHA",
-        SCRIPTS["set_terms"].sha,
-        2,
-        keys.account,
-        keys.journal,
-        journal_lines,
-        token,
-        _flag(terms.postpaid),
-        "" if floor is msgspec.UNSET else "none" if floor is None else floor,
-        "" if terms.reset_day is msgspec.UNSET else terms.reset_day,
-        "" if terms.plan is msgspec.UNSET else f"={terms.plan}",
-        _flag(terms.blocked),
-    )
-
-
-def _flag(value: bool | msgspec.UnsetType) -> str:
-    return "" if value is msgspec.UNSET else str(int(value))
-
-
-def parse_terms_reply(reply: Reply) -> bool | None:
-    """Whether something has changed; None when there is no such account. Raises what the store refused."""
-    if type(reply) is not bytes:
-        raise store_error(reply)
-    return {b"Changed": True, b"Same": False, b"UnknownSubject": None}[reply]
-
-
-# --- the store refuses ----------------------------------------------------------------------------
-
-_OUR_FAULTS: Final = ("ERR", "WRONGTYPE", "CROSSSLOT", "NOSCRIPT", "EXECABORT")
-"""What a command that is wrong is answered with. Everything else is about the store's state: it is
-loading, full, read-only, busy, refuses the password, can't write its file."""
-
-
-def store_error(reply: Reply) -> RatelError:
-    """The error for a reply that is not one of a command's own."""
-    if not isinstance(reply, ResponseError):
-        return InternalError(detail=f"an unexpected reply of the store: {reply!r:.80}")
-    text = str(reply)
-    if text.split(" ", 1)[0] in _OUR_FAULTS:
-        return InternalError(detail=f"the store refused a command: {text}")
-    return StoreUnavailable(detail=text)

@@ -356,6 +356,26 @@ DEFECTS: Final = (
         ("tariff reloaded",),
     ),
     Defect(
+        "a blocked account is debited",
+        (Edit(DEBIT, "--@include _blocked.lua\n", ""),),
+        ("tariff reloaded",),
+    ),
+    Defect(
+        "whoever changes an account's terms writes back the balances that were read before",
+        (
+            Edit(
+                "rater/account_admin.py",
+                "    [reply] = execute(store, [terms_command(account_keys(tenant, subject), terms)])\n",
+                """    keys = account_keys(tenant, subject)
+    [value] = store.execute([("GET", keys.account)])
+    [reply] = execute(store, [terms_command(keys, terms)])
+    store.execute([("SETRANGE", keys.account, 16, value[16:56])])
+""",
+            ),
+        ),
+        ("tariff reloaded",),
+    ),
+    Defect(
         "keys are kept for seconds that were meant to be milliseconds",
         (Edit("rater/command.py", "key_ttl_ms=key_ttl_s * 1000", "key_ttl_ms=key_ttl_s"),),
         _KILLS,

@@ -9,15 +9,8 @@ import pytest
 from common.errors import Blocked, InternalError, UnknownSubject
 from common.money import LIMIT
 from rater import scripts
-from rater.accounts import (
-    MutationResult,
-    Refused,
-    Terms,
-    batch_command,
-    parse_mutation_reply,
-    parse_terms_reply,
-    terms_command,
-)
+from rater.account_terms import Terms, parse_terms_reply, terms_command
+from rater.accounts import MutationResult, Refused, batch_command, parse_mutation_reply
 from rater.journal.audit import Selection, audit
 from rater.keys import account_keys
 from rater.model import Account, Bucket
