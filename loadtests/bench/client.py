@@ -34,8 +34,8 @@ PATIENCE_S: Final = 10.0
 
 SLICE_S: Final = 0.000_2
 """Requests of an open loop that are due within it leave together, and replies that came within it are read
-together, so latencies are up to so much too long: short beside any round trip. A client that woke for each
-reply would take more of the cores that it shares with the servers than any of them, 7 to 13 µs a request."""
+together, so latencies are up to so much too long: short beside any round trip. To wake for each reply takes
+half as much again, 7 to 13 µs a request, of the cores that the servers are on."""
 
 _BUFFER: Final = memoryview(bytearray(256 * 1024))
 """Read into by all connections in turn: a new one for each read would cost more than all the rest."""
