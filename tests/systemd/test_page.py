@@ -61,7 +61,7 @@ def shell(step: Typed, machines: dict[str, Machine]) -> tuple[str, int]:
         )
     else:
         done = machines[step.where].try_run("bash", "-c", f"exec 2>&1; cd /root; {command}")
-    return done.stdout, done.returncode
+    return "".join(f"{line}\n" for line in done.stdout.splitlines()), done.returncode
 
 
 def secure_copy(step: Typed, machines: dict[str, Machine]) -> None:
