@@ -23,6 +23,7 @@ from typing import Final
 
 import zmq
 
+from common.errors import with_log_id
 from common.limits import raise_file_limit
 from common.logs import Throttle
 from common.rpc.jsonrpc import Call, Session
@@ -30,6 +31,7 @@ from common.security.key_file import LOOK_EVERY_S, WatchedKeyring
 from common.security.keyring import Keyring
 from common.security.scopes import unbind
 from common.security.visitor import Visitor
+from common.wire import TOKEN_KEY
 from rater.jobs import Job, Outcome
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class Connection:
     def reply(self, seq: int, outcome: Outcome) -> None:
         self.visitor.answered(seq)
         if outcome.code:
-            self.session.fail(seq, outcome.body)
+            self.session.fail(seq, with_log_id(outcome.body, f"{TOKEN_KEY}{self.life}-{seq}"))
         else:
             self.session.answer(seq, outcome.body)
 
