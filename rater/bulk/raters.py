@@ -38,8 +38,7 @@ Outcome = Rated | RatelError
 
 class Rater(Protocol):
     def rate(self, records: Sequence[Record]) -> list[Outcome]:
-        """The outcome of each record, which all have a call. Raises ServiceError, or Unauthorized, when it
-        can't go on."""
+        """Their outcomes; all have a call. Raises ServiceError or Unauthorized when it can't go on."""
 
 
 class Cluster:

@@ -148,6 +148,7 @@ def test_many_calls_keep_order_window_and_places_of_errors(server: RpcServer, cl
     ]
     calls[3] = ("DebitSMS", {"Amount": float("inf")})
     outcomes = client.call_many(calls, window=16)
+    assert server.connections == 1
     assert isinstance(outcomes[3], InvalidParams)
     del outcomes[3]
     numbers = [n for n in range(200) if n != 3]
@@ -169,7 +170,7 @@ def test_many_calls_keep_order_window_and_places_of_errors(server: RpcServer, cl
 def test_a_server_that_waits_for_its_replies_to_be_read_blocks_nobody(server: RpcServer, client: Any) -> None:
     big = json.dumps("x" * 100_000).encode()
     server.handler = lambda _, cd: big
-    pending = [client.submit("GetCost", CD | {"Padding": "y" * 100_000}) for _ in range(100)]
+    pending = [client.submit("GetCost", CD | {"Padding": "y" * 100_000}) for _ in range(200)]
     assert all(len(one.result()) == 100_000 for one in pending)
 
 
@@ -243,7 +244,10 @@ def test_calls_in_flight_are_sent_again_under_the_same_request_id(server: RpcSer
     pending = [client.submit(name, CD | {"Amount": 5}) for name in names]
     assert [one.result() for one in pending] == [5, 5, 5]
     assert server.seen[:3] == server.seen[3:]
-    assert [cd.get("RequestId", "") for _, cd in server.seen[:3]] == [one.request_id for one in pending]
+    ids = [cd.get("RequestId", "") for _, cd in server.seen[:3]]
+    assert ids == [one.request_id for one in pending]
+    assert ids[0] == ""
+    assert len(set(ids)) == 3
 
 
 def test_what_must_not_be_repeated_is_not_and_the_next_call_connects_anew(
@@ -324,10 +328,15 @@ def test_a_rule_decides_it_whenever_it_is_asked(server: RpcServer, client: Any) 
         client.call("DebitSMS", CD | {"Amount": 5})
 
 
-def test_a_server_that_drops_connections_at_first_is_no_error(server: RpcServer, client: Any) -> None:
+@pytest.mark.parametrize("method", ["GetMaxSessionTime", "DebitSMS"])
+def test_a_server_that_drops_connections_at_first_is_no_error(
+    server: RpcServer, kind: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.client_parts.FIRST_BACKOFF_S", 0.001)
     server.turn_away = 3
     server.handler = lambda method, cd: DROP if len(server.seen) <= 3 else amount(method, cd)
-    assert client.call("DebitSMS", CD | {"Amount": 5}, timeout_s=60) == 5
+    with kind(server.address) as client:
+        assert client.call(method, CD | {"Amount": 5}, timeout_s=60) == 5
     assert server.connections == 7
     assert all(seen == server.seen[0] for seen in server.seen)
 
@@ -383,6 +392,7 @@ def test_what_was_in_flight_goes_to_the_next_server(
         server.stop()
         assert [one.result() for one in pending] == list(range(20))
     assert second.seen == server.seen
+    assert len({cd["RequestId"] for _, cd in second.seen}) == 20
 
 
 def test_servers_that_refuse_are_passed_over(kind: Any, refusing: Any, second: RpcServer) -> None:
@@ -400,11 +410,15 @@ def test_a_server_that_shuts_down_is_left_with_all_that_it_has(
         assert [cd["RequestId"] for _, cd in second.seen] == [held.request_id, sent_back.request_id]
 
 
-def test_what_the_only_server_sends_back_goes_to_the_next_connection(kind: Any) -> None:
+@pytest.mark.parametrize("request_ids", [True, False])
+def test_what_the_only_server_sends_back_goes_to_the_next_connection(kind: Any, request_ids: bool) -> None:
     fates = iter([ShuttingDown(), b"1", DROP])
-    with RpcServer(lambda method, cd: next(fates, b"7")) as server, kind(server.address) as client:
+    with (
+        RpcServer(lambda method, cd: next(fates, b"7")) as server,
+        kind(server.address, auto_request_id=request_ids) as client,
+    ):
         sent_back = client.submit("DebitSMS", CD)
-        assert client.call("GetCost", CD) == 1
+        assert client.call("GetCost", CD) == 1  # by now the other's answer is there, too
         assert not sent_back.done
         cut = client.submit("GetCost", CD)
         assert (sent_back.result(), cut.result()) == (7, 7)
