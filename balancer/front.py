@@ -119,8 +119,8 @@ async def serve(
             await http.open(http_listener)
         log.info(
             "listening jsonrpc=%s http=%s %s%s",
-            _bound(settings.jsonrpc, tcp_listener),
-            _bound(settings.http, http_listener),
+            _bound(settings.jsonrpc, tcp_listener, was_handed="jsonrpc" in handed),
+            _bound(settings.http, http_listener, was_handed="http" in handed),
             where,
             "" if settings.tls is None else f" tls={settings.tls.clients}",
         )
@@ -205,12 +205,13 @@ def _listen(
     handed: Mapping[str, socket.socket],
 ) -> socket.socket | None:
     if name in handed:
-        return listeners.enter_context(handed[name])
+        listener = listeners.enter_context(handed[name])
+        _refuse_exposed(name, listen_fds.address_of(listener), settings)
+        return listener
     if address is None:
         return None
     try:
-        if settings.api_keys is None and not settings.allow_insecure and is_exposed(address):
-            raise CannotListen(refusal(f"--{name}", address, API_KEYS_REMEDY))
+        _refuse_exposed(name, address, settings)
         family, _, _, _, resolved = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -220,11 +221,17 @@ def _listen(
     return listeners.enter_context(listener)
 
 
-def _bound(address: Address | None, listener: socket.socket | None) -> str:
+def _refuse_exposed(name: str, address: Address, settings: FrontSettings) -> None:
+    """Raises CannotListen, and OSError for a name that can't be resolved."""
+    if settings.api_keys is None and not settings.allow_insecure and is_exposed(address):
+        raise CannotListen(refusal(f"--{name}", address, API_KEYS_REMEDY))
+
+
+def _bound(address: Address | None, listener: socket.socket | None, *, was_handed: bool) -> str:
     if listener is None:
         return "none"
-    name = listener.getsockname()
-    return str(Address(address.host if address else name[0], name[1]))
+    there = listen_fds.address_of(listener)
+    return str(there if was_handed or address is None else address._replace(port=there.port))
 
 
 def why(name: str, address: Address, error: OSError) -> str:
