@@ -31,6 +31,7 @@ from balancer.peers import Peers
 from balancer.telemetry import SECOND_US, Telemetry
 from common import about
 from common.clock import monotonic_us
+from common.errors import with_log_id
 from common.logs import Throttle
 from common.methods import Method
 from common.outcomes import outcome_name
@@ -215,6 +216,8 @@ class Router:
     def _answer(self, answers: Sequence[Answer]) -> None:
         for request, code, body, replayed in answers:
             try:
+                if code and request.seq:
+                    body = with_log_id(body, request.key or self.token_of(request.seq))  # noqa: PLW2901
                 if request.sink is not None:
                     request.sink.answer(request.slot, code, body)
                 elif request.on_answer is not None:

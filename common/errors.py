@@ -280,6 +280,22 @@ def encode_error(error: RatelError) -> bytes:
     return _encoder.encode(ErrorBody(error.code, error.name, error.message, error.data))
 
 
+_LOG_ID = b',"log_id":'
+
+
+def with_log_id(body: bytes, log_id: str) -> bytes:
+    """An encoded error with the name that logs and journal have for its request, last in its data, in place
+    of one that it has already.
+
+    A quotation mark in a text has a backslash before it, so what looks like the member is the member.
+    """
+    if not body.endswith(b"}}"):
+        return body
+    end = body.rfind(_LOG_ID)
+    rest = body[:end] if end >= 0 else body[:-2]
+    return b"%b%b%b}}" % (rest, _LOG_ID[1:] if rest.endswith(b"{") else _LOG_ID, _encoder.encode(log_id))
+
+
 def decode_error(body: bytes) -> RatelError:
     """The inverse of `encode_error`, from a reply's JSON object.
 

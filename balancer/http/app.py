@@ -29,7 +29,15 @@ from balancer.http.message import Request, error_body, plain_error
 from balancer.http.query import descriptor_of, parse_body, parse_query
 from balancer.router import Router
 from common.api import openrpc
-from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
+from common.errors import (
+    BY_CODE,
+    InternalError,
+    InvalidParams,
+    Overloaded,
+    RatelError,
+    encode_error,
+    with_log_id,
+)
 from common.methods import BY_HTTP_NAME, Method
 from common.security.keyring import Grant, Keyring
 from common.wire import CLIENT_KEY
@@ -165,7 +173,7 @@ class HttpApp:
         callback: OnAnswer = partial(_answer, request)
         if grant is not None and grant.meters:
             admit_one(grant)
-            callback = metered(grant, callback)
+            callback = metered(grant.meters, callback)
         seq = self._router.submit(bound, descriptor, key, callback)
         request.id = _id_of(key or params.get("requestid", "")) or self._router.token_of(seq).encode()
 
@@ -204,7 +212,7 @@ def _answer(request: Request, code: int, body: bytes, replayed: bool) -> None:
     if replayed:
         more += REPLAYED
     if code:
-        _fail(request, code, body, more)
+        _fail(request, code, with_log_id(body, request.id.decode()) if request.id else body, more)
     else:
         request.respond(200, body, more)
 

@@ -347,7 +347,8 @@ class Session:
 
 
 def _error_reply(body: bytes, id_text: bytes, form: int) -> bytes:
-    text = _kept_error_text(body, form) if len(body) <= MAX_KEPT_ERROR_BYTES else _error_text(body, form)
+    is_common = len(body) <= MAX_KEPT_ERROR_BYTES and b'"log_id"' not in body  # that is another one each time
+    text = _kept_error_text(body, form) if is_common else _error_text(body, form)
     return (_V1_BEGINS if form == V1 else _V2_BEGINS) + id_text + text
 
 

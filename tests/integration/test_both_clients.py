@@ -22,12 +22,19 @@ from common.errors import (
     ConnectionLost,
     DeadlineExceeded,
     Forbidden,
+    InsufficientSms,
+    InternalError,
     InvalidParams,
     MessageTooLarge,
     MethodNotFound,
     NoRate,
+    NotDurable,
+    Overloaded,
+    Quarantined,
     RatelError,
     ShuttingDown,
+    StoreUnavailable,
+    TooManyRequests,
     Unauthorized,
 )
 from common.tls import ClientTls, TlsError
@@ -259,6 +266,68 @@ def test_what_must_not_be_repeated_is_not_and_the_next_call_connects_anew(
             assert len(again.seen) == 1
 
 
+NOT_THIS_TIME = (
+    Overloaded(detail="too much"),
+    TooManyRequests(detail="too many", retry_after_ms=5),
+    Unauthorized(detail="the API key was revoked"),
+    Forbidden(what="the method DebitSMS"),
+)
+
+
+@pytest.mark.parametrize("refusal", NOT_THIS_TIME, ids=lambda refusal: refusal.name)
+def test_who_refuses_to_do_it_again_does_not_know_whether_it_was_done(
+    server: RpcServer, client: Any, refusal: RatelError
+) -> None:
+    """The connection was lost with the answer; that the next attempt did nothing is not the outcome."""
+    server.handler = lambda method, cd: DROP if cd["Amount"] and len(server.seen) == 1 else refusal
+    with pytest.raises(ConnectionLost, match=f"{refusal.name}.*unknown") as raised:
+        client.call("DebitSMS", CD | {"Amount": 5, "RequestId": "r"})
+    assert raised.value.data["request_id"] == "r"
+    assert [cd["RequestId"] for _, cd in server.seen] == ["r", "r"]
+    with pytest.raises(type(refusal)):  # nothing was ever done for this one
+        client.call("DebitSMS", CD | {"Amount": 0})
+
+
+OPEN = (
+    DeadlineExceeded(detail="after 5000 ms without an answer"),
+    StoreUnavailable(detail="no answer in time"),
+    NotDurable(confirmed=1, copies=2, timeout_ms=1000),
+    Quarantined(raters=2),
+    InternalError(detail="a defect"),
+)
+
+
+@pytest.mark.parametrize("error", OPEN, ids=lambda error: error.name)
+def test_an_error_that_leaves_the_outcome_open_tells_the_request_id(
+    server: RpcServer, client: Any, error: RatelError
+) -> None:
+    """The client made it: only the error can tell with what to ask again."""
+    server.handler = lambda _, cd: error
+    with pytest.raises(type(error)) as raised:
+        client.call("DebitSMS", CD | {"Amount": 5})
+    [(_, descriptor)] = server.seen
+    assert raised.value.data == error.data | {"request_id": descriptor["RequestId"]}
+    assert raised.value.message == error.message
+    with pytest.raises(type(error)) as raised:
+        client.call("GetCost", CD)
+    assert "request_id" not in raised.value.data
+
+
+def test_a_read_that_is_refused_when_it_is_asked_again_is_refused(server: RpcServer, client: Any) -> None:
+    refusal = Overloaded(detail="too much")
+    server.handler = lambda _, cd: DROP if len(server.seen) == 1 else refusal
+    with pytest.raises(Overloaded):
+        client.call("GetCost", CD)
+
+
+def test_a_rule_decides_it_whenever_it_is_asked(server: RpcServer, client: Any) -> None:
+    """Such an answer stands in the store under the key, or the key is not there."""
+    refusal = InsufficientSms(amount="5", sms="1")
+    server.handler = lambda _, cd: DROP if len(server.seen) == 1 else refusal
+    with pytest.raises(InsufficientSms):
+        client.call("DebitSMS", CD | {"Amount": 5})
+
+
 @pytest.mark.parametrize("method", ["GetMaxSessionTime", "DebitSMS"])
 def test_a_server_that_drops_connections_at_first_is_no_error(
     server: RpcServer, kind: Any, method: str, monkeypatch: pytest.MonkeyPatch
@@ -427,6 +496,19 @@ def test_who_has_no_key_or_a_wrong_one_is_refused(
     for options in ({}, {"api_key": "ratel_x"}, {"api_key_file": tmp_path / "none"}):
         with kind(guarded, **options) as client, pytest.raises(Unauthorized):
             client.call("GetCost", {})
+
+
+def test_who_is_not_let_in_again_does_not_know_whether_it_was_done(
+    kind: Any, server: RpcServer, guarded: tuple[str, int]
+) -> None:
+    """The first server dies with the debit, the second one does not know the key."""
+    server.handler = lambda method, cd: b"{}" if method == "Authenticate" else DROP
+    with (
+        kind([server.address, guarded], api_key="ratel_x") as client,
+        pytest.raises(ConnectionLost, match=r"unauthorized.*unknown"),
+    ):
+        client.call("DebitSMS", CD | {"Amount": 5})
+    assert [name for name, _ in server.seen].count("DebitSMS") == 1
 
 
 def test_a_key_and_a_file_are_not_given_together(guarded: tuple[str, int], key: str, tmp_path: Path) -> None:

@@ -110,6 +110,18 @@ def test_call_ends_with_3_when_the_service_fails(server: RpcServer, monkeypatch:
     assert "can't connect" in result.stderr
 
 
+def test_call_tells_how_to_have_it_done_once_when_nobody_knows_whether_it_was(server: RpcServer) -> None:
+    server.handler = lambda _, cd: HOLD
+    result = ratel_call(server, "DebitBalance", "Amount=5", "--timeout", "0.05")
+    assert result.exit_code == 3
+    again = result.stderr.rpartition("repeat it with ")[2].strip()
+    [(_, descriptor)] = server.seen
+    assert again == f"RequestId={descriptor['RequestId']}"
+    server.handler = lambda _, cd: b"7"
+    assert ratel_call(server, "DebitBalance", "Amount=5", again).stdout == "7\n"
+    assert server.seen[1] == server.seen[0]
+
+
 def shown(method: str, result: Any) -> str:
     out = StringIO()
     call_command.show(Console(file=out, width=140, highlight=False), BY_NAME[method], result)
