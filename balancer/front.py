@@ -34,7 +34,7 @@ from balancer.tcp_gateway import TcpGateway
 from balancer.tls_entrance import Certificates
 from balancer.zmq_gateway import ZmqGateway
 from common.addresses import Address
-from common.limits import raise_file_limit
+from common.limits import collect_rarely, raise_file_limit
 from common.process import listen_fds
 from common.security.api_keys import BadKeyFile
 from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
@@ -57,9 +57,6 @@ LAST_CALLS_S: Final = 0.01
 CLOSE_S: Final = 2.0
 """For the last answers to reach their clients, beyond the deadline of the requests."""
 
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""A busy balancer makes many objects and no cycles: looking for those every 700 objects costs 10 %."""
-
 
 class CannotListen(Exception):
     pass
@@ -68,7 +65,7 @@ class CannotListen(Exception):
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a process' event loop to its end; says on stderr why it can't listen, and ends with 1."""
     raise_file_limit()
-    gc.set_threshold(*GC_THRESHOLDS)
+    collect_rarely()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
