@@ -53,13 +53,13 @@ async def answer_body(
     """
     if not request.body.strip():
         raise InvalidRequest(detail="the body is empty")
-    session = Session()
+    session = Session(refused=router.refused)
     calls = refuse_here(session, await _read_calls(session, request.body))
     key = _key_of_calls(calls, request, key_of)
     if grant is not None:
         calls, refused = grant.sort_out(calls, time.monotonic())
         for slot, error in refused:
-            session.fail(slot, error)
+            session.refuse(slot, error)
     if not calls:
         output = session.take_output()
         return Answers(_status_of_refusal(output), output)
