@@ -20,8 +20,8 @@ from common.settings.options import (
     http_option,
     jsonrpc_option,
     log_level_option,
-    shared,
 )
+from common.settings.shared import shared
 from common.tls import ServerTls
 
 

@@ -11,17 +11,9 @@ from typing import Final, NamedTuple
 from common.errors import UnknownSubject
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
+from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.account_value import unpack_account
-from rater.accounts import (
-    Mutation,
-    MutationResult,
-    Opening,
-    Refused,
-    mutation_command,
-    open_command,
-    parse_mutation_reply,
-    parse_open_reply,
-)
+from rater.accounts import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
 from rater.keys import account_keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,7 +11,9 @@ from typing import Any, Final
 import click
 import msgspec
 
-from common.commands.command_line import open_store, refuse
+from common.commands.command_line import EXIT_UNAVAILABLE, refuse
+from common.commands.store_access import open_store
+from common.errors import StoreUnavailable
 from common.methods import LAST_DAY
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.settings.options import json_option, store_option
@@ -202,7 +205,14 @@ def credit(
     """
     request_id = request_id or f"account-credit-{secrets.token_hex(8)}"
     with _store(store_url) as store:
-        given = account_admin.give(store, tenant, subject, kind, amount, request_id)
+        try:
+            given = account_admin.give(store, tenant, subject, kind, amount, request_id)
+        except StoreUnavailable as error:
+            refuse(
+                f"{error}; whether it was given is unknown: to have it given once, run this again with"
+                f" --request-id {shlex.quote(request_id)}",
+                EXIT_UNAVAILABLE,
+            )
     unit = "cents" if kind == "cents" else "SMS"
     repeated = ", as before: this request id was carried out already" if given.replayed else ""
     if as_json:

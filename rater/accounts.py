@@ -24,19 +24,17 @@ whose entry ids are the times. A line's fields:
 The operation is the method's name, `Open` for a new account, or `Load` for one that was replaced; the
 amount is as requested, in micros, 0 where the method has none. Sequence numbers are 1, 2, 3 … without
 gaps. SetTerms that changes nothing is no line.
-The layout of an account is in `rater.account_value`.
+An account is opened by `rater.account_opening`. The layout of an account is in `rater.account_value`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from common.errors import (
     BelowFloor,
@@ -51,7 +49,6 @@ from common.errors import (
     NoTariffPlan,
     OutOfRange,
     RatelError,
-    StoreUnavailable,
     TooManyBuckets,
     UnknownSubject,
 )
@@ -60,7 +57,6 @@ from common.storage.store import Command, Reply
 from rater import terms
 from rater.account_value import (
     NotAnAccount,
-    pack_account,
     pack_buckets,
     pack_terms,
     unpack_account,
@@ -69,6 +65,7 @@ from rater.account_value import (
 from rater.keys import AccountKeys, encode_part, utf8
 from rater.model import MAX_BUCKETS, Account, Bucket, Plan
 from rater.scripts import SCRIPTS
+from rater.store_errors import store_error
 from rater.terms import Terms
 
 JOURNAL_LINES: Final = 10_000
@@ -145,13 +142,6 @@ class PlanChanged(NamedTuple):
     """The account has another plan than the mutation expected: look it up and try again."""
 
     plan_id: str
-
-
-class Opening(Enum):
-    CREATED = b"Opened"
-    REPLACED = b"Replaced"
-    KEPT = b"Kept"
-    """It existed, and nothing was changed."""
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -354,55 +344,3 @@ _ERRORS: Final[dict[bytes, Callable[[Mutation, str], RatelError]]] = {
         detail="the request reached the store too late, and changed nothing"
     ),
 }
-
-
-# --- opening --------------------------------------------------------------------------------------
-
-
-def open_command(
-    keys: AccountKeys,
-    account: Account,
-    *,
-    replace: bool = False,
-    token: str = "",
-    journal_lines: int = JOURNAL_LINES,
-) -> Command:
-    """The EVALSHA that creates an account, or with `replace` sets one that exists to these balances.
-
-    Raises ValueError for figures out of range: the loader has refused them with their place before.
-    """
-    return (
-        b"EVALSHA",
-        SCRIPTS["open_account"].sha,
-        2,
-        keys.account,
-        keys.journal,
-        int(replace),
-        journal_lines,
-        token,
-        pack_account(account),
-    )
-
-
-def parse_open_reply(reply: Reply) -> Opening:
-    """Raises what the store refused."""
-    if type(reply) is not bytes:
-        raise store_error(reply)
-    return Opening(reply)
-
-
-# --- the store refuses ----------------------------------------------------------------------------
-
-_OUR_FAULTS: Final = ("ERR", "WRONGTYPE", "CROSSSLOT", "NOSCRIPT", "EXECABORT")
-"""What a command that is wrong is answered with. Everything else is about the store's state: it is
-loading, full, read-only, busy, refuses the password, can't write its file."""
-
-
-def store_error(reply: Reply) -> RatelError:
-    """The error for a reply that is not one of a command's own."""
-    if not isinstance(reply, ResponseError):
-        return InternalError(detail=f"an unexpected reply of the store: {reply!r:.80}")
-    text = str(reply)
-    if text.split(" ", 1)[0] in _OUR_FAULTS:
-        return InternalError(detail=f"the store refused a command: {text}")
-    return StoreUnavailable(detail=text)

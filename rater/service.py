@@ -50,13 +50,14 @@ from common.logs import Throttle
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.store import Command, Reply, StoreConnection
 from common.storage.stores import Store
-from rater.accounts import is_expired, is_stored, parse_account, store_error
+from rater.accounts import is_expired, is_stored, parse_account
 from rater.jobs import Job, Outcome, Undecided, failed
 from rater.looks import Look
 from rater.rating.snapshot import Snapshot
 from rater.request_steps import RequestSteps, read_answer
 from rater.rounds import Change, Read, Round
 from rater.scripts import round_trip
+from rater.store_errors import store_error
 from rater.store_failures import StoreFailures
 
 log = logging.getLogger(__name__)

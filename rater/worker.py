@@ -312,6 +312,8 @@ class Worker:
         snapshot = self._watch.take()
         if snapshot is None:
             return
+        while self._flights:  # they rate by the one before, of which nothing is left once this is in use
+            self._go_on()
         self._service.snapshot = snapshot
         self._watch.report_in_use(snapshot.epoch)
         self._retry_at_us = 0  # what waited for a first tariff waits no more, and work may come

@@ -180,7 +180,7 @@ class HttpApp:
         callback: OnAnswer = partial(_answer, request)
         if grant is not None and grant.meters:
             admit_one(grant)
-            callback = metered(grant, callback)
+            callback = metered(grant.meters, callback)
         seq = self._router.submit(bound, descriptor, key, callback)
         request.id = _id_of(key or params.get("requestid", "")) or self._router.token_of(seq).encode()
 

@@ -278,13 +278,13 @@ def test_less_motion_where_that_is_preferred(page: Callable[[str], Browser], bro
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("keyed")
+    create(folder, "first", "--allow", "read")  # the file has to be there
     cluster = Cluster(
         folder / "data",
         *("--raters", "1", "--load", str(SAMPLE_TARIFF), "--tenant", "vdf"),
         *("--api-keys", str(folder / "api-keys.json")),
     )
     try:
-        create(folder, "first", "--allow", "read")  # the file has to be there
         cluster.wait_ready()
         yield cluster
     finally:

@@ -27,9 +27,13 @@ class BalancerProcess:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        line = self.wait_for_line("listening jsonrpc=")
-        found = re.search(r"jsonrpc=\S+:(\d+) http=\S+:(\d+) router=\S+:(\d+)", line)
-        assert found, line
+        try:
+            line = self.wait_for_line("listening jsonrpc=")
+            found = re.search(r"jsonrpc=\S+:(\d+) http=\S+:(\d+) router=\S+:(\d+)", line)
+            assert found, line
+        except AssertionError:
+            self.__exit__()
+            raise
         self.jsonrpc_port, self.http_port, self.router_port = (int(port) for port in found.groups())
 
     def __enter__(self) -> BalancerProcess:

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from common.api import types as api_types
-from common.api.calls import AsyncCalls, Calls, descriptor
+from common.api.async_calls import AsyncCalls
+from common.api.calls import Calls, descriptor
 from common.api.schemas import SCHEMAS, result
 from common.methods import BY_NAME, METHODS, TERMS, Method
 from common.rpc.jsonrpc_replies import encode_call
