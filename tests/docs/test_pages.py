@@ -18,6 +18,7 @@ ELSEWHERE = {
     "exactly-once.md": "tests/e2e/test_exactly_once_doc.py",
     "examples/README.md": "tests/e2e/test_examples.py",
     "performance.md": "tests/e2e/test_locust.py",
+    "rating.md": "tests/e2e/test_set_terms.py",
     "security.md": "tests/e2e/test_isolation.py",
 }
 """Pages beside the guides, and what runs what they show."""
