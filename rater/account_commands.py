@@ -14,15 +14,16 @@ import msgspec
 from common.commands.command_line import EXIT_UNAVAILABLE, refuse
 from common.commands.store_access import open_store
 from common.errors import StoreUnavailable
+from common.methods import LAST_DAY
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.settings.options import json_option, store_option
 from common.storage.stores import Store
 from rater import account_admin
-from rater.account_terms import LAST_DAY, Terms
 from rater.account_value import NotAnAccount
 from rater.account_view import account_tree, instant, line_tree
 from rater.journal.lines import Damaged, Line
 from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
+from rater.terms import Terms
 
 STORE_TIMEOUT_MS: Final = 10_000
 MAX_LINES: Final = 10_000
@@ -335,7 +336,9 @@ def _decide(
     store_url: str, tenant: str, subject: str, terms: Terms, as_json: bool, done: str, same: str
 ) -> None:
     with _store(store_url) as store:
-        changed = account_admin.decide(store, tenant, subject, terms)
+        # A new id each time: the command says what is to be, and may be given again.
+        request_id = f"account-set-{secrets.token_hex(8)}"
+        changed = bool(account_admin.decide(store, tenant, subject, terms, request_id).value_micros)
     if as_json:
         click.echo(_encode({"CstmId": tenant, "Subject": subject, "Changed": changed}))
     else:

@@ -21,11 +21,10 @@ whose entry ids are the times. A line's fields:
 | `terms` | SetTerms: type, floor, reset day, whether blocked, and plan after it, as text |
 | `bonus` | AddRecievedCallSeconds over the threshold: times, off the counter, credit, SMS, traffic |
 
-The operation is the method's name, `Open` for a new account, `Load` for one that was replaced, or
-`SetTerms`; the amount is as requested, in micros, 0 where the method has none. Sequence numbers are
-1, 2, 3 … without gaps.
-An account is opened, and its terms are set, by `rater.account_terms`. The layout of an account is in
-`rater.account_value`.
+The operation is the method's name, `Open` for a new account, or `Load` for one that was replaced; the
+amount is as requested, in micros, 0 where the method has none. Sequence numbers are 1, 2, 3 … without
+gaps. SetTerms that changes nothing is no line.
+An account is opened by `rater.account_opening`. The layout of an account is in `rater.account_value`.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ from common.errors import (
 )
 from common.money import format_micros
 from common.storage.store import Command, Reply
+from rater import terms
 from rater.account_value import (
     NotAnAccount,
     pack_buckets,
@@ -66,6 +66,7 @@ from rater.keys import AccountKeys, encode_part, utf8
 from rater.model import MAX_BUCKETS, Account, Bucket, Plan
 from rater.scripts import SCRIPTS
 from rater.store_errors import store_error
+from rater.terms import Terms
 
 JOURNAL_LINES: Final = 10_000
 """About how many lines an account's journal keeps: some 1 MB, years of a busy subscriber."""
@@ -87,6 +88,7 @@ _SCRIPT_OF: Final[dict[str, str]] = {
     "ResetVolumeDiscountSeconds": "reset_volume_discount",
     "AddRecievedCallSeconds": "add_received_seconds",
     "ResetUserBudget": "reset_user_budget",
+    "SetTerms": "set_terms",
 }
 _SHA_OF: Final = {method: SCRIPTS[name].sha for method, name in _SCRIPT_OF.items()}
 _BALANCES: Final = {
@@ -112,13 +114,15 @@ class Mutation(msgspec.Struct, frozen=True, kw_only=True):
     """What the client called its request, for the message of KeyReused."""
     amount_micros: int = 0
     destination: str = ""
-    """As dialled."""
+    """As dialled; of SetTerms, which has none, the terms as text: it is a part of the fingerprint."""
     matches: tuple[tuple[str, int], ...] = ()
     """DebitSeconds: id and longest matching prefix length of each destination that matches, ids distinct."""
     plan_id: str = ""
     """AddRecievedCallSeconds, ResetUserBudget: the plan that the account is expected to have."""
     plan: Plan | None = None
     """That plan; None when there is none of that id."""
+    terms: Terms | None = None
+    """SetTerms."""
     deadline_us: int = 0
     """On the store's clock; 0 is none."""
     journal_lines: int = JOURNAL_LINES
@@ -263,10 +267,16 @@ def _reset_figures(mutation: Mutation) -> Command:
     )
 
 
+def _terms(mutation: Mutation) -> Command:
+    assert mutation.terms is not None
+    return terms.words(mutation.terms)
+
+
 _FIGURES: Final[dict[str, Callable[[Mutation], Command]]] = {
     "DebitSeconds": _matches,
     "AddRecievedCallSeconds": _received_figures,
     "ResetUserBudget": _reset_figures,
+    "SetTerms": _terms,
 }
 """What a method's script is given for a request beyond the words that all have."""
 

@@ -10,9 +10,11 @@ from typing import Final
 
 import zmq
 
+from common.errors import with_log_id
 from common.rpc.jsonrpc import Session
 from common.security.keyring import Keyring
 from common.security.visitor import Visitor
+from common.wire import TOKEN_KEY
 from rater.jobs import Outcome
 
 MAX_IN_FLIGHT: Final = 256
@@ -46,7 +48,7 @@ class Connection:
     def reply(self, seq: int, outcome: Outcome) -> None:
         self.visitor.answered(seq)
         if outcome.code:
-            self.session.fail(seq, outcome.body)
+            self.session.fail(seq, with_log_id(outcome.body, f"{TOKEN_KEY}{self.life}-{seq}"))
         else:
             self.session.answer(seq, outcome.body)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from common.api.calls import Quantity, Time, descriptor
+from common.api.calls import AccountType, Quantity, Time, descriptor
 from common.api.types import Account, CallCost, Explanation, History, Number
 
 
@@ -250,4 +250,37 @@ class AsyncCalls:
         """The last changes of the account, `amount` of them. For operators."""
         fields = descriptor(tenant=tenant, subject=subject, amount=amount, tor=tor)
         result: History = await self.call("History", fields, timeout_s=timeout_s)
+        return result
+
+    async def set_terms(
+        self,
+        *,
+        tenant: str,
+        subject: str,
+        blocked: bool | None = None,
+        type: AccountType | None = None,
+        min_credit: Quantity | None = None,
+        no_min_credit: bool | None = None,
+        tariff_plan_id: str | None = None,
+        no_tariff_plan: bool | None = None,
+        reset_day_of_the_month: int | None = None,
+        tor: int = 0,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Blocks or unblocks, sets what else is given. 1 when something has changed. For operators."""
+        fields = descriptor(
+            tenant=tenant,
+            subject=subject,
+            blocked=blocked,
+            type=type,
+            min_credit=min_credit,
+            no_min_credit=no_min_credit,
+            tariff_plan_id=tariff_plan_id,
+            no_tariff_plan=no_tariff_plan,
+            reset_day_of_the_month=reset_day_of_the_month,
+            tor=tor,
+            request_id=request_id,
+        )
+        result: int = await self.call("SetTerms", fields, timeout_s=timeout_s)
         return result

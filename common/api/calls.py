@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from common.api.types import Account, CallCost, Explanation, History, Number
 
 Quantity = int | float | Decimal
 """Cents, SMS units or seconds. A float counts as its shortest text says, 0.1 as 0.1."""
+AccountType = Literal["prepaid", "postpaid"]
 Time = datetime | str
 """With its zone; a text is RFC 3339."""
 
@@ -28,6 +29,13 @@ _FIELDS = {
     "amount": "Amount",
     "tor": "TOR",
     "request_id": "RequestId",
+    "blocked": "Blocked",
+    "type": "Type",
+    "min_credit": "MinCredit",
+    "no_min_credit": "NoMinCredit",
+    "tariff_plan_id": "TariffPlanId",
+    "no_tariff_plan": "NoTariffPlan",
+    "reset_day_of_the_month": "ResetDayOfTheMonth",
 }
 
 
@@ -277,4 +285,37 @@ class Calls:
         """The last changes of the account, `amount` of them. For operators."""
         fields = descriptor(tenant=tenant, subject=subject, amount=amount, tor=tor)
         result: History = self.call("History", fields, timeout_s=timeout_s)
+        return result
+
+    def set_terms(
+        self,
+        *,
+        tenant: str,
+        subject: str,
+        blocked: bool | None = None,
+        type: AccountType | None = None,
+        min_credit: Quantity | None = None,
+        no_min_credit: bool | None = None,
+        tariff_plan_id: str | None = None,
+        no_tariff_plan: bool | None = None,
+        reset_day_of_the_month: int | None = None,
+        tor: int = 0,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Blocks or unblocks, sets what else is given. 1 when something has changed. For operators."""
+        fields = descriptor(
+            tenant=tenant,
+            subject=subject,
+            blocked=blocked,
+            type=type,
+            min_credit=min_credit,
+            no_min_credit=no_min_credit,
+            tariff_plan_id=tariff_plan_id,
+            no_tariff_plan=no_tariff_plan,
+            reset_day_of_the_month=reset_day_of_the_month,
+            tor=tor,
+            request_id=request_id,
+        )
+        result: int = self.call("SetTerms", fields, timeout_s=timeout_s)
         return result

@@ -149,7 +149,8 @@ def create(
     What may be allowed:
       read      GetCost, GetMaxSessionTime, Explain
       debit     DebitBalance, DebitSMS, DebitSeconds, AddVolumeDiscountSeconds, AddRecievedCallSeconds
-      operator  ResetVolumeDiscountSeconds, ResetUserBudget, Account, History
+      operator  ResetVolumeDiscountSeconds, ResetUserBudget, Account, History,
+                SetTerms
     """
     if bool(tenants) == all_tenants:
         raise click.UsageError("give --tenant for each tenant that it is for, or --all-tenants")

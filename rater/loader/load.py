@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 from common.errors import StoreUnavailable
 from common.storage.stores import Store, connect
 from common.times import format_rfc3339
-from rater.account_terms import Opening, open_command, parse_open_reply
+from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.keys import RATERS, account_keys
 from rater.loader.assembly import TenantLoad, assemble
 from rater.loader.files import read_paths

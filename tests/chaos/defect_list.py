@@ -365,11 +365,11 @@ DEFECTS: Final = (
         (
             Edit(
                 "rater/account_admin.py",
-                "    [reply] = execute(store, [terms_command(account_keys(tenant, subject), terms)])\n",
-                """    keys = account_keys(tenant, subject)
-    [value] = store.execute([("GET", keys.account)])
-    [reply] = execute(store, [terms_command(keys, terms)])
-    store.execute([("SETRANGE", keys.account, 16, value[16:56])])
+                "    [replies] = execute(store, [mutation_command(keys, mutation)])\n",
+                """    [value] = store.execute([("GET", keys.account)])
+    [replies] = execute(store, [mutation_command(keys, mutation)])
+    if mutation.method == "SetTerms":
+        store.execute([("SETRANGE", keys.account, 16, value[16:56])])
 """,
             ),
         ),

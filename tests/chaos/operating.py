@@ -2,7 +2,7 @@
 
 As `ratel account` does it, at the store itself and through no rater, while clients debit these accounts.
 Each decision has a floor of its own, so each line in a journal is one decision's. What the store did not
-confirm is sent again until it is; it is absolute, so it is done once all the same.
+confirm is sent again until it is, under the same request id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from common.errors import RatelError
 from common.storage.store import StoreConnection
 from rater.account_admin import decide
-from rater.accounts import Terms
+from rater.terms import Terms
 from tests.chaos.books import now_us
 from tests.chaos.workload import HELD, TENANT
 
@@ -73,7 +73,7 @@ class Operator:
         sent_us, told_us = now_us(), None
         while told_us is None:
             try:
-                decide(store, TENANT, subject, terms)
+                decide(store, TENANT, subject, terms, f"decision-{number}")
                 told_us = now_us()
             except RatelError:  # the store is away, full, a replica: as for clients, it is asked again
                 if self._stopping.wait(AGAIN_S):

@@ -12,7 +12,7 @@ from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from common.storage.stores import Store
 from rater import scripts
-from rater.account_terms import Opening, open_command, parse_open_reply
+from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.accounts import (
     Mutation,
     MutationResult,

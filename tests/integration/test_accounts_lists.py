@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from common.errors import InternalError, StoreUnavailable
 from common.storage.store import Command, StoreConnection
 from rater import scripts
-from rater.account_terms import open_command, parse_open_reply
+from rater.account_opening import open_command, parse_open_reply
 from rater.accounts import (
     MAX_SCRIPT_REQUESTS,
     Mutation,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.money import LIMIT, MICRO, price_of
 from rater import scripts
-from rater.account_terms import open_command
+from rater.account_opening import open_command
 from rater.accounts import (
     Mutation,
     MutationResult,

@@ -169,6 +169,7 @@ def test_a_group_is_its_methods_and_every_method_is_in_one() -> None:
         "ResetUserBudget",
         "Account",
         "History",
+        "SetTerms",
     )
     assert len(record(allow=tuple(group.value for group in Group)).methods) == len(METHODS)
     readers = {method.name for method in METHODS if method.group is Group.READ}
