@@ -305,6 +305,14 @@ def decode_error(body: bytes) -> RatelError:
     return error_from_body(_decoder.decode(body))
 
 
+def error_name(body: bytes) -> str:
+    """The name in an encoded error; "" for what is none."""
+    try:
+        return _decoder.decode(body).name
+    except msgspec.MsgspecError:
+        return ""
+
+
 def error_from_body(body: ErrorBody) -> RatelError:
     """The exception for a decoded error object; its message is the one that was sent."""
     cls = BY_CODE.get(body.code, RatelError)
