@@ -93,8 +93,8 @@ async def serve(
     with contextlib.closing(router):
         try:
             bound = peers.bind(address, handed.pop("router", None), insecure=insecure_router)
-        except Exposed:
-            raise front.CannotListen(EXPOSED.format(address)) from None
+        except Exposed as exposed:
+            raise front.CannotListen(EXPOSED.format(*exposed.args)) from None
         except OSError as error:
             raise front.CannotListen(front.why("router", address, error)) from None
         if gate is None and insecure_router:

@@ -1,4 +1,4 @@
-"""Opening an account: the command for the store and its reply, as `rater.accounts` has them for changes."""
+"""Opening an account: the command for the store and its reply, as `rater.accounts` has them."""
 
 from __future__ import annotations
 

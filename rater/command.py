@@ -15,6 +15,7 @@ import zmq
 
 from common.addresses import Address, AddressType
 from common.commands.curve_options import curve_options, dealer_keys
+from common.limits import collect_rarely
 from common.logs import setup
 from common.process import listen_fds
 from common.security.api_keys import BadKeyFile
@@ -148,6 +149,7 @@ def rater(
       ratel rater --jsonrpc 127.0.0.1:2011
     """
     setup(log_level)
+    collect_rarely()
     # The locked package's time zones, not the host's: every rater must price an hour alike.
     zoneinfo.reset_tzpath(to=())
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"

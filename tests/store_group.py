@@ -21,6 +21,7 @@ from tests.store_members import Member, Members, free_ports, wait_until
 SERVICE: Final = "ratel"
 DOWN_AFTER_MS: Final = 1_000
 FAILOVER_TIMEOUT_MS: Final = 3_000
+PATIENT_MS: Final = 30_000
 
 
 def is_redis_7_0(server: str = "") -> bool:
@@ -99,6 +100,17 @@ class StoreGroup(Members):
 
     def kill_primary(self) -> Member:
         return self.kill(self.primary().name)
+
+    def make_sentinels_patient(self) -> None:
+        """From now on they take nobody for dead that only waits for the processor.
+
+        An old primary that is back is made a replica when it was not taken for dead for 8 s, nor the new one:
+        where processes wait for more than DOWN_AFTER_MS again and again, that is never.
+        """
+        patience = ("SENTINEL", "SET", SERVICE, "down-after-milliseconds", PATIENT_MS)
+        wait_until(
+            lambda: all(self.ask(name, *patience) == b"OK" for name in self._sentinels), "patient sentinels"
+        )
 
     # --- waiting ------------------------------------------------------------------------------------
 
