@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
@@ -96,6 +97,8 @@ class Router:
         self.id = router_id
         """New with each start, see `common.wire`."""
         self.telemetry = Telemetry(monotonic_us())
+        self.refused: Counter[str] = Counter()
+        """What gateways answered with an error without submitting it, by the error's name."""
         self.each_second: list[Callable[[], None]] = []
         """Called when a second of `telemetry` is over."""
         self._deadline_us = settings.deadline_us

@@ -280,7 +280,7 @@ def encode_error(error: RatelError) -> bytes:
     return _encoder.encode(ErrorBody(error.code, error.name, error.message, error.data))
 
 
-_LOG_ID = b',"log_id":'
+_LOG_ID = b'"log_id":'
 
 
 def with_log_id(body: bytes, log_id: str) -> bytes:
@@ -293,7 +293,8 @@ def with_log_id(body: bytes, log_id: str) -> bytes:
         return body
     end = body.rfind(_LOG_ID)
     rest = body[:end] if end >= 0 else body[:-2]
-    return b"%b%b%b}}" % (rest, _LOG_ID[1:] if rest.endswith(b"{") else _LOG_ID, _encoder.encode(log_id))
+    comma = b"" if rest.endswith((b"{", b",")) else b","
+    return b"%b%b%b%b}}" % (rest, comma, _LOG_ID, _encoder.encode(log_id))
 
 
 def decode_error(body: bytes) -> RatelError:
@@ -302,6 +303,14 @@ def decode_error(body: bytes) -> RatelError:
     A code this version does not know becomes a plain `RatelError` with the same message.
     """
     return error_from_body(_decoder.decode(body))
+
+
+def error_name(body: bytes) -> str:
+    """The name in an encoded error; "" for what is none."""
+    try:
+        return _decoder.decode(body).name
+    except msgspec.MsgspecError:
+        return ""
 
 
 def error_from_body(body: ErrorBody) -> RatelError:

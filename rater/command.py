@@ -15,7 +15,9 @@ import zmq
 
 from common.addresses import Address, AddressType
 from common.commands.curve_options import curve_options, dealer_keys
+from common.limits import collect_rarely
 from common.logs import setup
+from common.process import listen_fds
 from common.security.api_keys import BadKeyFile
 from common.security.curve import PublicKey, Role, SecretKey
 from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
@@ -147,6 +149,7 @@ def rater(
       ratel rater --jsonrpc 127.0.0.1:2011
     """
     setup(log_level)
+    collect_rarely()
     # The locked package's time zones, not the host's: every rater must price an hour alike.
     zoneinfo.reset_tzpath(to=())
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -175,8 +178,7 @@ def rater(
     ]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
-    if metrics is not None:
-        serve_metrics(metrics, worker)
+    serve_metrics(metrics, worker)
     log.info(
         "rater=%s store=%s durability=%s balancers=%s",
         name,
@@ -212,12 +214,22 @@ def listen(jsonrpc: Address, name: str, deadline_ms: int, api_keys: Path | None)
     return direct
 
 
-def serve_metrics(address: Address, worker: Worker) -> None:
-    from common.metrics import serve  # noqa: PLC0415 - only where it is wanted
+def serve_metrics(address: Address | None, worker: Worker) -> None:
+    """On the socket that `ratel up` hands over, or at the address; else not at all."""
+    try:
+        handed = listen_fds.take(("metrics",)).get("metrics")
+    except listen_fds.ListenFdsError as error:
+        raise click.ClickException(f"can't use the sockets that were handed over: {error}") from None
+    if handed is None and address is None:
+        return
+    from common.metrics import serve, serve_on  # noqa: PLC0415 - only where it is wanted
     from rater.metrics import registry  # noqa: PLC0415
 
     try:
-        bound = serve(address, registry(worker))
+        if handed is not None:
+            bound = serve_on(handed, registry(worker))
+        elif address is not None:
+            bound = serve(address, registry(worker))
     except OSError as error:
         raise click.ClickException(f"can't serve metrics on {address}: {error.strerror}") from None
     log.info("metrics=http://%s/metrics", bound)

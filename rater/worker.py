@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Final
@@ -359,6 +359,10 @@ class Worker:
     @property
     def store_trips(self) -> Histogram:
         return self._service.store_trips
+
+    @property
+    def store_failures(self) -> Mapping[str, int]:
+        return self._service.failures.counts
 
     def store_health(self) -> StoreHealth:
         memory = self._watch.memory

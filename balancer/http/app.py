@@ -103,6 +103,7 @@ class HttpApp:
             else:
                 self._call(request, method, query, grant_of(self._keyring, request))
         except RatelError as error:
+            self._router.refused[error.name] += 1
             _fail(request, error.code, encode_error(error))
         except Exception:
             _report_defect(request)
@@ -111,14 +112,15 @@ class HttpApp:
         verb = request.verb
         if path not in _PATHS:
             shown = path.decode(errors="replace")[:200]
+            self._router.refused["not_found"] += 1
             _refuse(request, 404, "not_found", f"there is no path {shown!r}")
         elif path == b"/jsonrpc":
             if verb == b"POST":
                 self._start(request)
             else:
-                _not_allowed(request, "POST")
+                self._not_allowed(request, "POST")
         elif verb not in (b"GET", b"HEAD"):
-            _not_allowed(request, "GET, HEAD")
+            self._not_allowed(request, "GET, HEAD")
         elif path in _FIXED:
             request.respond(200, _FIXED[path]())
         elif path in pages.PATHS:
@@ -127,6 +129,11 @@ class HttpApp:
             self._tell_readiness(request)
         else:
             self._tell_who_may(request, path, query)
+
+    def _not_allowed(self, request: Request, allowed: str) -> None:
+        self._router.refused["method_not_allowed"] += 1
+        message = f"{request.verb.decode()} is not allowed here, only {allowed}"
+        _refuse(request, 405, "method_not_allowed", message, f"allow: {allowed}\r\n".encode())
 
     def _tell_who_may(self, request: Request, path: bytes, query: bytes) -> None:
         """What is not for everybody, where keys are asked for."""
@@ -152,7 +159,7 @@ class HttpApp:
     def _call(self, request: Request, method: Method, query: bytes, grant: Grant | None = None) -> None:
         verb = request.verb
         if verb not in (b"GET", b"POST"):
-            _not_allowed(request, "GET, POST")
+            self._not_allowed(request, "GET, POST")
             return
         refusal = self._router.turn_away(method)
         if refusal is not None:
@@ -191,6 +198,7 @@ class HttpApp:
                 grant = grant_of(self._keyring, request)
             answers = await answer_body(self._router, request, _key_of, grant)
         except RatelError as error:
+            self._router.refused[error.name] += 1
             _fail(request, error.code, encode_error(error))
         except Exception:
             _report_defect(request)
@@ -236,11 +244,6 @@ def _report_defect(request: Request) -> None:
     log.exception("a defect: path=%r", request.target.partition(b"?")[0][:MAX_SHOWN_PATH])
     defect = InternalError(detail="a defect of the balancer; its log says more")
     _fail(request, defect.code, encode_error(defect))
-
-
-def _not_allowed(request: Request, allowed: str) -> None:
-    message = f"{request.verb.decode()} is not allowed here, only {allowed}"
-    _refuse(request, 405, "method_not_allowed", message, f"allow: {allowed}\r\n".encode())
 
 
 def _refuse(request: Request, status: int, name: str, message: str, more: bytes = b"") -> None:

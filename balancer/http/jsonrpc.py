@@ -54,7 +54,7 @@ async def answer_body(
     """
     if not request.body.strip():
         raise InvalidRequest(detail="the body is empty")
-    session = Session()
+    session = Session(refused=router.refused)
     calls = refuse_here(session, await _read_calls(session, request.body))
     key = _key_of_calls(calls, request, key_of)
     meters: tuple[Meter, ...] = ()
@@ -62,7 +62,7 @@ async def answer_body(
         meters = grant.meters  # they may be others by the time of the last answers
         calls, refused = grant.sort_out(calls, time.monotonic())
         for slot, error in refused:
-            session.fail(slot, error)
+            session.refuse(slot, error)
     if not calls:
         output = session.take_output()
         return Answers(_status_of_refusal(output), output)

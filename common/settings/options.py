@@ -229,13 +229,13 @@ def _listener(
     return shared("front", name, argument, type=kind, default=default, envvar=envvar, help=help)
 
 
-def metrics_option(whose: str, envvar: str) -> Decorator:
+def metrics_option(whose: str, envvar: str, help: str = "") -> Decorator:
     return click.option(
         "--metrics",
         type=AddressType(),
         envvar=envvar,
         show_envvar=True,
-        help=f"Tell Prometheus about this {whose} here, by HTTP at /metrics; port 0 is any free one.",
+        help=help or f"Tell Prometheus about this {whose} here, by HTTP at /metrics; port 0 is any free one.",
     )
 
 

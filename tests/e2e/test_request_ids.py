@@ -179,7 +179,9 @@ def test_a_key_that_is_quoted_stays_one_text() -> None:
         data = json.loads(body)["data"]
         assert data == {"subject": '"}},"log_id":"x', "destination": "1", "log_id": name}
         assert body.count(b'"log_id":') == 1
-    assert json.loads(with_log_id(encode_error(ShuttingDown()), "g:1-1"))["data"] == {"log_id": "g:1-1"}
+    alone = with_log_id(encode_error(ShuttingDown()), "g:1-1")
+    assert json.loads(alone)["data"] == {"log_id": "g:1-1"}
+    assert with_log_id(with_log_id(encode_error(ShuttingDown()), "c:x"), "g:1-1") == alone, "not twice"
 
 
 def test_no_line_holds_a_subscriber_or_a_number(cluster: Logged) -> None:

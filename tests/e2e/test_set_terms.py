@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from common.zmq_client import ZmqClient
 from tests.e2e.cluster import RATEL, Cluster
 
 Door = Callable[..., int]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ratel(*words: str) -> str:
@@ -141,6 +145,29 @@ def test_what_is_wrong_is_named_and_changes_nothing(sample_cluster: Cluster) -> 
         assert client.call("Account", who) == before
     status, body = sample_cluster.get("/setterms", cstmid="vdf", subj="wrong", blocked="yes")
     assert (status, body["error"]["message"]) == (400, "blocked: expected true or false, not 'yes'")
+
+
+def test_the_commands_that_the_page_shows(sample_cluster: Cluster) -> None:
+    who = opened(sample_cluster, "shown")
+    section = (ROOT / "docs" / "rating.md").read_text().partition("## Terms")[2].partition("\n## ")[0]
+    commands = section.partition("```sh\n")[2].partition("```")[0].splitlines()
+    assert len(commands) == 2
+    host, port = sample_cluster.jsonrpc
+    for command, blocked in zip(commands, (True, False), strict=True):
+        words = shlex.split(
+            command.replace("subj=anna", "subj=shown").replace("Subject=anna", "Subject=shown")
+        )
+        if words[0] == "ratel":
+            words = [*RATEL, *words[1:], "--address", f"{host}:{port}"]
+        words = [word.replace("http://127.0.0.1:8000", sample_cluster.http) for word in words]
+        if shutil.which(words[0]) is None:
+            pytest.skip(f"there is no {words[0]}")
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.strip() == "1", command
+        with sample_cluster.client() as client:
+            account: Any = client.call("Account", who)
+        assert account["Blocked"] is blocked
+    assert account["MinCredit"] == -500
 
 
 def test_the_books_are_right_after_it(sample_cluster: Cluster) -> None:

@@ -18,10 +18,14 @@ PATIENCE_S = 60.0
 
 
 class BalancerProcess:
-    def __init__(self, *args: str, **environment: str) -> None:
+    def __init__(self, *args: str, popen: dict[str, Any] | None = None, **environment: str) -> None:
         ports = [f"--{name}=127.0.0.1:0" for name in ("jsonrpc", "http", "router")]
         self.process = subprocess.Popen(
-            [*COMMAND, *ports, *args], stderr=subprocess.PIPE, text=True, env=os.environ | environment
+            [*COMMAND, *ports, *args],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+            **(popen or {}),
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()

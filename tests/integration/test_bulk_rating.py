@@ -21,6 +21,7 @@ from common.client import JSONClient
 from common.errors import Overloaded, RatelError, ServiceError, Unauthorized
 from rater.bulk import outputs as outputs_module
 from rater.bulk import run as run_module
+from rater.bulk.command import MAX_CALL_US
 from rater.bulk.command import rate as command
 from rater.bulk.raters import Cluster, Offline, Outcome
 from rater.bulk.records import FileProblem, Record
@@ -301,6 +302,22 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     ids = [row["id"] for row in rows(tmp_path / "calls.rated.csv")]
     assert ids == [str(number) for number in range(40_000) if number % 10 != 9]
     assert len(rows(tmp_path / "calls.rejects.csv")) == 4_000
+
+
+def test_two_runs_do_not_write_the_same_files(tmp_path: Path) -> None:
+    """Each would cut off what the other one has written."""
+    files = files_for(many(tmp_path / "calls.csv", 8), None, None)
+
+    class Meanwhile(Offline):
+        def rate(self, records: Sequence[Record]) -> list[Outcome]:
+            for restart in (False, True):
+                with pytest.raises(FileProblem, match="another run is writing it"):
+                    run(files, offline, "x", restart=restart)
+            return super().rate(records)
+
+    offline, other = (kind([SAMPLE_TARIFF], "", MAX_CALL_US) for kind in (Offline, Meanwhile))
+    assert run(files, other, "x").calls == 8
+    assert [row["id"] for row in rows(files.rated)] == list("01234567")
 
 
 # --- by a cluster -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import asyncio
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +39,9 @@ OTHER_PATHS = set(DOCUMENT["paths"]) - {f"/{name}" for name in BY_HTTP_NAME}
 
 class NoRouter:
     """Whatever reaches it is a path that there is."""
+
+    def __init__(self) -> None:
+        self.refused: Counter[str] = Counter()
 
     readiness = (1, 1)
 
