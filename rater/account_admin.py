@@ -11,28 +11,18 @@ from typing import Final, NamedTuple
 from common.errors import UnknownSubject
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
+from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.account_value import unpack_account
-from rater.accounts import (
-    Mutation,
-    MutationResult,
-    Opening,
-    Refused,
-    Terms,
-    mutation_command,
-    open_command,
-    parse_mutation_reply,
-    parse_open_reply,
-    parse_terms_reply,
-    terms_command,
-)
+from rater.accounts import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
 from rater.keys import account_keys
 from rater.model import Account
 from rater.scripts import execute
+from rater.terms import Terms, fingerprint
 
 KEY_TTL_MS: Final = 86_400_000
-"""For how long a credit's request id is remembered: as raters do unless told otherwise."""
+"""For how long a request id is remembered: as raters do unless told otherwise."""
 
 CREDIT_METHODS: Final = {"cents": "DebitBalance", "sms": "DebitSMS"}
 
@@ -66,30 +56,46 @@ def give(
     store: Store, tenant: str, subject: str, kind: str, amount_micros: int, request_id: str
 ) -> MutationResult:
     """Add to the credit or the SMS budget, once for each request id. Raises what the script refuses."""
-    mutation = Mutation(
-        method=CREDIT_METHODS[kind],
-        tenant=tenant,
-        subject=subject,
-        token=CLIENT_KEY + request_id,
-        token_ttl_ms=KEY_TTL_MS,
-        request_id=request_id,
-        amount_micros=-amount_micros,
+    return _change(
+        store,
+        Mutation(
+            method=CREDIT_METHODS[kind],
+            tenant=tenant,
+            subject=subject,
+            token=CLIENT_KEY + request_id,
+            token_ttl_ms=KEY_TTL_MS,
+            request_id=request_id,
+            amount_micros=-amount_micros,
+        ),
     )
-    [replies] = execute(store, [mutation_command(account_keys(tenant, subject), mutation)])
+
+
+def decide(store: Store, tenant: str, subject: str, terms: Terms, request_id: str) -> MutationResult:
+    """Set terms, once for each request id: 1 when something has changed, 0 when it was so already. Raises
+    UnknownSubject, and ValueError for figures out of range."""
+    return _change(
+        store,
+        Mutation(
+            method="SetTerms",
+            tenant=tenant,
+            subject=subject,
+            token=CLIENT_KEY + request_id,
+            token_ttl_ms=KEY_TTL_MS,
+            request_id=request_id,
+            destination=fingerprint(terms),
+            terms=terms,
+        ),
+    )
+
+
+def _change(store: Store, mutation: Mutation) -> MutationResult:
+    keys = account_keys(mutation.tenant, mutation.subject)
+    [replies] = execute(store, [mutation_command(keys, mutation)])
     outcome = parse_mutation_reply(mutation, replies[0] if isinstance(replies, list) else replies)
     if isinstance(outcome, Refused):
         raise outcome.error
     assert isinstance(outcome, MutationResult)
     return outcome
-
-
-def decide(store: Store, tenant: str, subject: str, terms: Terms) -> bool:
-    """Whether something has changed. Raises UnknownSubject, and ValueError for figures out of range."""
-    [reply] = execute(store, [terms_command(account_keys(tenant, subject), terms)])
-    changed = parse_terms_reply(reply)
-    if changed is None:
-        raise UnknownSubject(tenant=tenant, subject=subject)
-    return changed
 
 
 def history(store: Store, tenant: str, subject: str, last: int) -> list[Line | Damaged]:

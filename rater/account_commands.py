@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,16 +11,19 @@ from typing import Any, Final
 import click
 import msgspec
 
-from common.commands.command_line import open_store, refuse
+from common.commands.command_line import EXIT_UNAVAILABLE, refuse
+from common.commands.store_access import open_store
+from common.errors import StoreUnavailable
+from common.methods import LAST_DAY
 from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
 from common.settings.options import json_option, store_option
 from common.storage.stores import Store
 from rater import account_admin
 from rater.account_value import NotAnAccount
 from rater.account_view import account_tree, instant, line_tree
-from rater.accounts import LAST_DAY, Terms
 from rater.journal.lines import Damaged, Line
 from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
+from rater.terms import Terms
 
 STORE_TIMEOUT_MS: Final = 10_000
 MAX_LINES: Final = 10_000
@@ -201,7 +205,14 @@ def credit(
     """
     request_id = request_id or f"account-credit-{secrets.token_hex(8)}"
     with _store(store_url) as store:
-        given = account_admin.give(store, tenant, subject, kind, amount, request_id)
+        try:
+            given = account_admin.give(store, tenant, subject, kind, amount, request_id)
+        except StoreUnavailable as error:
+            refuse(
+                f"{error}; whether it was given is unknown: to have it given once, run this again with"
+                f" --request-id {shlex.quote(request_id)}",
+                EXIT_UNAVAILABLE,
+            )
     unit = "cents" if kind == "cents" else "SMS"
     repeated = ", as before: this request id was carried out already" if given.replayed else ""
     if as_json:
@@ -325,7 +336,9 @@ def _decide(
     store_url: str, tenant: str, subject: str, terms: Terms, as_json: bool, done: str, same: str
 ) -> None:
     with _store(store_url) as store:
-        changed = account_admin.decide(store, tenant, subject, terms)
+        # A new id each time: the command says what is to be, and may be given again.
+        request_id = f"account-set-{secrets.token_hex(8)}"
+        changed = bool(account_admin.decide(store, tenant, subject, terms, request_id).value_micros)
     if as_json:
         click.echo(_encode({"CstmId": tenant, "Subject": subject, "Changed": changed}))
     else:

@@ -6,27 +6,22 @@
         cluster.move_slot(slot, "store-1")    # key by key, as its tools do it
 
 Members are called `store-0` …; the first are primaries, the others their replicas in turn, and after
-failovers `primaries` says who is what. They keep ports and folders, so `restart` brings one back as it was.
-What one says is in `<folder>/<name>/log`. Members die with the thread that started them.
+failovers `primaries` says who is what. See `tests.store_members`.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from common.errors import StoreUnavailable
-from common.process.child import die_with_parent
 from common.storage.cluster_map import SLOTS
 from common.storage.embedded_store import find_server
-from common.storage.store import Command, StoreConnection
-from tests.store_group import Member, free_ports, wait_until
+from tests.store_members import Member, Members, free_ports, wait_until
 
 NODE_TIMEOUT_MS: Final = 1_000
 KEYS_AT_A_TIME: Final = 200
@@ -41,7 +36,7 @@ CHOSEN: Final = [name for name in SERVERS if name in os.environ.get("RATEL_TEST_
 """For what runs in `make check`: `make test-cluster` runs it on both."""
 
 
-class StoreCluster:
+class StoreCluster(Members):
     def __init__(
         self,
         folder: Path,
@@ -56,7 +51,6 @@ class StoreCluster:
         certificates: Path | None = None,
     ) -> None:
         """With `certificates`, a folder that has ca.crt, server.crt and server.key, all speak TLS only."""
-        self._folder = folder
         self._server = server
         self._appendfsync = appendfsync
         self._password = password
@@ -66,9 +60,8 @@ class StoreCluster:
         self._names = [f"store-{n}" for n in range(primaries + replicas)]
         self._primaries = primaries
         ports = free_ports(2 * len(self._names))
-        self._ports = dict(zip(self._names, ports, strict=False))
+        super().__init__(folder, self._names, ports[: len(self._names)])
         self._bus_ports = dict(zip(self._names, ports[len(self._names) :], strict=True))
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ids: dict[str, str] = {}
 
     @property
@@ -86,34 +79,16 @@ class StoreCluster:
     def _trust(self) -> str:
         return f"?ssl_ca_certs={self._certificates}/ca.crt" if self._certificates else ""
 
-    def __enter__(self) -> StoreCluster:
-        try:
-            for name in self._names:
-                self._start(name)
-            self._join()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End all members, whatever state they are in."""
-        for process in self._processes.values():
-            process.kill()
-        for process in self._processes.values():
-            process.wait()
+    def begin(self) -> None:
+        for name in self._names:
+            self._start(name)
+        self._join()
 
     # --- who is who ---------------------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
         return list(self._names)
-
-    def member(self, name: str) -> Member:
-        return Member(name, self._ports[name], self._processes[name].pid)
 
     def owner(self, slot: int, *, by: str = "") -> Member:
         """Who serves a slot, as `by` says, or the first that answers."""
@@ -137,46 +112,9 @@ class StoreCluster:
         ports = [int(port) for _, port, _ in role[2]] if isinstance(role, list) else []
         return [other for other in self._names if self._ports[other] in ports]
 
-    def role(self, name: str) -> str:
-        """`master` or `slave`, as it says itself; empty when it does not answer."""
-        reply = self.ask(name, "ROLE")
-        return reply[0].decode() if isinstance(reply, list) else ""
-
-    def ask(self, name: str, *words: str | int) -> Any:
-        """One reply of a member; None when it does not answer."""
-        return self.ask_all(name, [words])[0]
-
-    def ask_all(self, name: str, commands: list[Command]) -> list[Any]:
-        try:
-            with StoreConnection(self.node_url(name), timeout_ms=1_000) as connection:
-                return connection.execute(commands)
-        except StoreUnavailable:
-            return [None] * len(commands)
-
     def node_url(self, name: str) -> str:
         login = f":{self._password}@" if self._password else ""
         return f"{self._scheme}://{login}127.0.0.1:{self._ports[name]}{self._trust}"
-
-    # --- faults -------------------------------------------------------------------------------------
-
-    def kill(self, name: str) -> Member:
-        """kill -9; the member that it was."""
-        member = self.member(name)
-        self._processes[name].kill()
-        self._processes[name].wait()
-        return member
-
-    def pause(self, name: str) -> None:
-        self._processes[name].send_signal(signal.SIGSTOP)
-
-    def resume(self, name: str) -> None:
-        self._processes[name].send_signal(signal.SIGCONT)
-
-    def restart(self, name: str) -> Member:
-        """Start a member again, after killing it if it runs, and wait until it answers."""
-        self.kill(name)
-        self._start(name)
-        return self.member(name)
 
     def wait_for_new_owner(self, slot: int, old: str) -> Member:
         """Wait until another one than `old` serves a slot, and says so itself."""
@@ -188,10 +126,6 @@ class StoreCluster:
 
         wait_until(found, f"another one than {old} for slot {slot}")
         return self.owner(slot, by=asked)
-
-    def wait_for_replica(self, name: str) -> None:
-        """Wait until it is a replica that has all that its primary has at this moment."""
-        wait_until(lambda: self._is_in_step(name), f"{name} being in step")
 
     # --- moving slots ---------------------------------------------------------------------------------
 
@@ -279,7 +213,7 @@ class StoreCluster:
         for number, name in enumerate(replicas):
             primary = primaries[number % len(primaries)]
             self._must(name, "CLUSTER", "REPLICATE", self._ids[primary])
-        wait_until(lambda: all(map(self._is_in_step, replicas)), "replicas in step")
+        wait_until(lambda: all(map(self.is_in_step, replicas)), "replicas in step")
         wait_until(lambda: all(map(self._is_ok, self._names)), "a cluster that works")
 
     def _knows_all(self, name: str) -> bool:
@@ -292,34 +226,11 @@ class StoreCluster:
         copies = sum(len(rest) for _, _, _, *rest in slots)
         return "cluster_state:ok" in info and copies == len(self._names) - self._primaries
 
-    def _is_in_step(self, name: str) -> bool:
-        role = self.ask(name, "ROLE")
-        if not isinstance(role, list) or role[0] != b"slave" or role[3] != b"connected":
-            return False
-        source = next(other for other in self._names if self._ports[other] == int(role[2]))
-        primary, role = self.ask(source, "ROLE"), self.ask(name, "ROLE")
-        return isinstance(primary, list) and isinstance(role, list) and bool(role[-1] >= primary[1])
-
     def _start(self, name: str) -> None:
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "conf").write_text("\n".join(self._config(name, folder)) + "\n")
-        with (folder / "log").open("ab") as output:
-            self._processes[name] = subprocess.Popen(
-                [self._server, str(folder / "conf")],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(self._environments[name]) if name in self._environments else None,
-                preexec_fn=die_with_parent,
-                start_new_session=True,
-            )
-
-        def answers() -> bool:
-            assert self._processes[name].poll() is None, (folder / "log").read_text()[-2_000:]
-            return bool(self.ask(name, "PING") == b"PONG")
-
-        wait_until(answers, f"{name} answering")
+        self._launch(name, [self._server, str(folder / "conf")], self._environments.get(name))
 
     def _config(self, name: str, folder: Path) -> list[str]:
         lines = [

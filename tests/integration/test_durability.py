@@ -18,7 +18,8 @@ from common.storage.durability import Durability, Level
 from common.storage.embedded_store import EmbeddedStore, find_server
 from common.storage.store import Command, Reply, Sent, StoreConnection
 from rater import service as service_module
-from rater.accounts import Mutation, Refused, mutation_command, open_command, parse_mutation_reply
+from rater.account_opening import open_command
+from rater.accounts import Mutation, Refused, mutation_command, parse_mutation_reply
 from rater.command import rater
 from rater.jobs import Outcome, Undecided
 from rater.keys import account_keys

@@ -226,6 +226,7 @@ def test_a_failover_works_with_acl_users_and_tls(tmp_path: Path) -> None:
                 new = group.wait_for_new_primary(old).name
                 after = _until_done(client, CALL | {"Amount": 1, "RequestId": "after"})
                 assert after == before - 1
+            group.make_sentinels_patient()
             group.restart(old)
             group.wait_for_replica(old)
         finally:
