@@ -56,6 +56,7 @@ from common.errors import (
     UnknownSubject,
 )
 from common.money import LIMIT, format_micros
+from common.storage.cluster_trip import NODE_LOST
 from common.storage.store import Command, Reply
 from rater.account_value import (
     NotAnAccount,
@@ -447,4 +448,4 @@ def store_error(reply: Reply) -> RatelError:
     text = str(reply)
     if text.split(" ", 1)[0] in _OUR_FAULTS:
         return InternalError(detail=f"the store refused a command: {text}")
-    return StoreUnavailable(detail=text)
+    return StoreUnavailable(detail=text.removeprefix(NODE_LOST))

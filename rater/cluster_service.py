@@ -66,7 +66,9 @@ class ClusterService(Service):
 
     def measure_store_clock(self) -> None:
         """Each node has its own, which its connection measures."""
+        self._cluster.connect_all()
         self._clock_of = self._cluster.number
+        self.store_round_trip_us = self._cluster.round_trip_us
 
     def _new_round(self) -> Round:
         return ClusterRound()
