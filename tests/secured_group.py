@@ -66,9 +66,6 @@ class SecuredGroup(StoreGroup):
     def operator_url(self) -> str:
         return self.url_for(OPERATOR)
 
-    def tester_url(self, name: str = "store-0") -> str:
-        return self._url_of(name)
-
     def _options(self, *more: str) -> str:
         tls: list[str] = []
         if self._tls is not None:
@@ -76,7 +73,7 @@ class SecuredGroup(StoreGroup):
             tls = [f"ssl_ca_certs={self._tls.ca}", f"ssl_certfile={cert}", f"ssl_keyfile={key}"]
         return f"?{'&'.join((*tls, *more))}" if tls or more else ""
 
-    def _url_of(self, name: str) -> str:
+    def node_url(self, name: str) -> str:
         scheme = "rediss" if self._tls else "redis"
         return f"{scheme}://tester:tester@127.0.0.1:{self._ports[name]}{self._options()}"
 

@@ -6,27 +6,23 @@
         cluster.move_slot(slot, "store-1")    # key by key, as its tools do it
 
 Members are called `store-0` …; the first are primaries, the others their replicas in turn, and after
-failovers `primaries` says who is what. They keep ports and folders, so `restart` brings one back as it was.
-What one says is in `<folder>/<name>/log`. Members die with the thread that started them.
+failovers `primaries` says who is what. What can be done with one is in `tests.store_members`.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from common.errors import StoreUnavailable
-from common.process.child import die_with_parent
 from common.storage.cluster_map import SLOTS
 from common.storage.embedded_store import find_server
-from common.storage.store import Command, StoreConnection
-from tests.store_group import Member, free_ports, wait_until
+from rater.store_users import RATER, REPLICA, STORE_USERS, acl_file
+from tests.store_members import Member, StoreMembers, free_ports, is_redis_7_0, wait_until
 
 NODE_TIMEOUT_MS: Final = 1_000
 KEYS_AT_A_TIME: Final = 200
@@ -40,8 +36,11 @@ SERVERS: Final = {"valkey": find_server()} | (
 CHOSEN: Final = [name for name in SERVERS if name in os.environ.get("RATEL_TEST_SERVERS", "valkey")]
 """For what runs in `make check`: `make test-cluster` runs it on both."""
 
+_TESTER: Final = "user tester on >tester allkeys allchannels +@all\n"
+"""Where there are users, the one that tests are themselves."""
 
-class StoreCluster:
+
+class StoreCluster(StoreMembers):
     def __init__(
         self,
         folder: Path,
@@ -51,32 +50,45 @@ class StoreCluster:
         server: str = SERVERS["valkey"],
         appendfsync: str = "no",
         password: str = "",
+        has_users: bool = False,
         options: tuple[str, ...] = (),
         environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
         certificates: Path | None = None,
     ) -> None:
-        """With `certificates`, a folder that has ca.crt, server.crt and server.key, all speak TLS only."""
-        self._folder = folder
+        """With `has_users`, every node has the users that `ratel acl` makes. With `certificates`, a folder
+        that has ca.crt, server.crt and server.key, all speak TLS only."""
+        super().__init__(folder, [f"store-{n}" for n in range(primaries + replicas)])
         self._server = server
         self._appendfsync = appendfsync
         self._password = password
+        self._passwords = {user.name: f"secret-of-{user.name}" for user in STORE_USERS} if has_users else {}
         self._options = options
         self._environments = environments
         self._certificates = certificates
-        self._names = [f"store-{n}" for n in range(primaries + replicas)]
         self._primaries = primaries
-        ports = free_ports(2 * len(self._names))
-        self._ports = dict(zip(self._names, ports, strict=False))
-        self._bus_ports = dict(zip(self._names, ports[len(self._names) :], strict=True))
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        bus_ports = free_ports(len(self._stores), beside=self._ports.values())
+        self._bus_ports = dict(zip(self._stores, bus_ports, strict=True))
         self._ids: dict[str, str] = {}
 
     @property
     def url(self) -> str:
-        """What `--store` takes: three of the nodes, the others are to be found."""
-        login = f":{self._password}@" if self._password else ""
-        hosts = ",".join(f"127.0.0.1:{self._ports[name]}" for name in self._names[:3])
+        """What `--store` of raters takes: three of the nodes, the others are to be found."""
+        return self.url_for(RATER)
+
+    def url_for(self, user: str) -> str:
+        """For one of the users, where there are any."""
+        login = f"{user}:{self._passwords[user]}@" if self._passwords else self._login
+        hosts = ",".join(f"127.0.0.1:{self._ports[name]}" for name in self._stores[:3])
         return f"{self._scheme}+cluster://{login}{hosts}{self._trust}"
+
+    def node_url(self, name: str) -> str:
+        return f"{self._scheme}://{self._login}127.0.0.1:{self._ports[name]}{self._trust}"
+
+    @property
+    def _login(self) -> str:
+        if self._passwords:
+            return "tester:tester@"
+        return f":{self._password}@" if self._password else ""
 
     @property
     def _scheme(self) -> str:
@@ -86,40 +98,22 @@ class StoreCluster:
     def _trust(self) -> str:
         return f"?ssl_ca_certs={self._certificates}/ca.crt" if self._certificates else ""
 
-    def __enter__(self) -> StoreCluster:
-        try:
-            for name in self._names:
-                self._start(name)
-            self._join()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+    def server(self) -> str:
+        return self._server
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End all members, whatever state they are in."""
-        for process in self._processes.values():
-            process.kill()
-        for process in self._processes.values():
-            process.wait()
+    def begin(self) -> None:
+        for name in self._stores:
+            self._write_config(name)
+            self._start(name)
+        self._join()
 
     # --- who is who ---------------------------------------------------------------------------------
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._names)
-
-    def member(self, name: str) -> Member:
-        return Member(name, self._ports[name], self._processes[name].pid)
 
     def owner(self, slot: int, *, by: str = "") -> Member:
         """Who serves a slot, as `by` says, or the first that answers."""
         for first, last, (_, port, *_), *_ in self._slots(by):
             if first <= slot <= last:
-                return self.member(next(name for name in self._names if self._ports[name] == port))
+                return self.member(next(name for name in self._stores if self._ports[name] == port))
         raise AssertionError(f"nobody serves slot {slot}")
 
     def ranges(self, first: int, last: int) -> list[tuple[int, int, str]]:
@@ -135,52 +129,11 @@ class StoreCluster:
         """Of this primary, those that are connected to it."""
         role = self.ask(name, "ROLE")
         ports = [int(port) for _, port, _ in role[2]] if isinstance(role, list) else []
-        return [other for other in self._names if self._ports[other] in ports]
-
-    def role(self, name: str) -> str:
-        """`master` or `slave`, as it says itself; empty when it does not answer."""
-        reply = self.ask(name, "ROLE")
-        return reply[0].decode() if isinstance(reply, list) else ""
-
-    def ask(self, name: str, *words: str | int) -> Any:
-        """One reply of a member; None when it does not answer."""
-        return self.ask_all(name, [words])[0]
-
-    def ask_all(self, name: str, commands: list[Command]) -> list[Any]:
-        try:
-            with StoreConnection(self.node_url(name), timeout_ms=1_000) as connection:
-                return connection.execute(commands)
-        except StoreUnavailable:
-            return [None] * len(commands)
-
-    def node_url(self, name: str) -> str:
-        login = f":{self._password}@" if self._password else ""
-        return f"{self._scheme}://{login}127.0.0.1:{self._ports[name]}{self._trust}"
-
-    # --- faults -------------------------------------------------------------------------------------
-
-    def kill(self, name: str) -> Member:
-        """kill -9; the member that it was."""
-        member = self.member(name)
-        self._processes[name].kill()
-        self._processes[name].wait()
-        return member
-
-    def pause(self, name: str) -> None:
-        self._processes[name].send_signal(signal.SIGSTOP)
-
-    def resume(self, name: str) -> None:
-        self._processes[name].send_signal(signal.SIGCONT)
-
-    def restart(self, name: str) -> Member:
-        """Start a member again, after killing it if it runs, and wait until it answers."""
-        self.kill(name)
-        self._start(name)
-        return self.member(name)
+        return [other for other in self._stores if self._ports[other] in ports]
 
     def wait_for_new_owner(self, slot: int, old: str) -> Member:
         """Wait until another one than `old` serves a slot, and says so itself."""
-        asked = next(name for name in self._names if name != old)
+        asked = next(name for name in self._stores if name != old)
 
         def found() -> bool:
             new = self.owner(slot, by=asked)
@@ -188,10 +141,6 @@ class StoreCluster:
 
         wait_until(found, f"another one than {old} for slot {slot}")
         return self.owner(slot, by=asked)
-
-    def wait_for_replica(self, name: str) -> None:
-        """Wait until it is a replica that has all that its primary has at this moment."""
-        wait_until(lambda: self._is_in_step(name), f"{name} being in step")
 
     # --- moving slots ---------------------------------------------------------------------------------
 
@@ -205,7 +154,8 @@ class StoreCluster:
     def move_keys(self, slot: int, source: str, to: str, most: int = 1_000_000) -> int:
         """Move so many of its keys; how many there were."""
         moved = 0
-        auth = ("AUTH", self._password) if self._password else ()
+        auth: tuple[str, ...] = ("AUTH", self._password) if self._password else ()
+        auth = ("AUTH2", "tester", "tester") if self._passwords else auth
         while moved < most:
             count = min(KEYS_AT_A_TIME, most - moved)
             keys = self._must(source, "CLUSTER", "GETKEYSINSLOT", slot, count)
@@ -231,7 +181,7 @@ class StoreCluster:
     @property
     def moves_whole_slots(self) -> bool:
         """Whether it knows CLUSTER MIGRATESLOTS: Valkey since 9.0."""
-        reply = self.ask(self._names[0], "CLUSTER", "GETSLOTMIGRATIONS")
+        reply = self.ask(self._stores[0], "CLUSTER", "GETSLOTMIGRATIONS")
         return isinstance(reply, list)
 
     def move_whole_slots(self, first: int, last: int, to: str) -> None:
@@ -247,7 +197,7 @@ class StoreCluster:
 
         wait_until(moved, f"slots {first} to {last} at {to}")
 
-    # --- inside -------------------------------------------------------------------------------------
+    # --- inside --------------------------------------------------------------------------------------
 
     def _must(self, name: str, *words: str | int) -> Any:
         reply = self.ask(name, *words)
@@ -256,31 +206,31 @@ class StoreCluster:
         return reply
 
     def _slots(self, by: str) -> list[Any]:
-        for name in [by] if by else self._names:
+        for name in [by] if by else self._stores:
             reply = self.ask(name, "CLUSTER", "SLOTS")
             if isinstance(reply, list):
                 return reply
         raise StoreUnavailable(detail="no node answers")
 
     def _join(self) -> None:
-        primaries, replicas = self._names[: self._primaries], self._names[self._primaries :]
-        for number, name in enumerate(self._names):
+        primaries, replicas = self._stores[: self._primaries], self._stores[self._primaries :]
+        for number, name in enumerate(self._stores):
             self._must(name, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             self._ids[name] = self._must(name, "CLUSTER", "MYID").decode()
         for number, name in enumerate(primaries):
             first = number * SLOTS // self._primaries
             last = (number + 1) * SLOTS // self._primaries - 1
             self._must(name, "CLUSTER", "ADDSLOTSRANGE", first, last)
-        for number, name in enumerate(self._names):
-            for other in self._names[number + 1 :]:
+        for number, name in enumerate(self._stores):
+            for other in self._stores[number + 1 :]:
                 address = ("127.0.0.1", self._ports[other], self._bus_ports[other])
                 self._must(name, "CLUSTER", "MEET", *address)
-        wait_until(lambda: all(map(self._knows_all, self._names)), "nodes that know each other")
+        wait_until(lambda: all(map(self._knows_all, self._stores)), "nodes that know each other")
         for number, name in enumerate(replicas):
             primary = primaries[number % len(primaries)]
             self._must(name, "CLUSTER", "REPLICATE", self._ids[primary])
         wait_until(lambda: all(map(self._is_in_step, replicas)), "replicas in step")
-        wait_until(lambda: all(map(self._is_ok, self._names)), "a cluster that works")
+        wait_until(lambda: all(map(self._is_ok, self._stores)), "a cluster that works")
 
     def _knows_all(self, name: str) -> bool:
         nodes = self._must(name, "CLUSTER", "NODES").decode()
@@ -290,36 +240,18 @@ class StoreCluster:
         info = self._must(name, "CLUSTER", "INFO").decode()
         slots = self._must(name, "CLUSTER", "SLOTS")
         copies = sum(len(rest) for _, _, _, *rest in slots)
-        return "cluster_state:ok" in info and copies == len(self._names) - self._primaries
+        return "cluster_state:ok" in info and copies == len(self._stores) - self._primaries
 
-    def _is_in_step(self, name: str) -> bool:
-        role = self.ask(name, "ROLE")
-        if not isinstance(role, list) or role[0] != b"slave" or role[3] != b"connected":
-            return False
-        source = next(other for other in self._names if self._ports[other] == int(role[2]))
-        primary, role = self.ask(source, "ROLE"), self.ask(name, "ROLE")
-        return isinstance(primary, list) and isinstance(role, list) and bool(role[-1] >= primary[1])
+    def _environment(self, name: str) -> Mapping[str, str] | None:
+        return self._environments.get(name)
 
-    def _start(self, name: str) -> None:
+    def _write_config(self, name: str) -> None:
         folder = self._folder / name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         (folder / "conf").write_text("\n".join(self._config(name, folder)) + "\n")
-        with (folder / "log").open("ab") as output:
-            self._processes[name] = subprocess.Popen(
-                [self._server, str(folder / "conf")],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(self._environments[name]) if name in self._environments else None,
-                preexec_fn=die_with_parent,
-                start_new_session=True,
-            )
-
-        def answers() -> bool:
-            assert self._processes[name].poll() is None, (folder / "log").read_text()[-2_000:]
-            return bool(self.ask(name, "PING") == b"PONG")
-
-        wait_until(answers, f"{name} answering")
+        if self._passwords:
+            acl = acl_file(STORE_USERS, self._passwords, redis_7_0=is_redis_7_0(self._server))
+            (folder / "users.acl").write_text(acl + _TESTER)
 
     def _config(self, name: str, folder: Path) -> list[str]:
         lines = [
@@ -348,6 +280,12 @@ class StoreCluster:
                 f"tls-ca-cert-file {folder_of}/ca.crt",
                 f"tls-cert-file {folder_of}/server.crt",
                 f"tls-key-file {folder_of}/server.key",
+            ]
+        if self._passwords:
+            lines += [
+                f'aclfile "{folder}/users.acl"',
+                f"masteruser {REPLICA}",
+                f"masterauth {self._passwords[REPLICA]}",
             ]
         if self._password:
             lines += [f"requirepass {self._password}", f"masterauth {self._password}"]

@@ -34,7 +34,7 @@ from tests.faults.clock import LIBRARIES, Clock
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import TARIFF, job, results
 from tests.store_cluster import CHOSEN, SERVERS, StoreCluster
-from tests.store_group import wait_until
+from tests.store_members import wait_until
 
 SNAPSHOT = Snapshot(1, {"vdf": 1}, {"vdf": compile_tariff(TARIFF, 31 * 86_400_000_000)})
 _numbers = count()

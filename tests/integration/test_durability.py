@@ -28,7 +28,8 @@ from rater.scripts import execute
 from rater.service import Service
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import ANNA, TARIFF, cost, job, results
-from tests.store_group import StoreGroup, is_redis_7_0
+from tests.store_group import StoreGroup
+from tests.store_members import is_redis_7_0
 
 PATIENT_MS = 20_000
 """Of a wait that must be fulfilled: the machine that runs the tests may be busy with something else."""
