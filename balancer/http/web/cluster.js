@@ -151,7 +151,7 @@ export class Cluster {
 
   drawStores(raters) {
     const stores = new Map();
-    for (const { store } of raters) {
+    for (const { store, state } of raters) {
       if (!store) continue;
       const known = stores.get(store.url);
       stores.set(store.url, {
@@ -159,23 +159,18 @@ export class Cluster {
         ok: store.ok && (known?.ok ?? true),
         used_memory: Math.max(store.used_memory, known?.used_memory ?? 0),
         round_trip_us: Math.max(store.round_trip_us, known?.round_trip_us ?? 0),
-        nodes: sameNodes(known?.nodes ?? [], store.nodes ?? []),
+        nodes: sameNodes(known?.nodes ?? [], (state !== "silent" && store.nodes) || []),  // else its word is old
         raters: (known?.raters ?? 0) + 1,
       });
     }
     const blocks = [...stores.values()].map((store) =>
-      el("div", {}, el("dl", { class: "facts" },
+      el("dl", { class: "facts" },
         fact("Address", el("code", {}, store.url || "–")),
         fact("Health", health(store)),
         fact("Memory", memory(store)),
         fact("Slowest round trip", ms(store.round_trip_us)),
-        fact("Used by", `${store.raters} ${store.raters === 1 ? "rater" : "raters"}`)),
-      store.nodes.length > 0 && table("The store's nodes", [
-        ["Node", (node) => node.address, { head: true }],
-        ["Health", (node) => badge(node.ok ? "answers" : "does not answer", node.ok ? "good" : "bad")],
-        ["Memory", memory],
-        ["Replicas", (node) => (node.ok ? number(node.replicas) : "–"), { right: true }],
-      ], store.nodes)),
+        fact("Used by", `${store.raters} ${store.raters === 1 ? "rater" : "raters"}`),
+        store.nodes.map((node) => fact(el("code", {}, node.address), node.ok ? holds(node) : badge("does not answer", "bad")))),
     );
     show($("stores"), blocks.length ? blocks : el("p", { class: "note" }, "No rater has told of its store yet."));
   }
@@ -218,9 +213,13 @@ function health({ ok, nodes }) {
 }
 
 function memory({ used_memory: used, max_memory: limit }) {
-  return limit
-    ? bar(used / limit, `${bytes(used)} of ${bytes(limit)}`)
-    : `${used ? bytes(used) : "–"}, no limit`;
+  if (!used) return "–";
+  return limit ? bar(used / limit, `${bytes(used)} of ${bytes(limit)}`) : `${bytes(used)}, no limit`;
+}
+
+function holds({ used_memory: used, max_memory: limit, replicas }) {
+  const share = limit ? `${bytes(used)} of ${bytes(limit)}` : bytes(used);
+  return `${share}, ${replicas || "no"} ${replicas === 1 ? "replica" : "replicas"}`;
 }
 
 export const fact = (name, value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
