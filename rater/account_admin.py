@@ -1,7 +1,8 @@
 """What operators do with one account, at the store: look, open, credit, decide terms, read its journal.
 
 Whatever changes an account is one script under a token or with an absolute outcome, as for requests: raters
-may work on the same account at the same time.
+may work on the same account at the same time. It raises NotDurable when it was made and too few copies
+confirmed it; the same call again is no second change.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from common.errors import UnknownSubject
+from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
 from rater.account_value import unpack_account
@@ -25,11 +27,11 @@ from rater.accounts import (
     parse_terms_reply,
     terms_command,
 )
+from rater.confirmed import change
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
 from rater.keys import account_keys
 from rater.model import Account
-from rater.scripts import execute
 
 KEY_TTL_MS: Final = 86_400_000
 """For how long a credit's request id is remembered: as raters do unless told otherwise."""
@@ -56,14 +58,20 @@ def read(store: Store, tenant: str, subject: str) -> Found:
     return Found(account, seq, lines[0][0].decode() if lines else "")
 
 
-def create(store: Store, tenant: str, account: Account) -> bool:
+def create(store: Store, tenant: str, account: Account, durability: Durability = DEFAULT_DURABILITY) -> bool:
     """Whether it was created; one that exists is kept. Raises ValueError for figures out of range."""
-    [reply] = execute(store, [open_command(account_keys(tenant, account.subject), account)])
+    reply = change(store, open_command(account_keys(tenant, account.subject), account), durability)
     return parse_open_reply(reply) is Opening.CREATED
 
 
 def give(
-    store: Store, tenant: str, subject: str, kind: str, amount_micros: int, request_id: str
+    store: Store,
+    tenant: str,
+    subject: str,
+    kind: str,
+    amount_micros: int,
+    request_id: str,
+    durability: Durability = DEFAULT_DURABILITY,
 ) -> MutationResult:
     """Add to the credit or the SMS budget, once for each request id. Raises what the script refuses."""
     mutation = Mutation(
@@ -75,7 +83,7 @@ def give(
         request_id=request_id,
         amount_micros=-amount_micros,
     )
-    [replies] = execute(store, [mutation_command(account_keys(tenant, subject), mutation)])
+    replies = change(store, mutation_command(account_keys(tenant, subject), mutation), durability)
     outcome = parse_mutation_reply(mutation, replies[0] if isinstance(replies, list) else replies)
     if isinstance(outcome, Refused):
         raise outcome.error
@@ -83,9 +91,11 @@ def give(
     return outcome
 
 
-def decide(store: Store, tenant: str, subject: str, terms: Terms) -> bool:
+def decide(
+    store: Store, tenant: str, subject: str, terms: Terms, durability: Durability = DEFAULT_DURABILITY
+) -> bool:
     """Whether something has changed. Raises UnknownSubject, and ValueError for figures out of range."""
-    [reply] = execute(store, [terms_command(account_keys(tenant, subject), terms)])
+    reply = change(store, terms_command(account_keys(tenant, subject), terms), durability)
     changed = parse_terms_reply(reply)
     if changed is None:
         raise UnknownSubject(tenant=tenant, subject=subject)

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 import click
 
-from common.errors import RatelError, StoreUnavailable
+from common.errors import NotDurable, RatelError, StoreUnavailable
 from common.storage.store_url import StoreUrlError
 from common.storage.stores import Store, connect
 
@@ -38,7 +38,7 @@ def store_errors(*refusals: type[Exception]) -> Iterator[None]:
         yield
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
+    except (StoreUnavailable, NotDurable) as error:
         refuse(str(error), EXIT_UNAVAILABLE)
     except refused as error:
         refuse(str(error))

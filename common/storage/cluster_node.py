@@ -84,7 +84,7 @@ class Node:
         try:
             if self._pause_s:
                 with StoreConnection(self._url, timeout_ms=PROBE_TIMEOUT_MS) as probe:
-                    probe.execute([("PING",)])
+                    probe.execute([("TIME",)])
             asked_us = monotonic_us()
             role, clock = connection.execute(STATE)
             if not isinstance(clock, list):
