@@ -20,7 +20,7 @@ from common.addresses import EXPOSED, Address
 from common.commands.curve_options import KeyFile
 from common.logs import setup
 from common.security.curve import AuthorizedKeys, KeyFileError, Role, SecretKey
-from common.settings.options import insecure_router_option, router_option
+from common.settings.options import insecure_router_option, metrics_option, router_option
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
     help="Folder with the public keys of raters and clients that are let in. It is looked at all the time.",
 )
 @insecure_router_option
+@metrics_option("balancer", "RATEL_BALANCER_METRICS")
 @front_options.options
 def balancer(
     router: Address,
@@ -85,15 +86,15 @@ async def serve(
     settings: front_options.FrontSettings, address: Address, gate: Gate | None, insecure_router: bool
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
-    handed = front.handed_over("jsonrpc", "http", "router")
+    handed = front.handed_over("jsonrpc", "http", "router", "metrics")
     peers = RouterPeers(gate)
     life = secrets.token_hex(8)
     router = Router(settings.dispatch, peers, life)
     with contextlib.closing(router):
         try:
             bound = peers.bind(address, handed.pop("router", None), insecure=insecure_router)
-        except Exposed:
-            raise front.CannotListen(EXPOSED.format(address)) from None
+        except Exposed as exposed:
+            raise front.CannotListen(EXPOSED.format(*exposed.args)) from None
         except OSError as error:
             raise front.CannotListen(front.why("router", address, error)) from None
         if gate is None and insecure_router:

@@ -28,13 +28,15 @@ import uvloop
 
 from balancer.front_options import FrontSettings
 from balancer.http.gateway import HttpGateway
+from balancer.metrics import registry
 from balancer.pulse import Pulse
 from balancer.router import Router
 from balancer.tcp_gateway import TcpGateway
 from balancer.tls_entrance import Certificates
 from balancer.zmq_gateway import ZmqGateway
+from common import metrics
 from common.addresses import Address
-from common.limits import raise_file_limit
+from common.limits import collect_rarely, raise_file_limit
 from common.process import listen_fds
 from common.security.api_keys import BadKeyFile
 from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
@@ -57,9 +59,6 @@ LAST_CALLS_S: Final = 0.01
 CLOSE_S: Final = 2.0
 """For the last answers to reach their clients, beyond the deadline of the requests."""
 
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""A busy balancer makes many objects and no cycles: looking for those every 700 objects costs 10 %."""
-
 
 class CannotListen(Exception):
     pass
@@ -68,7 +67,7 @@ class CannotListen(Exception):
 def run(name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a process' event loop to its end; says on stderr why it can't listen, and ends with 1."""
     raise_file_limit()
-    gc.set_threshold(*GC_THRESHOLDS)
+    collect_rarely()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
@@ -112,6 +111,7 @@ async def serve(
         )
         tcp_listener = _listen(listeners, "jsonrpc", settings.jsonrpc, settings, handed)
         http_listener = _listen(listeners, "http", settings.http, settings, handed)
+        _serve_metrics(settings.metrics, router, handed.get("metrics"))
         router.open()
         if tcp_listener is not None:
             await tcp.open(tcp_listener)
@@ -119,8 +119,8 @@ async def serve(
             await http.open(http_listener)
         log.info(
             "listening jsonrpc=%s http=%s %s%s",
-            _bound(settings.jsonrpc, tcp_listener),
-            _bound(settings.http, http_listener),
+            _bound(settings.jsonrpc, tcp_listener, was_handed="jsonrpc" in handed),
+            _bound(settings.http, http_listener, was_handed="http" in handed),
             where,
             "" if settings.tls is None else f" tls={settings.tls.clients}",
         )
@@ -148,6 +148,20 @@ async def serve(
             router.refuse_new()
             draining.create_task(_leave_raters(router, clients, deadline_s + CLOSE_S))
         log.info("stopped")
+
+
+def _serve_metrics(address: Address | None, router: Router, handed: socket.socket | None) -> None:
+    """From a thread of its own, which only reads; as raters do."""
+    try:
+        if handed is not None:
+            bound = metrics.serve_on(handed, registry(router))
+        elif address is not None:
+            bound = metrics.serve(address, registry(router))
+        else:
+            return
+    except OSError as error:
+        raise CannotListen(why("metrics", address, error)) from None
+    log.info("metrics=http://%s/metrics", bound)
 
 
 def _certificates(listeners: contextlib.ExitStack, tls: ServerTls | None) -> Certificates | None:
@@ -205,12 +219,13 @@ def _listen(
     handed: Mapping[str, socket.socket],
 ) -> socket.socket | None:
     if name in handed:
-        return listeners.enter_context(handed[name])
+        listener = listeners.enter_context(handed[name])
+        _refuse_exposed(name, listen_fds.address_of(listener), settings)
+        return listener
     if address is None:
         return None
     try:
-        if settings.api_keys is None and not settings.allow_insecure and is_exposed(address):
-            raise CannotListen(refusal(f"--{name}", address, API_KEYS_REMEDY))
+        _refuse_exposed(name, address, settings)
         family, _, _, _, resolved = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
@@ -220,14 +235,20 @@ def _listen(
     return listeners.enter_context(listener)
 
 
-def _bound(address: Address | None, listener: socket.socket | None) -> str:
+def _refuse_exposed(name: str, address: Address, settings: FrontSettings) -> None:
+    """Raises CannotListen, and OSError for a name that can't be resolved."""
+    if settings.api_keys is None and not settings.allow_insecure and is_exposed(address):
+        raise CannotListen(refusal(f"--{name}", address, API_KEYS_REMEDY))
+
+
+def _bound(address: Address | None, listener: socket.socket | None, *, was_handed: bool) -> str:
     if listener is None:
         return "none"
-    name = listener.getsockname()
-    return str(Address(address.host if address else name[0], name[1]))
+    there = listen_fds.address_of(listener)
+    return str(there if was_handed or address is None else address._replace(port=there.port))
 
 
-def why(name: str, address: Address, error: OSError) -> str:
+def why(name: str, address: Address | None, error: OSError) -> str:
     # `socket` adds the address to the text; errors of name resolution have negative numbers.
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
     return f"can't listen on {address} (--{name}): {reason}"

@@ -20,8 +20,8 @@ from common.settings.options import (
     http_option,
     jsonrpc_option,
     log_level_option,
-    shared,
 )
+from common.settings.shared import shared
 from common.tls import ServerTls
 
 
@@ -42,6 +42,8 @@ class FrontSettings:
     lame_duck_s: float = 0.0
     tls: ServerTls | None = None
     """On both ports; None: plain text."""
+    metrics: Address | None = None
+    """For Prometheus, on a port of its own."""
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -209,6 +211,7 @@ def settings_of(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     tls_client_cert: str,
+    metrics: Address | None,
 ) -> FrontSettings:
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
@@ -222,5 +225,15 @@ def settings_of(
     elif tls_key is not None or tls_client_ca is not None:
         raise click.UsageError(f"{'--tls-key' if tls_key else '--tls-client-ca'} needs --tls-cert")
     return FrontSettings(
-        jsonrpc, http_, reuse_port, dispatch, stuck_s, clients, api_keys, allow_insecure, lame_duck_s, tls
+        jsonrpc,
+        http_,
+        reuse_port,
+        dispatch,
+        stuck_s,
+        clients,
+        api_keys,
+        allow_insecure,
+        lame_duck_s,
+        tls,
+        metrics,
     )

@@ -21,7 +21,7 @@ from common.commands.curve_options import curve_options, dealer_keys
 from common.dealer import DealerKeys
 from common.logs import setup
 from common.security.curve import PublicKey, Role, SecretKey
-from common.settings.options import balancers_option
+from common.settings.options import balancers_option, metrics_option
 
 
 @click.command()
@@ -29,6 +29,7 @@ from common.settings.options import balancers_option
     "Ask this balancer, at its router port; repeat for each balancer.", default=("127.0.0.1:2000",)
 )
 @curve_options(Role.CLIENT, "RATEL_GATEWAY_CURVE_KEY")
+@metrics_option("gateway", "RATEL_GATEWAY_METRICS")
 @front_options.options
 def gateway(
     balancers: tuple[Address, ...],
@@ -58,7 +59,7 @@ async def serve(
     settings: front_options.FrontSettings, balancers: tuple[Address, ...], keys: Sequence[DealerKeys | None]
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises CannotListen."""
-    handed = front.handed_over("jsonrpc", "http")
+    handed = front.handed_over("jsonrpc", "http", "metrics")
     life = secrets.token_hex(8)
     router = Router(settings.dispatch, BalancerPeers(balancers, life, keys), life)
     with contextlib.closing(router):

@@ -55,6 +55,12 @@ def _requests(router: Router) -> Iterator[Metric]:
         "HTTP requests refused for overload before they were read; they count as requests, too.",
         telemetry.turned_away,
     )
+    yield counters(
+        "ratel_front_refused",
+        "What was answered with an error and never became a request, by the error's name.",
+        ("reason",),
+        [((reason,), count) for reason, count in list(router.refused.items())],
+    )
 
 
 def _queue(router: Router) -> Iterator[Metric]:

@@ -19,6 +19,7 @@ import zmq
 from balancer.gate import MONITORED, Gate, Strangers
 from common.addresses import Address
 from common.dealer import Dealer, DealerKeys, set_up
+from common.process.listen_fds import address_of
 from common.security.exposure import is_exposed, resolve
 
 MONITOR_ADDRESS: Final = "inproc://monitor"
@@ -90,12 +91,13 @@ class RouterPeers:
 
         Raises OSError, or Exposed: see there.
         """
+        if handed is not None:
+            address = address_of(handed)
         family, resolved = resolve(address)
         if self._gate is None and not insecure and is_exposed(address):
-            raise Exposed
+            raise Exposed(address)
         router = self._socket
         if handed is not None:
-            address = address._replace(port=int(handed.getsockname()[1]))
             router.setsockopt(zmq.USE_FD, handed.detach())  # which closes it in the end
         router.setsockopt(zmq.IPV6, family == socket.AF_INET6)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -178,7 +180,7 @@ class RouterPeers:
 
 
 class Exposed(Exception):
-    """To be reachable from other hosts by whoever likes, which nobody said was meant."""
+    """To be reachable at that address from other hosts by whoever likes, which nobody said was meant."""
 
 
 class BalancerPeers:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
@@ -31,6 +32,7 @@ from balancer.peers import Peers
 from balancer.telemetry import SECOND_US, Telemetry
 from common import about
 from common.clock import monotonic_us
+from common.errors import with_log_id
 from common.logs import Throttle
 from common.methods import Method
 from common.outcomes import outcome_name
@@ -95,6 +97,8 @@ class Router:
         self.id = router_id
         """New with each start, see `common.wire`."""
         self.telemetry = Telemetry(monotonic_us())
+        self.refused: Counter[str] = Counter()
+        """What gateways answered with an error without submitting it, by the error's name."""
         self.each_second: list[Callable[[], None]] = []
         """Called when a second of `telemetry` is over."""
         self._deadline_us = settings.deadline_us
@@ -215,6 +219,8 @@ class Router:
     def _answer(self, answers: Sequence[Answer]) -> None:
         for request, code, body, replayed in answers:
             try:
+                if code and request.seq:
+                    body = with_log_id(body, request.key or self.token_of(request.seq))  # noqa: PLW2901
                 if request.sink is not None:
                     request.sink.answer(request.slot, code, body)
                 elif request.on_answer is not None:

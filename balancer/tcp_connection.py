@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._gateway = gateway
         self._router = gateway.router
         self._most_in_flight = gateway.limits.max_in_flight
-        self._session = Session(gateway.session_limits)
+        self._session = Session(gateway.session_limits, self._router.refused)
         self._visitor = self._new_visitor() if gateway.keyring is not None else None
         self._reading = True
         self._eof = False

@@ -114,6 +114,7 @@ class TcpGateway:
     def admit(self, connection: Connection) -> bool:
         limit = self.limits.max_connections
         if len(self._connections) >= limit:
+            self.router.refused["connection"] += 1
             held = self._refused.passes(time.monotonic())
             if held is not None:
                 log.warning("connection refused limit=%s held_back=%s", limit, held)

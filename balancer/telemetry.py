@@ -60,7 +60,7 @@ class Totals:
     def outcomes(self) -> dict[str, int]:
         """By name; results are "ok"."""
         found = {OK: self.answers - sum(self.failures.values())}
-        for code, count in self.failures.items():
+        for code, count in list(self.failures.items()):  # a scrape reads it from another thread
             found[outcome_name(code)] = count
         return found
 

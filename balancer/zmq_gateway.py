@@ -130,6 +130,7 @@ class ZmqGateway:
         elif len(key) > MAX_KEY_CHARS or (key and not key.startswith((CLIENT_KEY, TOKEN_KEY))):
             error = InvalidParams(field="key", detail=f"expected {CLIENT_KEY}… or {TOKEN_KEY}…, or none")
         if error is not None:
+            self._router.refused[error.name] += 1
             self._answer(client, seq, error.code, encode_error(error), False)
             return
         method = BY_NAME.get(method_name)

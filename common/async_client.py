@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Final, cast
 
 from common.addresses import Address
-from common.api.calls import AsyncCalls
+from common.api.async_calls import AsyncCalls
 from common.client_core import CANT_CONNECT, DEFAULT_WINDOW, DOES_NOT_READ, ClientCore
 from common.client_parts import CallUnderWay, Conversation
 from common.errors import RatelError, Unauthorized

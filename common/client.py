@@ -38,21 +38,48 @@ is answered to the parent; in the child it fails with ConnectionLost.
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
+from weakref import WeakSet
 
 from common.api.calls import Calls
 from common.client_core import CANT_CONNECT, DEFAULT_TIMEOUT_S, DEFAULT_WINDOW, DOES_NOT_READ, ClientCore
-from common.client_link import Link, Pending, clients, open_link
-from common.client_parts import Redial
+from common.client_link import Link, open_link
+from common.client_parts import CallUnderWay, Redial
 from common.errors import RatelError, Unauthorized
 
 __all__ = ["DEFAULT_TIMEOUT_S", "JSONClient", "Pending"]
+
+
+class Pending(CallUnderWay):
+    """A call under way; see `JSONClient.submit`. Someone has to wait for a reply for any to be read."""
+
+    __slots__ = ("_client",)
+
+    def __init__(
+        self,
+        client: JSONClient,
+        call_id: int,
+        message: bytes,
+        deadline: float,
+        repeatable: bool,
+        request_id: str,
+    ) -> None:
+        super().__init__(call_id, message, deadline, repeatable, request_id)
+        self._client = client
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """The result, waited for no longer than `timeout_s` (default: the client's), or its error.
+
+        After a DeadlineExceeded the call is abandoned; asking again raises the same.
+        """
+        return self._client._result(self, self._client._deadline(timeout_s))
 
 
 class JSONClient(ClientCore[Pending, Link], Calls):
@@ -68,7 +95,7 @@ class JSONClient(ClientCore[Pending, Link], Calls):
         self._reading = False
         """Some thread waits for the network on everybody's behalf."""
         self._redial = Redial(len(self._servers))
-        clients.add(self)
+        _clients.add(self)
 
     def __enter__(self) -> JSONClient:
         return self
@@ -247,3 +274,15 @@ def _outcome(pending: Pending | RatelError) -> Any | RatelError:
         return pending._client._result(pending, pending._deadline)
     except RatelError as error:
         return error
+
+
+_clients: Final[WeakSet[JSONClient]] = WeakSet()
+"""All there are, for a fork."""
+
+
+def _leave_all_to_parent() -> None:
+    for client in list(_clients):
+        client._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -30,7 +30,17 @@ from common.client_parts import (
     parse_servers,
     request_id_of,
 )
-from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown, Unauthorized
+from common.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Forbidden,
+    Overloaded,
+    RatelError,
+    ServiceError,
+    ShuttingDown,
+    TooManyRequests,
+    Unauthorized,
+)
 from common.methods import BY_RPC_NAME, SERVICE
 from common.rpc.jsonrpc_replies import NotAReply, Reply, encode_call
 from common.tls import ClientTls
@@ -51,6 +61,9 @@ DOES_NOT_READ: Final = "the server does not read"
 CANT_CONNECT: Final = (OSError, UnicodeError)
 """The latter for a name that is no host's."""
 _KEY_CHANGED: Final = "there is another API key by now"
+
+REFUSED_FOR_NOW: Final = (Overloaded, ShuttingDown, TooManyRequests, Unauthorized, Forbidden)
+"""Errors that say that an attempt did nothing, and nothing about another one of the same call."""
 
 AnyPending = TypeVar("AnyPending", bound=CallUnderWay)
 AnyLink = TypeVar("AnyLink", bound=Conversation)
@@ -151,17 +164,29 @@ class ClientCore(Generic[AnyPending, AnyLink]):
         self._waiting.pop(pending._id, None)
         if not pending._done:
             timeout_ms = round((deadline - pending._started) * 1000)
-            open_or_not = "may or may not have carried it out" if pending._sent else "did not get it"
+            open_or_not = (
+                "may or may not have carried it out" if pending._sent or pending._tried else "did not get it"
+            )
             trouble = "" if self._link is not None else f" ({self._trouble})"
             detail = f"{self._address} {open_or_not}{trouble}"
             pending._settle(
                 DeadlineExceeded(timeout_ms=timeout_ms, detail=detail, request_id=pending.request_id)
             )
 
+    def _settle(self, pending: AnyPending, outcome: Any | RatelError) -> None:
+        """Who refuses a mutation can't know what became of the attempt before, whose answer was lost. What
+        failed is to be asked again with the RequestId, which may be known to us alone."""
+        if pending._tried and isinstance(outcome, REFUSED_FOR_NOW):
+            detail = f"asked again, the answer is {outcome.name}; whether it was carried out is unknown"
+            outcome = self._connection_lost(detail, pending.request_id)
+        elif pending.request_id and isinstance(outcome, ServiceError):
+            outcome.data.setdefault("request_id", pending.request_id)
+        pending._settle(outcome)
+
     def _fail_waiting(self, detail: str, error: RatelError | None = None) -> None:
         """With that error, or with ConnectionLost for that reason."""
         for pending in self._waiting.values():
-            pending._settle(error or self._connection_lost(detail, pending.request_id))
+            self._settle(pending, error or self._connection_lost(detail, pending.request_id))
         self._waiting.clear()
         self._stir()
 
@@ -186,7 +211,7 @@ class ClientCore(Generic[AnyPending, AnyLink]):
                 self._reached = True
                 if pending is not None:  # else it comes too late
                     del self._waiting[call_id]
-                    pending._settle(outcome)
+                    self._settle(pending, outcome)
                 elif call_id == AUTHENTICATE_ID and isinstance(outcome, Unauthorized):
                     self._fail_waiting(outcome.message, outcome)
         except NotAReply as error:  # and it would be none the next time
@@ -275,6 +300,8 @@ class ClientCore(Generic[AnyPending, AnyLink]):
             if pending._sent and not pending._repeatable:
                 del self._waiting[call_id]
                 pending._settle(self._connection_lost(detail, pending.request_id))
+            elif pending._sent and pending.request_id:
+                pending._tried = True
         if not was_idle:
             self._failed()
         self._stir()

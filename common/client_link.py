@@ -7,61 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import select
 import socket
 import ssl
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
+from typing import Final
 
 from common.addresses import Address
-from common.client_parts import CallUnderWay, Conversation
+from common.client_parts import Conversation
 from common.rpc.jsonrpc_replies import Reply
 from common.tls import ClientTls, TlsError, TlsRefused, explain
 
-if TYPE_CHECKING:
-    from common.client import JSONClient
-
 _RECEIVE_BYTES: Final = 64 * 1024
 """Taken from the socket at once. A buffer of 256 KiB is mapped anew for each read: 24 µs more."""
-
-clients: Final[WeakSet[JSONClient]] = WeakSet()
-"""All there are, for a fork."""
-
-
-def _leave_all_to_parent() -> None:
-    for client in list(clients):
-        client._leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_leave_all_to_parent)
-
-
-class Pending(CallUnderWay):
-    """A call under way; see `JSONClient.submit`. Someone has to wait for a reply for any to be read."""
-
-    __slots__ = ("_client",)
-
-    def __init__(
-        self,
-        client: JSONClient,
-        call_id: int,
-        message: bytes,
-        deadline: float,
-        repeatable: bool,
-        request_id: str,
-    ) -> None:
-        super().__init__(call_id, message, deadline, repeatable, request_id)
-        self._client = client
-
-    def result(self, timeout_s: float | None = None) -> Any:
-        """The result, waited for no longer than `timeout_s` (default: the client's), or its error.
-
-        After a DeadlineExceeded the call is abandoned; asking again raises the same.
-        """
-        return self._client._result(self, self._client._deadline(timeout_s))
 
 
 class Link(Conversation):

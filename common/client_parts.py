@@ -72,6 +72,7 @@ class CallUnderWay:
         "_repeatable",
         "_sent",
         "_started",
+        "_tried",
         "request_id",
     )
 
@@ -87,6 +88,8 @@ class CallUnderWay:
         self._message = message
         self._repeatable = repeatable
         self._sent = False
+        self._tried = False
+        """It is a mutation that was sent, and the connection was lost before the answer came."""
         self._done = False
         self._outcome: Any | RatelError = None
 

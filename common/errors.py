@@ -280,12 +280,37 @@ def encode_error(error: RatelError) -> bytes:
     return _encoder.encode(ErrorBody(error.code, error.name, error.message, error.data))
 
 
+_LOG_ID = b'"log_id":'
+
+
+def with_log_id(body: bytes, log_id: str) -> bytes:
+    """An encoded error with the name that logs and journal have for its request, last in its data, in place
+    of one that it has already.
+
+    A quotation mark in a text has a backslash before it, so what looks like the member is the member.
+    """
+    if not body.endswith(b"}}"):
+        return body
+    end = body.rfind(_LOG_ID)
+    rest = body[:end] if end >= 0 else body[:-2]
+    comma = b"" if rest.endswith((b"{", b",")) else b","
+    return b"%b%b%b%b}}" % (rest, comma, _LOG_ID, _encoder.encode(log_id))
+
+
 def decode_error(body: bytes) -> RatelError:
     """The inverse of `encode_error`, from a reply's JSON object.
 
     A code this version does not know becomes a plain `RatelError` with the same message.
     """
     return error_from_body(_decoder.decode(body))
+
+
+def error_name(body: bytes) -> str:
+    """The name in an encoded error; "" for what is none."""
+    try:
+        return _decoder.decode(body).name
+    except msgspec.MsgspecError:
+        return ""
 
 
 def error_from_body(body: ErrorBody) -> RatelError:

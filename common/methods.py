@@ -17,6 +17,9 @@ MAX_HISTORY_LINES: Final = 200
 
 MAX_TOR: Final = 2**31 - 1
 
+LAST_DAY: Final = 31
+"""Of a month, for an account's reset day."""
+
 
 class Group(Enum):
     """What a method is for: an API key is bound to some of these, or to single methods."""
@@ -50,6 +53,8 @@ class Method(NamedTuple):
     """False: none is needed over HTTP either."""
     takes_amount: bool = False
     """It may be given, and may be left out."""
+    takes_terms: bool = False
+    """It reads the terms of an account (`TERMS`), at least one."""
 
 
 METHODS: Final[tuple[Method, ...]] = (
@@ -160,7 +165,31 @@ METHODS: Final[tuple[Method, ...]] = (
         takes_destination=False,
         takes_amount=True,
     ),
+    Method(
+        "SetTerms",
+        "Block or unblock an account, set its type, floor, tariff plan or reset day",
+        True,
+        False,
+        False,
+        False,
+        "1 when something has changed, else 0",
+        Group.OPERATOR,
+        takes_destination=False,
+        takes_terms=True,
+    ),
 )
+
+TERMS: Final[dict[str, type]] = {
+    "Blocked": bool,
+    "Type": str,
+    "MinCredit": float,
+    "NoMinCredit": bool,
+    "TariffPlanId": str,
+    "NoTariffPlan": bool,
+    "ResetDayOfTheMonth": int,
+}
+"""What SetTerms reads, under the names that Account gives them, by what they are: a `float` is a number of at
+most 6 decimals. Two are set to nothing by a name of their own, as null is as good as absent everywhere."""
 
 ALIASES: Final[dict[str, str]] = {"Get": "GetCost", "AddReceivedCallSeconds": "AddRecievedCallSeconds"}
 SERVICE: Final = "Responder"

@@ -7,11 +7,21 @@ takes copies, each made in one step, and figures of one scrape may be some reque
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
+from wsgiref.simple_server import WSGIRequestHandler
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    ProcessCollector,
+    generate_latest,
+    make_wsgi_app,
+)
 from prometheus_client import start_http_server as _start
+from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -104,3 +114,21 @@ def serve(address: Address, of: CollectorRegistry) -> Address:
     """Serve scrapes from a thread, until the process ends. The address with its port. Raises OSError."""
     server, _ = _start(address.port, address.host, of)
     return address._replace(port=server.server_port)
+
+
+def serve_on(listener: socket.socket, of: CollectorRegistry) -> Address:
+    """The same on a socket that listens already, and that a successor of this process may have as well."""
+    host, port = listener.getsockname()[:2]
+    server = ThreadingWSGIServer((host, port), _Quiet, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    server.server_address = server.server_name, server.server_port = host, port
+    server.setup_environ()
+    server.set_app(make_wsgi_app(of))
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return Address(host, port)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """A scrape is nothing to tell of."""

@@ -521,7 +521,7 @@ enable_units() {
     say "units      ${wanted[*]}"
     $start || return 0
     if $first_keys; then
-        restart_at_once
+        restart_with_first_keys
     elif $changed; then
         restart_running
     fi
@@ -567,15 +567,45 @@ restart_running() {
     done
 }
 
-# With the first keys: who has one and who has none don't speak with each other, so they go together, and clients wait.
-restart_at_once() {
-    local units
-    mapfile -t units < <(active_units 'ratel-rater@*.service' && active_units 'ratel-gateway@*.service' &&
-        active_units ratel-balancer.service)
-    ((${#units[@]})) || return 0
-    # Where they wait for hosts that have none yet, that is said below.
-    run timeout "$READY_WITHIN_S" systemctl restart "${units[@]}" || true
-    say "restarted  ${units[*]}, with keys from now on"
+# With the first keys: who has one and who has none don't speak with each other. So a rater more than there are waits
+# with its key for the balancer that has one, too; until then the old raters finish what the old balancer has, and from
+# then on it does all the work until they are back, one after the other. Clients wait in the balancer's sockets.
+restart_with_first_keys() {
+    local here fronts unit more=''
+    mapfile -t here < <(active_units 'ratel-rater@*.service')
+    mapfile -t fronts < <(active_units 'ratel-gateway@*.service' && active_units ratel-balancer.service)
+    if has_role balancer && has_role rater && ((${#here[@]})); then
+        more=$(one_more "${here[@]}")
+        run systemctl start --no-block "$more"
+        $dry_run || wait_for_balancer "$more"
+    fi
+    if ((${#fronts[@]})); then
+        run timeout "$READY_WITHIN_S" systemctl restart "${fronts[@]}" ||
+            fail "not ready with keys after $READY_WITHIN_S s: ${fronts[*]}; journalctl -u 'ratel-*'"
+        say "restarted  ${fronts[*]}, with keys from now on"
+    fi
+    for unit in "${here[@]}"; do
+        # Where they wait for a balancer of another host that has no keys yet, that is said below.
+        run timeout "$READY_WITHIN_S" systemctl restart "$unit" || true
+        say "restarted  $unit, with keys from now on"
+    done
+    [[ -z $more ]] || run systemctl stop "$more"
+}
+
+# The first of these units' numbers that is free.
+one_more() {
+    local number=1
+    while [[ " $* " == *" ratel-rater@$number.service "* ]]; do number=$((number + 1)); done
+    echo "ratel-rater@$number.service"
+}
+
+# Until it has all but a balancer that lets it in.
+wait_for_balancer() {
+    local left=$((READY_WITHIN_S * 5))
+    until [[ $(status_of "$1") == *"waiting for a balancer"* || $(systemctl is-active "$1") == active ]]; do
+        ((left-- > 0)) || fail "$1 is not ready after $READY_WITHIN_S s, so the others were left as they are; journalctl -u $1"
+        sleep 0.2
+    done
 }
 
 active_units() {

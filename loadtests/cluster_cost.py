@@ -23,7 +23,7 @@ from common.clock import monotonic_us
 from common.methods import BY_NAME
 from common.storage.stores import Store, connect
 from loadtests.bench.figures import cpu_s
-from rater.accounts import open_command
+from rater.account_opening import open_command
 from rater.cluster_service import service_for
 from rater.jobs import Job, Outcome
 from rater.keys import account_keys

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import Command, StoreConnection
-from rater.accounts import Mutation, mutation_command, open_command
+from rater.account_opening import open_command
+from rater.accounts import Mutation, mutation_command
 from rater.keys import account_keys
 from rater.model import Account
 from rater.scripts import execute

@@ -1,8 +1,7 @@
 """What operators do with one account, at the store: look, open, credit, decide terms, read its journal.
 
 Whatever changes an account is one script under a token or with an absolute outcome, as for requests: raters
-may work on the same account at the same time. It raises NotDurable when it was made and too few copies
-confirmed it; the same call again is no second change.
+may work on the same account at the same time.
 """
 
 from __future__ import annotations
@@ -13,28 +12,18 @@ from common.errors import UnknownSubject
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
+from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.account_value import unpack_account
-from rater.accounts import (
-    Mutation,
-    MutationResult,
-    Opening,
-    Refused,
-    Terms,
-    mutation_command,
-    open_command,
-    parse_mutation_reply,
-    parse_open_reply,
-    parse_terms_reply,
-    terms_command,
-)
+from rater.accounts import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
 from rater.confirmed import change
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
 from rater.keys import account_keys
 from rater.model import Account
+from rater.terms import Terms, fingerprint
 
 KEY_TTL_MS: Final = 86_400_000
-"""For how long a credit's request id is remembered: as raters do unless told otherwise."""
+"""For how long a request id is remembered: as raters do unless told otherwise."""
 
 CREDIT_METHODS: Final = {"cents": "DebitBalance", "sms": "DebitSMS"}
 
@@ -74,32 +63,55 @@ def give(
     durability: Durability = DEFAULT_DURABILITY,
 ) -> MutationResult:
     """Add to the credit or the SMS budget, once for each request id. Raises what the script refuses."""
-    mutation = Mutation(
-        method=CREDIT_METHODS[kind],
-        tenant=tenant,
-        subject=subject,
-        token=CLIENT_KEY + request_id,
-        token_ttl_ms=KEY_TTL_MS,
-        request_id=request_id,
-        amount_micros=-amount_micros,
+    return _change(
+        store,
+        Mutation(
+            method=CREDIT_METHODS[kind],
+            tenant=tenant,
+            subject=subject,
+            token=CLIENT_KEY + request_id,
+            token_ttl_ms=KEY_TTL_MS,
+            request_id=request_id,
+            amount_micros=-amount_micros,
+        ),
+        durability,
     )
-    replies = change(store, mutation_command(account_keys(tenant, subject), mutation), durability)
+
+
+def decide(
+    store: Store,
+    tenant: str,
+    subject: str,
+    terms: Terms,
+    request_id: str,
+    durability: Durability = DEFAULT_DURABILITY,
+) -> MutationResult:
+    """Set terms, once for each request id: 1 when something has changed, 0 when it was so already. Raises
+    UnknownSubject, and ValueError for figures out of range."""
+    return _change(
+        store,
+        Mutation(
+            method="SetTerms",
+            tenant=tenant,
+            subject=subject,
+            token=CLIENT_KEY + request_id,
+            token_ttl_ms=KEY_TTL_MS,
+            request_id=request_id,
+            destination=fingerprint(terms),
+            terms=terms,
+        ),
+        durability,
+    )
+
+
+def _change(store: Store, mutation: Mutation, durability: Durability) -> MutationResult:
+    keys = account_keys(mutation.tenant, mutation.subject)
+    replies = change(store, mutation_command(keys, mutation), durability)
     outcome = parse_mutation_reply(mutation, replies[0] if isinstance(replies, list) else replies)
     if isinstance(outcome, Refused):
         raise outcome.error
     assert isinstance(outcome, MutationResult)
     return outcome
-
-
-def decide(
-    store: Store, tenant: str, subject: str, terms: Terms, durability: Durability = DEFAULT_DURABILITY
-) -> bool:
-    """Whether something has changed. Raises UnknownSubject, and ValueError for figures out of range."""
-    reply = change(store, terms_command(account_keys(tenant, subject), terms), durability)
-    changed = parse_terms_reply(reply)
-    if changed is None:
-        raise UnknownSubject(tenant=tenant, subject=subject)
-    return changed
 
 
 def history(store: Store, tenant: str, subject: str, last: int) -> list[Line | Damaged]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -11,8 +12,10 @@ from typing import Any, Final
 import click
 import msgspec
 
-from common.commands.command_line import open_store, refuse
+from common.commands.command_line import EXIT_UNAVAILABLE, refuse
+from common.commands.store_access import open_store
 from common.errors import NotDurable, StoreUnavailable
+from common.methods import LAST_DAY
 from common.money import NotExact, format_micros, parse_decimal, to_micros, to_nanos
 from common.settings.options import durability_options, durability_timeout_option, json_option, store_option
 from common.storage.durability import Durability, Level
@@ -21,8 +24,8 @@ from rater import account_admin
 from rater.account_text import line_text, rows
 from rater.account_value import NotAnAccount
 from rater.account_view import account_tree, line_tree
-from rater.accounts import LAST_DAY, Terms
 from rater.model import MAX_BUCKETS, Account, Bucket
+from rater.terms import Terms
 
 STORE_TIMEOUT_MS: Final = 10_000
 MAX_LINES: Final = 10_000
@@ -219,8 +222,15 @@ def credit(
       ratel account credit vdf anna -- -500
     """
     request_id = request_id or f"account-credit-{secrets.token_hex(8)}"
-    with _store(store_url) as store, _repeatable(request_id):
-        given = account_admin.give(store, tenant, subject, kind, amount, request_id, durability)
+    with _store(store_url) as store:
+        try:
+            given = account_admin.give(store, tenant, subject, kind, amount, request_id, durability)
+        except (StoreUnavailable, NotDurable) as error:
+            refuse(
+                f"{error}; whether it was given is unknown: to have it given once, run this again with"
+                f" --request-id {shlex.quote(request_id)}",
+                EXIT_UNAVAILABLE,
+            )
     unit = "cents" if kind == "cents" else "SMS"
     repeated = ", as before: this request id was carried out already" if given.replayed else ""
     if as_json:
@@ -362,16 +372,6 @@ def _store(url: str) -> Iterator[Store]:
             refuse(f"the store holds something else as this account: {error}")
 
 
-@contextmanager
-def _repeatable(request_id: str) -> Iterator[None]:
-    """Where it is unknown whether credit was given, say under which id to find out."""
-    try:
-        yield
-    except (StoreUnavailable, NotDurable):
-        click.echo(f"to be sure, run it again with --request-id {request_id}", err=True)
-        raise
-
-
 def _decide(
     store_url: str,
     durability: Durability,
@@ -383,7 +383,10 @@ def _decide(
     same: str,
 ) -> None:
     with _store(store_url) as store:
-        changed = account_admin.decide(store, tenant, subject, terms, durability)
+        # A new id each time: the command says what is to be, and may be given again.
+        request_id = f"account-set-{secrets.token_hex(8)}"
+        decided = account_admin.decide(store, tenant, subject, terms, request_id, durability)
+    changed = bool(decided.value_micros)
     if as_json:
         click.echo(_encode({"CstmId": tenant, "Subject": subject, "Changed": changed}))
     else:

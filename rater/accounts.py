@@ -21,22 +21,20 @@ whose entry ids are the times. A line's fields:
 | `terms` | SetTerms: type, floor, reset day, whether blocked, and plan after it, as text |
 | `bonus` | AddRecievedCallSeconds over the threshold: times, off the counter, credit, SMS, traffic |
 
-The operation is the method's name, `Open` for a new account, `Load` for one that was replaced, or
-`SetTerms`; the amount is as requested, in micros, 0 where the method has none. Sequence numbers are
-1, 2, 3 … without gaps.
-The layout of an account is in `rater.account_value`.
+The operation is the method's name, `Open` for a new account, or `Load` for one that was replaced; the
+amount is as requested, in micros, 0 where the method has none. Sequence numbers are 1, 2, 3 … without
+gaps. SetTerms that changes nothing is no line.
+An account is opened by `rater.account_opening`. The layout of an account is in `rater.account_value`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from common.errors import (
     BelowFloor,
@@ -51,16 +49,14 @@ from common.errors import (
     NoTariffPlan,
     OutOfRange,
     RatelError,
-    StoreUnavailable,
     TooManyBuckets,
     UnknownSubject,
 )
-from common.money import LIMIT, format_micros
-from common.storage.cluster_trip import NODE_LOST
+from common.money import format_micros
 from common.storage.store import Command, Reply
+from rater import terms
 from rater.account_value import (
     NotAnAccount,
-    pack_account,
     pack_buckets,
     pack_terms,
     unpack_account,
@@ -69,6 +65,8 @@ from rater.account_value import (
 from rater.keys import AccountKeys, encode_part, utf8
 from rater.model import MAX_BUCKETS, Account, Bucket, Plan
 from rater.scripts import SCRIPTS
+from rater.store_errors import store_error
+from rater.terms import Terms
 
 JOURNAL_LINES: Final = 10_000
 """About how many lines an account's journal keeps: some 1 MB, years of a busy subscriber."""
@@ -76,8 +74,6 @@ JOURNAL_LINES: Final = 10_000
 MAX_SCRIPT_REQUESTS: Final = 64
 """Mutations in one run of a script, during which the store serves nobody else: below a millisecond. More
 would save nothing: what all of them share is by then a hundredth of the cost of each."""
-
-LAST_DAY: Final = 31
 
 _KEPT_FIGURES: Final = 4_096
 """Sets of matching destinations that are kept packed: a tariff has few, and many numbers have the same."""
@@ -92,6 +88,7 @@ _SCRIPT_OF: Final[dict[str, str]] = {
     "ResetVolumeDiscountSeconds": "reset_volume_discount",
     "AddRecievedCallSeconds": "add_received_seconds",
     "ResetUserBudget": "reset_user_budget",
+    "SetTerms": "set_terms",
 }
 _SHA_OF: Final = {method: SCRIPTS[name].sha for method, name in _SCRIPT_OF.items()}
 _BALANCES: Final = {
@@ -117,13 +114,15 @@ class Mutation(msgspec.Struct, frozen=True, kw_only=True):
     """What the client called its request, for the message of KeyReused."""
     amount_micros: int = 0
     destination: str = ""
-    """As dialled."""
+    """As dialled; of SetTerms, which has none, the terms as text: it is a part of the fingerprint."""
     matches: tuple[tuple[str, int], ...] = ()
     """DebitSeconds: id and longest matching prefix length of each destination that matches, ids distinct."""
     plan_id: str = ""
     """AddRecievedCallSeconds, ResetUserBudget: the plan that the account is expected to have."""
     plan: Plan | None = None
     """That plan; None when there is none of that id."""
+    terms: Terms | None = None
+    """SetTerms."""
     deadline_us: int = 0
     """On the store's clock; 0 is none."""
     journal_lines: int = JOURNAL_LINES
@@ -143,13 +142,6 @@ class PlanChanged(NamedTuple):
     """The account has another plan than the mutation expected: look it up and try again."""
 
     plan_id: str
-
-
-class Opening(Enum):
-    CREATED = b"Opened"
-    REPLACED = b"Replaced"
-    KEPT = b"Kept"
-    """It existed, and nothing was changed."""
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -275,10 +267,16 @@ def _reset_figures(mutation: Mutation) -> Command:
     )
 
 
+def _terms(mutation: Mutation) -> Command:
+    assert mutation.terms is not None
+    return terms.words(mutation.terms)
+
+
 _FIGURES: Final[dict[str, Callable[[Mutation], Command]]] = {
     "DebitSeconds": _matches,
     "AddRecievedCallSeconds": _received_figures,
     "ResetUserBudget": _reset_figures,
+    "SetTerms": _terms,
 }
 """What a method's script is given for a request beyond the words that all have."""
 
@@ -346,106 +344,3 @@ _ERRORS: Final[dict[bytes, Callable[[Mutation, str], RatelError]]] = {
         detail="the request reached the store too late, and changed nothing"
     ),
 }
-
-
-# --- opening --------------------------------------------------------------------------------------
-
-
-def open_command(
-    keys: AccountKeys,
-    account: Account,
-    *,
-    replace: bool = False,
-    token: str = "",
-    journal_lines: int = JOURNAL_LINES,
-) -> Command:
-    """The EVALSHA that creates an account, or with `replace` sets one that exists to these balances.
-
-    Raises ValueError for figures out of range: the loader has refused them with their place before.
-    """
-    return (
-        b"EVALSHA",
-        SCRIPTS["open_account"].sha,
-        2,
-        keys.account,
-        keys.journal,
-        int(replace),
-        journal_lines,
-        token,
-        pack_account(account),
-    )
-
-
-def parse_open_reply(reply: Reply) -> Opening:
-    """Raises what the store refused."""
-    if type(reply) is not bytes:
-        raise store_error(reply)
-    return Opening(reply)
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator decides about an account. UNSET stays as it is."""
-
-    postpaid: bool | msgspec.UnsetType = msgspec.UNSET
-    min_credit_micros: int | msgspec.UnsetType | None = msgspec.UNSET
-    """None is no floor."""
-    reset_day: int | msgspec.UnsetType = msgspec.UNSET
-    plan: str | msgspec.UnsetType = msgspec.UNSET
-    """"" is none."""
-    blocked: bool | msgspec.UnsetType = msgspec.UNSET
-
-
-def terms_command(
-    keys: AccountKeys, terms: Terms, *, token: str = "", journal_lines: int = JOURNAL_LINES
-) -> Command:
-    """The EVALSHA that changes an account's terms; its reply goes to `parse_terms_reply`.
-
-    Raises ValueError for figures out of range.
-    """
-    floor = terms.min_credit_micros
-    if isinstance(floor, int) and abs(floor) > LIMIT:
-        raise ValueError("the floor is out of range")
-    if isinstance(terms.reset_day, int) and not 0 <= terms.reset_day <= LAST_DAY:
-        raise ValueError(f"the reset day is not 0 to {LAST_DAY}")
-    return (
-        b"EVALSHA",
-        SCRIPTS["set_terms"].sha,
-        2,
-        keys.account,
-        keys.journal,
-        journal_lines,
-        token,
-        _flag(terms.postpaid),
-        "" if floor is msgspec.UNSET else "none" if floor is None else floor,
-        "" if terms.reset_day is msgspec.UNSET else terms.reset_day,
-        "" if terms.plan is msgspec.UNSET else f"={terms.plan}",
-        _flag(terms.blocked),
-    )
-
-
-def _flag(value: bool | msgspec.UnsetType) -> str:
-    return "" if value is msgspec.UNSET else str(int(value))
-
-
-def parse_terms_reply(reply: Reply) -> bool | None:
-    """Whether something has changed; None when there is no such account. Raises what the store refused."""
-    if type(reply) is not bytes:
-        raise store_error(reply)
-    return {b"Changed": True, b"Same": False, b"UnknownSubject": None}[reply]
-
-
-# --- the store refuses ----------------------------------------------------------------------------
-
-_OUR_FAULTS: Final = ("ERR", "WRONGTYPE", "CROSSSLOT", "NOSCRIPT", "EXECABORT")
-"""What a command that is wrong is answered with. Everything else is about the store's state: it is
-loading, full, read-only, busy, refuses the password, can't write its file."""
-
-
-def store_error(reply: Reply) -> RatelError:
-    """The error for a reply that is not one of a command's own."""
-    if not isinstance(reply, ResponseError):
-        return InternalError(detail=f"an unexpected reply of the store: {reply!r:.80}")
-    text = str(reply)
-    if text.split(" ", 1)[0] in _OUR_FAULTS:
-        return InternalError(detail=f"the store refused a command: {text}")
-    return StoreUnavailable(detail=text.removeprefix(NODE_LOST))

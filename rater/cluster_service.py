@@ -109,6 +109,8 @@ class ClusterService(Service):
             place for place, value in enumerate(reply) if isinstance(value, ResponseError) and passes(value)
         }
         if apart:
+            for place in apart:
+                self.failures.refused(reply[place])
             self._complain_apart(len(apart), reply[next(iter(apart))])
             for index, place, *_ in reads:
                 if place in apart:
@@ -126,6 +128,7 @@ class ClusterService(Service):
         decided = []
         for changes, reply, shortfall in done:
             if isinstance(reply, ResponseError) and passes(reply):
+                self.failures.refused(reply)
                 self._complain_apart(len(changes), reply)
                 for change in changes:
                     outcomes[change.job] = Undecided.APART

@@ -15,7 +15,9 @@ import zmq
 
 from common.addresses import Address, AddressType
 from common.commands.curve_options import curve_options, dealer_keys
+from common.limits import collect_rarely
 from common.logs import setup
+from common.process import listen_fds
 from common.security.api_keys import BadKeyFile
 from common.security.curve import PublicKey, Role, SecretKey
 from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
@@ -33,7 +35,7 @@ from common.settings.options import (
 )
 from common.storage.durability import Durability, Level
 from common.storage.store_url import StoreUrlError, describe_store_url
-from common.storage.stores import connect
+from common.storage.stores import Store, connect
 from rater.accounts import JOURNAL_LINES
 from rater.cluster_service import service_for
 from rater.direct import DirectServer
@@ -147,18 +149,13 @@ def rater(
       ratel rater --jsonrpc 127.0.0.1:2011
     """
     setup(log_level)
+    collect_rarely()
     # The locked package's time zones, not the host's: every rater must price an hour alike.
     zoneinfo.reset_tzpath(to=())
     name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    try:
-        # The work loop does not wait for one node of a cluster while others could work.
-        work_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0)
-        watch_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS)
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
+    work_store, watch_store = connect_twice(store_url)
     endpoints = balancers or (() if jsonrpc else (Address("127.0.0.1", 2000),))
     keys = dealer_keys(curve_key, curve_server_keys, len(endpoints))
-    max_call_us = max_call_s * 1_000_000
     service = service_for(
         work_store,
         EMPTY,
@@ -166,19 +163,12 @@ def rater(
         journal_lines=journal_lines,
         durability=Durability(Level(durability), replicas, durability_timeout_ms),
     )
-    watch = TariffWatch(name, watch_store, max_call_us)
+    watch = TariffWatch(name, watch_store, max_call_s * 1_000_000)
     direct = None
     if jsonrpc is not None:
-        try:
-            if api_keys is None and not allow_insecure and is_exposed(jsonrpc):
-                raise click.ClickException(refusal("--jsonrpc", jsonrpc, API_KEYS_REMEDY))
-            keyring = WatchedKeyring(api_keys) if api_keys else None
-            direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keyring)
-        except BadKeyFile as error:
-            raise click.ClickException(f"--api-keys: {error}") from None
-        except OSError as error:
-            raise click.ClickException(f"can't listen for JSON-RPC on {jsonrpc}: {error.strerror}") from None
-        click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")
+        if api_keys is None and not allow_insecure and is_exposed(jsonrpc):
+            raise click.ClickException(refusal("--jsonrpc", jsonrpc, API_KEYS_REMEDY))
+        direct = listen(jsonrpc, name, deadline_ms, api_keys)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     # A name may be given, and lives again after a restart; to a balancer each life is another rater.
     identity = f"{name}-{secrets.token_hex(8)}"
@@ -188,8 +178,7 @@ def rater(
     ]
     worker = Worker(name, service, watch, links, direct)
     worker.stop_on_signals()
-    if metrics is not None:
-        serve_metrics(metrics, worker)
+    serve_metrics(metrics, worker)
     log.info(
         "rater=%s store=%s durability=%s balancers=%s",
         name,
@@ -202,12 +191,45 @@ def rater(
     log.info("rater=%s goodbye", name)
 
 
-def serve_metrics(address: Address, worker: Worker) -> None:
-    from common.metrics import serve  # noqa: PLC0415 - only where it is wanted
+def connect_twice(store_url: str) -> tuple[Store, Store]:
+    """The store for the work loop, and for the thread that watches tariffs."""
+    try:
+        # The work loop does not wait for one node of a cluster while others could work.
+        work_store = connect(store_url, timeout_ms=STORE_TIMEOUT_MS, patience_ms=0)
+        return work_store, connect(store_url, timeout_ms=STORE_TIMEOUT_MS)
+    except StoreUrlError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
+
+
+def listen(jsonrpc: Address, name: str, deadline_ms: int, api_keys: Path | None) -> DirectServer:
+    """The rater's own port, which others are told of on the standard output."""
+    try:
+        keyring = WatchedKeyring(api_keys) if api_keys else None
+        direct = DirectServer(jsonrpc.host, jsonrpc.port, name, deadline_ms, keyring)
+    except BadKeyFile as error:
+        raise click.ClickException(f"--api-keys: {error}") from None
+    except OSError as error:
+        raise click.ClickException(f"can't listen for JSON-RPC on {jsonrpc}: {error.strerror}") from None
+    click.echo(f"listening jsonrpc={jsonrpc._replace(port=direct.port)}")
+    return direct
+
+
+def serve_metrics(address: Address | None, worker: Worker) -> None:
+    """On the socket that `ratel up` hands over, or at the address; else not at all."""
+    try:
+        handed = listen_fds.take(("metrics",)).get("metrics")
+    except listen_fds.ListenFdsError as error:
+        raise click.ClickException(f"can't use the sockets that were handed over: {error}") from None
+    if handed is None and address is None:
+        return
+    from common.metrics import serve, serve_on  # noqa: PLC0415 - only where it is wanted
     from rater.metrics import registry  # noqa: PLC0415
 
     try:
-        bound = serve(address, registry(worker))
+        if handed is not None:
+            bound = serve_on(handed, registry(worker))
+        elif address is not None:
+            bound = serve(address, registry(worker))
     except OSError as error:
         raise click.ClickException(f"can't serve metrics on {address}: {error.strerror}") from None
     log.info("metrics=http://%s/metrics", bound)

@@ -11,6 +11,7 @@ finds the names in any case and says exactly what is the matter.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -192,7 +193,9 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object with all its members, equal names too."""
 
 
-def _read_any(params: bytes) -> tuple[Any, ...]:
+def read_fields(params: bytes, names: Mapping[str, str]) -> dict[str, Any]:
+    """The members of the descriptor that have one of these names, which are given by their lower case; null
+    is absent. Raises ParseError or InvalidParams."""
     try:
         _decode_any(params)  # stricter than the standard library's, which shows equal names
         value = json.loads(params, object_pairs_hook=_Pairs, parse_float=_NumberText)
@@ -205,20 +208,25 @@ def _read_any(params: bytes) -> tuple[Any, ...]:
         raise InvalidParams(field="params", detail="expected an object, the call descriptor")
     found: dict[str, Any] = {}
     for name, field in value:
-        known = _BY_LOWER.get(name.lower())
+        known = names.get(name.lower())
         if known is None or field is None:
             continue
         if known in found:
             raise InvalidParams(field=known, detail="is given twice")
         found[known] = field
+    return found
+
+
+def _read_any(params: bytes) -> tuple[Any, ...]:
+    found = read_fields(params, _BY_LOWER)
     tor = found.get("TOR", 0)
     if type(tor) is not int:
-        raise InvalidParams(field="TOR", detail=f"expected an integer, not {_kind(tor)}")
+        raise InvalidParams(field="TOR", detail=f"expected an integer, not {kind_of(tor)}")
     texts = []
     for name in ("CstmId", "Subject", "DestinationPrefix", "TimeStart", "TimeEnd", "RequestId"):
         text = found.get(name, "")
         if type(text) is not str:
-            raise InvalidParams(field=name, detail=f"expected a string, not {_kind(text)}")
+            raise InvalidParams(field=name, detail=f"expected a string, not {kind_of(text)}")
         texts.append(text)
     return (tor, *texts[:5], found.get("Amount"), texts[5])
 
@@ -256,7 +264,7 @@ def _check(
         start_text = start if start[-1] == "Z" and format_rfc3339(start_us) == start else ""
         end_text = end if end[-1] == "Z" and format_rfc3339(end_us) == end else ""
     if amount is not None:
-        amount_micros = _amount(amount)
+        amount_micros = quantity("Amount", amount)
     elif method.needs_amount:
         raise InvalidParams(field="Amount", detail="is missing")
     return Descriptor(
@@ -288,18 +296,19 @@ def _time(name: str, text: str) -> int:
         raise InvalidParams(field=name, detail=str(error)) from None
 
 
-def _amount(value: Any) -> int:
+def quantity(field: str, value: Any) -> int:
+    """A number that was read, in millionths. Raises InvalidParams."""
     try:
         if type(value) is int:
             return to_micros(value)
         if type(value) is _NumberText:
             return to_micros(parse_decimal(value))
     except NotExact as error:
-        raise InvalidParams(field="Amount", detail=str(error)) from None
-    raise InvalidParams(field="Amount", detail=f"expected a number, not {_kind(value)}")
+        raise InvalidParams(field=field, detail=str(error)) from None
+    raise InvalidParams(field=field, detail=f"expected a number, not {kind_of(value)}")
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What JSON calls the value."""
     if isinstance(value, bool):
         return "a boolean"

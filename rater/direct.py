@@ -1,9 +1,9 @@
 """JSON-RPC over TCP from the rater itself, without a balancer.
 
 Non-blocking sockets in the work loop's own poller around the sans-IO `common.rpc.jsonrpc.Session`.
-Every buffer is bounded: a connection with too many unanswered calls, or whose client does not read,
-is not read from until that is over; one that stays unread for too long is closed, and so is one
-whose client does not finish a message.
+Every buffer is bounded (`rater.direct_connection`): a connection with too many unanswered calls, or
+whose client does not read, is not read from until that is over; one that stays unread for too long is
+closed, and so is one whose client does not finish a message.
 
 One turn of the work loop takes a bounded number of messages, those of the connections that have
 waited longest. What a read leaves in its session (`Session.more`) is taken in later turns: while
@@ -25,12 +25,11 @@ import zmq
 
 from common.limits import raise_file_limit
 from common.logs import Throttle
-from common.rpc.jsonrpc import Call, Session
+from common.rpc.jsonrpc import Call
 from common.security.key_file import LOOK_EVERY_S, WatchedKeyring
-from common.security.keyring import Keyring
 from common.security.scopes import unbind
-from common.security.visitor import Visitor
-from rater.jobs import Job, Outcome
+from rater.direct_connection import Connection
+from rater.jobs import Job
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +47,6 @@ MAX_CONNECTIONS: Final = 1_000
 RESERVED_FILES: Final = 64
 """Of the limit of open files: for the store, the balancers, the poller and the logs."""
 
-MAX_IN_FLIGHT: Final = 256
-"""Unanswered calls of one connection, after which it is not read until some are answered: a deep
-pipeline for one, and so few that some dozens of greedy clients don't fill the queue of all."""
-
-MAX_UNSENT_BYTES: Final = 1024 * 1024
-"""Answers waiting for a client to read them, after which its requests are not read either."""
-
 STUCK_US: Final = 30_000_000
 """A client that has read nothing, or not finished a message, for this long is gone or broken."""
 
@@ -68,57 +60,6 @@ LOOK_EVERY_US: Final = round(LOOK_EVERY_S * 1_000_000)
 """At the file of API keys. The work loop turns once in a heartbeat at least, which is as often."""
 
 WARN_EVERY_S: Final = 5.0
-
-
-class Connection:
-    """One client."""
-
-    def __init__(self, sock: socket.socket, life: str, keyring: Keyring | None) -> None:
-        self.socket = sock
-        self.fd = sock.fileno()
-        self.life = life
-        self.session = Session()
-        self.visitor = Visitor(self.session, keyring)
-        self.unsent = bytearray()
-        self.eof = False
-        """The client sends no more."""
-        self.ended = False
-        """Nothing more is read: answer what is in flight, then close."""
-        self.stuck_since_us: int | None = None
-        self.unfinished_since_us: int | None = None
-        self.linger_until_us: int | None = None
-        """Set once this side has sent its EOF."""
-        self.events: int = zmq.POLLIN
-
-    def reply(self, seq: int, outcome: Outcome) -> None:
-        self.visitor.answered(seq)
-        if outcome.code:
-            self.session.fail(seq, outcome.body)
-        else:
-            self.session.answer(seq, outcome.body)
-
-    @property
-    def may_take(self) -> bool:
-        """Further calls are within the bounds of what one client may have."""
-        return self.session.in_flight < MAX_IN_FLIGHT and len(self.unsent) < MAX_UNSENT_BYTES
-
-    @property
-    def may_go_on(self) -> bool:
-        return self.session.more and self.may_take
-
-    @property
-    def may_read(self) -> bool:
-        session = self.session
-        return not (self.ended or session.closing or session.more) and self.may_take
-
-    @property
-    def idle(self) -> bool:
-        return not (self.session.in_flight or self.session.more or self.unsent)
-
-    @property
-    def done(self) -> bool:
-        """Nothing more can come of it."""
-        return (self.ended or self.session.closing) and self.idle
 
 
 def _bound_job(connection: Connection, call: Call, deadline_us: int) -> Job:

@@ -76,6 +76,12 @@ def _store(worker: Worker) -> Iterator[Metric]:
         (),
         [((), trips.counts.copy(), trips.sum_us)],
     )
+    yield counters(
+        "ratel_rater_store_failures",
+        "Times that the store failed this rater: no answer, no connection, or the word that it refused with.",
+        ("kind",),
+        [((kind,), count) for kind, count in list(worker.store_failures.items())],
+    )
     yield gauge("ratel_rater_store_up", "1 while the store answers.", store.ok)
     yield gauge("ratel_rater_store_used_memory_bytes", "What the store says that it uses.", store.used_memory)
     yield gauge("ratel_rater_store_max_memory_bytes", "Its limit; 0 is none.", store.max_memory)

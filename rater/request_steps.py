@@ -30,6 +30,7 @@ from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
 from rater.rounds import Change, Round
+from rater.terms import fingerprint, parse_terms
 
 TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its
@@ -111,6 +112,10 @@ class RequestSteps:
                 plan = tariff.plan(plan_id)
             elif tariff is not None:
                 matches = tariff.matching_destinations(descriptor.destination)
+        terms, destination = None, descriptor.destination
+        if method.takes_terms:
+            terms = parse_terms(job.params)
+            destination = fingerprint(terms)
         mutation = Mutation(
             method=method.name,
             tenant=descriptor.tenant,
@@ -119,10 +124,11 @@ class RequestSteps:
             token_ttl_ms=self._key_ttl_ms if is_clients else max(0, remaining_ms) + TOKEN_MARGIN_MS,
             request_id=key.removeprefix(CLIENT_KEY) if is_clients else "",
             amount_micros=descriptor.amount_micros if method.needs_amount else 0,
-            destination=descriptor.destination,
+            destination=destination,
             matches=matches,
             plan_id=plan_id,
             plan=plan,
+            terms=terms,
             deadline_us=job.deadline_us + self.clock_offset_us,
             journal_lines=self._journal_lines,
         )

@@ -50,13 +50,15 @@ from common.logs import Throttle
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.store import Command, Reply, StoreConnection
 from common.storage.stores import Store
-from rater.accounts import is_expired, is_stored, parse_account, store_error
+from rater.accounts import is_expired, is_stored, parse_account
 from rater.jobs import Job, Outcome, Undecided, failed
 from rater.looks import Look
 from rater.rating.snapshot import Snapshot
 from rater.request_steps import RequestSteps, read_answer
 from rater.rounds import Change, Read, Round
 from rater.scripts import round_trip
+from rater.store_errors import store_error
+from rater.store_failures import StoreFailures
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +132,7 @@ class Service:
         """Both as of the last look at the store; 0 is not known."""
         self.store_trips = Histogram()
         """From sending the commands of a batch to the last reply."""
+        self.failures = StoreFailures()
         self._warnings = Throttle(WARN_EVERY_S)
 
     @property
@@ -161,8 +164,12 @@ class Service:
     def look_at_store(self) -> None:
         """With each heartbeat: is it still the primary, what time is it there? Raises StoreUnavailable."""
         self.store_answers = False
-        self._store.leave_old_primary()
-        self.measure_store_clock()
+        try:
+            self._store.leave_old_primary()
+            self.measure_store_clock()
+        except StoreUnavailable as error:
+            self.failures.unavailable(error)
+            raise
         self.store_answers = True
 
     def process(self, jobs: Sequence[Job]) -> list[Outcome | Undecided]:
@@ -268,6 +275,7 @@ class Service:
         outcomes: list[Outcome | Undecided],
     ) -> None:
         if isinstance(reply, ResponseError):
+            self.failures.refused(reply)
             if not passes(reply):
                 outcome = failed(store_error(reply))
                 for index, *_ in reads:
@@ -304,6 +312,8 @@ class Service:
             account: Reply = accounts if isinstance(accounts, ResponseError) else accounts[look.place]
             error = next((each for each in (account, journal) if isinstance(each, ResponseError)), None)
             if error is not None:
+                if error is journal:  # an account's is that of the reads, see `_take_reads`
+                    self.failures.refused(error)
                 outcomes[look.job] = self._passing if passes(error) else failed(store_error(error))
                 continue
             try:
@@ -321,14 +331,19 @@ class Service:
         """The jobs that scripts took to be past their deadline, which by our clock they are not."""
         expired: list[int] = []
         for changes, reply, shortfall in done:
-            if isinstance(reply, ResponseError) and len(changes) > 1 and not passes(reply):
-                further.alone += changes
-                continue
+            if isinstance(reply, ResponseError):
+                self.failures.refused(reply)
+                if len(changes) > 1 and not passes(reply):
+                    further.alone += changes
+                    continue
             given = isinstance(reply, list) and len(reply) == len(changes)
             for change, one in zip(changes, reply if given else [reply] * len(changes), strict=True):
                 index = change.job
-                if isinstance(one, ResponseError) and passes(one):
-                    continue
+                if isinstance(one, ResponseError):
+                    if given:
+                        self.failures.refused(one)
+                    if passes(one):
+                        continue
                 if shortfall and is_stored(one):
                     outcomes[index] = failed(shortfall)
                     continue
@@ -372,6 +387,7 @@ class Service:
         return NotDurable(confirmed=confirmed, copies=copies, timeout_ms=timeout_ms)
 
     def _complain(self, undecided: int, error: StoreUnavailable) -> None:
+        self.failures.unavailable(error)
         held = self._warnings.passes(time.monotonic())
         if held is not None:
             log.warning("undecided=%s held_back=%s %s", undecided, held, error)

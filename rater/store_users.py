@@ -104,11 +104,11 @@ _ASK: Final = ("client|setinfo", "sentinel|get-master-addr-by-name")
 
 SENTINEL_USERS: Final = (
     User(RATER, _ASK),
-    User(OPERATOR, _ASK),
+    User(OPERATOR, (*_ASK, "sentinel|failover")),
     User(AUDITOR, _ASK),
     User(SENTINEL, ("ping", "publish", "client|setname", "sentinel|is-master-down-by-addr"), channels=_HELLO),
 )
-"""On the sentinels themselves."""
+"""On the sentinels themselves. An operator has another store take over before one is restarted."""
 
 
 _DEFAULT: Final = "user default off resetpass allkeys allchannels +@all"

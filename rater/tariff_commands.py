@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from common.commands.command_line import EXIT_REFUSED, open_store, refuse
+from common.commands.command_line import EXIT_REFUSED, refuse
+from common.commands.store_access import open_store
 from common.settings.options import json_option, store_option, wait_option
 from common.storage.stores import Store
 from rater.loader.assembly import NothingActive, assemble

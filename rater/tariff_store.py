@@ -30,10 +30,10 @@ from typing import Final, NamedTuple, TypeVar
 from common.errors import TariffConflict, TariffUnreadable
 from common.storage.store import Command, Reply
 from common.storage.stores import Store
-from rater.accounts import store_error
 from rater.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
 from rater.model import Tariff
 from rater.rating.packed import IndexPart, pack_tariff
+from rater.store_errors import store_error
 from rater.tariff_parts import (
     BadPart,
     SourcePart,

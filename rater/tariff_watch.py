@@ -29,9 +29,9 @@ from typing import Final, NamedTuple, TypeVar
 from common.errors import RatelError, StoreUnavailable
 from common.logs import Throttle
 from common.storage.stores import Store
-from rater.accounts import store_error
 from rater.keys import RATERS
 from rater.rating.snapshot import CompiledTariff, Snapshot, compile_in_steps
+from rater.store_errors import store_error
 from rater.store_memory import StoreMemory, read_memory
 from rater.tariff_store import Active, read_active, read_index
 

@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Final
@@ -312,6 +312,8 @@ class Worker:
         snapshot = self._watch.take()
         if snapshot is None:
             return
+        while self._flights:  # they rate by the one before, of which nothing is left once this is in use
+            self._go_on()
         self._service.snapshot = snapshot
         self._watch.report_in_use(snapshot.epoch)
         self._retry_at_us = 0  # what waited for a first tariff waits no more, and work may come
@@ -357,6 +359,10 @@ class Worker:
     @property
     def store_trips(self) -> Histogram:
         return self._service.store_trips
+
+    @property
+    def store_failures(self) -> Mapping[str, int]:
+        return self._service.failures.counts
 
     def store_health(self) -> StoreHealth:
         memory = self._watch.memory

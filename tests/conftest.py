@@ -7,7 +7,9 @@ own Ratel are nobody's here, nor are those of the shell that runs the tests.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from common.storage.embedded_store import SERVER_VARIABLE
@@ -19,6 +21,14 @@ for name in [name for name in os.environ if name.startswith("RATEL_") and not na
     if name not in ("RATEL_FAULT_FIGURES", "RATEL_REFERENCE_TARIFF"):
         del os.environ[name]
 os.environ["RATEL_CONFIG"] = os.devnull
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m alone` wants a few files: to import all the others first takes longer than most of these tests."""
+    if config.getoption("markexpr") != "alone" or not collection_path.match("test_*.py"):
+        return None
+    return True if "mark.alone" not in collection_path.read_text(encoding="utf-8") else None
+
 
 if os.environ.get("RATEL_TEST_SERVER"):
     os.environ[SERVER_VARIABLE] = os.environ["RATEL_TEST_SERVER"]

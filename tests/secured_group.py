@@ -66,6 +66,9 @@ class SecuredGroup(StoreGroup):
     def operator_url(self) -> str:
         return self.url_for(OPERATOR)
 
+    def tester_url(self, name: str = "store-0") -> str:
+        return self.node_url(name)
+
     def _options(self, *more: str) -> str:
         tls: list[str] = []
         if self._tls is not None:

@@ -6,7 +6,7 @@
         cluster.move_slot(slot, "store-1")    # key by key, as its tools do it
 
 Members are called `store-0` …; the first are primaries, the others their replicas in turn, and after
-failovers `primaries` says who is what. What can be done with one is in `tests.store_members`.
+failovers `primaries` says who is what. See `tests.store_members`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from common.errors import StoreUnavailable
 from common.storage.cluster_map import SLOTS
 from common.storage.embedded_store import find_server
 from rater.store_users import RATER, REPLICA, STORE_USERS, acl_file
-from tests.store_members import Member, StoreMembers, free_ports, is_redis_7_0, wait_until
+from tests.secured_group import TESTER
+from tests.store_group import is_redis_7_0
+from tests.store_members import Member, Members, free_ports, wait_until
 
 NODE_TIMEOUT_MS: Final = 1_000
 KEYS_AT_A_TIME: Final = 200
@@ -36,11 +38,8 @@ SERVERS: Final = {"valkey": find_server()} | (
 CHOSEN: Final = [name for name in SERVERS if name in os.environ.get("RATEL_TEST_SERVERS", "valkey")]
 """For what runs in `make check`: `make test-cluster` runs it on both."""
 
-_TESTER: Final = "user tester on >tester allkeys allchannels +@all\n"
-"""Where there are users, the one that tests are themselves."""
 
-
-class StoreCluster(StoreMembers):
+class StoreCluster(Members):
     def __init__(
         self,
         folder: Path,
@@ -57,7 +56,6 @@ class StoreCluster(StoreMembers):
     ) -> None:
         """With `has_users`, every node has the users that `ratel acl` makes. With `certificates`, a folder
         that has ca.crt, server.crt and server.key, all speak TLS only."""
-        super().__init__(folder, [f"store-{n}" for n in range(primaries + replicas)])
         self._server = server
         self._appendfsync = appendfsync
         self._password = password
@@ -65,9 +63,11 @@ class StoreCluster(StoreMembers):
         self._options = options
         self._environments = environments
         self._certificates = certificates
+        self._names = [f"store-{n}" for n in range(primaries + replicas)]
         self._primaries = primaries
-        bus_ports = free_ports(len(self._stores), beside=self._ports.values())
-        self._bus_ports = dict(zip(self._stores, bus_ports, strict=True))
+        ports = free_ports(2 * len(self._names))
+        super().__init__(folder, self._names, ports[: len(self._names)])
+        self._bus_ports = dict(zip(self._names, ports[len(self._names) :], strict=True))
         self._ids: dict[str, str] = {}
 
     @property
@@ -78,11 +78,8 @@ class StoreCluster(StoreMembers):
     def url_for(self, user: str) -> str:
         """For one of the users, where there are any."""
         login = f"{user}:{self._passwords[user]}@" if self._passwords else self._login
-        hosts = ",".join(f"127.0.0.1:{self._ports[name]}" for name in self._stores[:3])
+        hosts = ",".join(f"127.0.0.1:{self._ports[name]}" for name in self._names[:3])
         return f"{self._scheme}+cluster://{login}{hosts}{self._trust}"
-
-    def node_url(self, name: str) -> str:
-        return f"{self._scheme}://{self._login}127.0.0.1:{self._ports[name]}{self._trust}"
 
     @property
     def _login(self) -> str:
@@ -98,22 +95,22 @@ class StoreCluster(StoreMembers):
     def _trust(self) -> str:
         return f"?ssl_ca_certs={self._certificates}/ca.crt" if self._certificates else ""
 
-    def server(self) -> str:
-        return self._server
-
     def begin(self) -> None:
-        for name in self._stores:
-            self._write_config(name)
+        for name in self._names:
             self._start(name)
         self._join()
 
     # --- who is who ---------------------------------------------------------------------------------
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._names)
+
     def owner(self, slot: int, *, by: str = "") -> Member:
         """Who serves a slot, as `by` says, or the first that answers."""
         for first, last, (_, port, *_), *_ in self._slots(by):
             if first <= slot <= last:
-                return self.member(next(name for name in self._stores if self._ports[name] == port))
+                return self.member(next(name for name in self._names if self._ports[name] == port))
         raise AssertionError(f"nobody serves slot {slot}")
 
     def ranges(self, first: int, last: int) -> list[tuple[int, int, str]]:
@@ -129,11 +126,14 @@ class StoreCluster(StoreMembers):
         """Of this primary, those that are connected to it."""
         role = self.ask(name, "ROLE")
         ports = [int(port) for _, port, _ in role[2]] if isinstance(role, list) else []
-        return [other for other in self._stores if self._ports[other] in ports]
+        return [other for other in self._names if self._ports[other] in ports]
+
+    def node_url(self, name: str) -> str:
+        return f"{self._scheme}://{self._login}127.0.0.1:{self._ports[name]}{self._trust}"
 
     def wait_for_new_owner(self, slot: int, old: str) -> Member:
         """Wait until another one than `old` serves a slot, and says so itself."""
-        asked = next(name for name in self._stores if name != old)
+        asked = next(name for name in self._names if name != old)
 
         def found() -> bool:
             new = self.owner(slot, by=asked)
@@ -181,7 +181,7 @@ class StoreCluster(StoreMembers):
     @property
     def moves_whole_slots(self) -> bool:
         """Whether it knows CLUSTER MIGRATESLOTS: Valkey since 9.0."""
-        reply = self.ask(self._stores[0], "CLUSTER", "GETSLOTMIGRATIONS")
+        reply = self.ask(self._names[0], "CLUSTER", "GETSLOTMIGRATIONS")
         return isinstance(reply, list)
 
     def move_whole_slots(self, first: int, last: int, to: str) -> None:
@@ -197,7 +197,7 @@ class StoreCluster(StoreMembers):
 
         wait_until(moved, f"slots {first} to {last} at {to}")
 
-    # --- inside --------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------
 
     def _must(self, name: str, *words: str | int) -> Any:
         reply = self.ask(name, *words)
@@ -206,31 +206,31 @@ class StoreCluster(StoreMembers):
         return reply
 
     def _slots(self, by: str) -> list[Any]:
-        for name in [by] if by else self._stores:
+        for name in [by] if by else self._names:
             reply = self.ask(name, "CLUSTER", "SLOTS")
             if isinstance(reply, list):
                 return reply
         raise StoreUnavailable(detail="no node answers")
 
     def _join(self) -> None:
-        primaries, replicas = self._stores[: self._primaries], self._stores[self._primaries :]
-        for number, name in enumerate(self._stores):
+        primaries, replicas = self._names[: self._primaries], self._names[self._primaries :]
+        for number, name in enumerate(self._names):
             self._must(name, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             self._ids[name] = self._must(name, "CLUSTER", "MYID").decode()
         for number, name in enumerate(primaries):
             first = number * SLOTS // self._primaries
             last = (number + 1) * SLOTS // self._primaries - 1
             self._must(name, "CLUSTER", "ADDSLOTSRANGE", first, last)
-        for number, name in enumerate(self._stores):
-            for other in self._stores[number + 1 :]:
+        for number, name in enumerate(self._names):
+            for other in self._names[number + 1 :]:
                 address = ("127.0.0.1", self._ports[other], self._bus_ports[other])
                 self._must(name, "CLUSTER", "MEET", *address)
-        wait_until(lambda: all(map(self._knows_all, self._stores)), "nodes that know each other")
+        wait_until(lambda: all(map(self._knows_all, self._names)), "nodes that know each other")
         for number, name in enumerate(replicas):
             primary = primaries[number % len(primaries)]
             self._must(name, "CLUSTER", "REPLICATE", self._ids[primary])
-        wait_until(lambda: all(map(self._is_in_step, replicas)), "replicas in step")
-        wait_until(lambda: all(map(self._is_ok, self._stores)), "a cluster that works")
+        wait_until(lambda: all(map(self.is_in_step, replicas)), "replicas in step")
+        wait_until(lambda: all(map(self._is_ok, self._names)), "a cluster that works")
 
     def _knows_all(self, name: str) -> bool:
         nodes = self._must(name, "CLUSTER", "NODES").decode()
@@ -240,18 +240,16 @@ class StoreCluster(StoreMembers):
         info = self._must(name, "CLUSTER", "INFO").decode()
         slots = self._must(name, "CLUSTER", "SLOTS")
         copies = sum(len(rest) for _, _, _, *rest in slots)
-        return "cluster_state:ok" in info and copies == len(self._stores) - self._primaries
+        return "cluster_state:ok" in info and copies == len(self._names) - self._primaries
 
-    def _environment(self, name: str) -> Mapping[str, str] | None:
-        return self._environments.get(name)
-
-    def _write_config(self, name: str) -> None:
+    def _start(self, name: str) -> None:
         folder = self._folder / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "conf").write_text("\n".join(self._config(name, folder)) + "\n")
         if self._passwords:
             acl = acl_file(STORE_USERS, self._passwords, redis_7_0=is_redis_7_0(self._server))
-            (folder / "users.acl").write_text(acl + _TESTER)
+            (folder / "users.acl").write_text(acl + TESTER)
+        self._launch(name, [self._server, str(folder / "conf")], self._environments.get(name))
 
     def _config(self, name: str, folder: Path) -> list[str]:
         lines = [

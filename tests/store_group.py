@@ -4,24 +4,33 @@
         store = StoreConnection(group.url)  # redis+sentinel://…, without sentinels the first store's redis://
         group.kill_primary()                # the sentinels make a replica the primary within seconds
 
-Members are called `store-0` (the first primary), `store-1` …, `sentinel-0` …; what can be done with one is in
-`tests.store_members`.
+Members are called `store-0` (the first primary), `store-1` …, `sentinel-0` …; every method that takes a
+name takes one of these. Sentinels rewrite their configuration files. See `tests.store_members`.
 """
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Final, Literal
 
 from common.errors import StoreUnavailable
-from tests.store_members import Member, StoreMembers, wait_until
+from common.storage.embedded_store import find_server
+from tests.store_members import Member, Members, free_ports, wait_until
 
 SERVICE: Final = "ratel"
 DOWN_AFTER_MS: Final = 1_000
 FAILOVER_TIMEOUT_MS: Final = 3_000
+PATIENT_MS: Final = 30_000
 
 
-class StoreGroup(StoreMembers):
+def is_redis_7_0(server: str = "") -> bool:
+    """Which has no WAITAOF, so no level of durability that waits for a disk."""
+    said = subprocess.run([server or find_server(), "--version"], capture_output=True, check=True).stdout
+    return b" v=7.0." in said and b"Redis" in said
+
+
+class StoreGroup(Members):
     def __init__(
         self,
         folder: Path,
@@ -31,10 +40,12 @@ class StoreGroup(StoreMembers):
         *,
         password: str = "",
     ) -> None:
-        self._sentinels = [f"sentinel-{n}" for n in range(sentinels)]
-        super().__init__(folder, [f"store-{n}" for n in range(1 + replicas)], self._sentinels)
         self._appendfsync = appendfsync
         self._password = password
+        self._stores = [f"store-{n}" for n in range(1 + replicas)]
+        self._sentinels = [f"sentinel-{n}" for n in range(sentinels)]
+        names = [*self._stores, *self._sentinels]
+        super().__init__(folder, names, free_ports(len(names)))
 
     @property
     def url(self) -> str:
@@ -46,19 +57,24 @@ class StoreGroup(StoreMembers):
         options = f"?sentinel_password={self._password}" if self._password else ""
         return f"redis+sentinel://{login}{hosts}/{SERVICE}{options}"
 
-    def node_url(self, name: str) -> str:
-        login = f":{self._password}@" if self._password else ""
-        return f"redis://{login}127.0.0.1:{self._ports[name]}"
+    @property
+    def names(self) -> list[str]:
+        """Of the stores."""
+        return list(self._stores)
 
     def begin(self) -> None:
         for name in self._stores:
             self._write_config(name, self._store_config(name))
             self._start(name)
-        wait_until(lambda: all(self._is_in_step(name) for name in self._stores[1:]), "replicas in step")
+        wait_until(lambda: all(map(self.is_in_step, self._stores[1:])), "replicas in step")
         for name in self._sentinels:
             self._write_config(name, self._sentinel_config(name))
             self._start(name)
         wait_until(lambda: all(map(self._sees_all, self._sentinels)), "sentinels that know each other")
+
+    def node_url(self, name: str) -> str:
+        login = f":{self._password}@" if self._password else ""
+        return f"redis://{login}127.0.0.1:{self._ports[name]}"
 
     # --- who is who ---------------------------------------------------------------------------------
 
@@ -80,8 +96,23 @@ class StoreGroup(StoreMembers):
         primary = self.primary().name
         return [self.member(name) for name in self._stores if name != primary]
 
+    # --- faults -------------------------------------------------------------------------------------
+
     def kill_primary(self) -> Member:
         return self.kill(self.primary().name)
+
+    def make_sentinels_patient(self) -> None:
+        """From now on they take nobody for dead that only waits for the processor.
+
+        An old primary that is back is made a replica when it was not taken for dead for 8 s, nor the new one:
+        where processes wait for more than DOWN_AFTER_MS again and again, that is never.
+        """
+        patience = ("SENTINEL", "SET", SERVICE, "down-after-milliseconds", PATIENT_MS)
+        wait_until(
+            lambda: all(self.ask(name, *patience) == b"OK" for name in self._sentinels), "patient sentinels"
+        )
+
+    # --- waiting ------------------------------------------------------------------------------------
 
     def wait_for_new_primary(self, old: str) -> Member:
         """Wait until another one than `old` is the primary and says so itself."""
@@ -95,9 +126,8 @@ class StoreGroup(StoreMembers):
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def _words(self, name: str) -> list[str]:
-        words = super()._words(name)
-        return [*words, "--sentinel"] if name in self._sentinels else words
+    def server(self) -> str:
+        return find_server()
 
     def _sees_all(self, sentinel: str) -> bool:
         reply = self.ask(sentinel, "SENTINEL", "MASTER", SERVICE)
@@ -110,6 +140,10 @@ class StoreGroup(StoreMembers):
     def _named_by(self, sentinel: str) -> int:
         reply = self.ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return int(reply[1]) if isinstance(reply, list) else 0
+
+    def _start(self, name: str) -> None:
+        words = [self.server(), str(self._folder / name / "conf")]
+        self._launch(name, [*words, "--sentinel"] if name in self._sentinels else words)
 
     def _write_config(self, name: str, lines: list[str]) -> None:
         folder = self._folder / name

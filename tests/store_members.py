@@ -1,11 +1,9 @@
-"""Stores as processes on loopback that belong together: what groups with sentinels and clusters have in
-common, for tests that break them.
+"""Stores as processes on loopback, whatever they are together: started, asked, killed, paused, started again.
 
-Every method that takes a name takes a member's. Members keep their ports and folders, so `restart` brings
-one back as it was, with what was in its append-only file and in its configuration file, which some rewrite.
-What a member says is in `<folder>/<name>/log`.
+Members keep their ports and folders, so `restart` brings one back as it was, with what was in its append-only
+file and in its configuration file. What one says is in `<folder>/<name>/log`.
 
-Members die with the thread that started them: a thread that restarts some must live as long as all.
+Members die with the thread that started them: a thread that restarts some must live as long as the group.
 """
 
 from __future__ import annotations
@@ -15,13 +13,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from common.errors import StoreUnavailable
 from common.process.child import die_with_parent
-from common.storage.embedded_store import find_server
 from common.storage.store import Command, StoreConnection
 
 WAIT_S: Final = 60.0
@@ -29,12 +27,6 @@ WAIT_S: Final = 60.0
 
 _PORTS: Final = range(15_000, 30_000)
 """Below those that systems give to outgoing connections, so that nobody takes a dead member's port."""
-
-
-def is_redis_7_0(server: str = "") -> bool:
-    """Which has no WAITAOF, so no level of durability that waits for a disk."""
-    said = subprocess.run([server or find_server(), "--version"], capture_output=True, check=True).stdout
-    return b" v=7.0." in said and b"Redis" in said
 
 
 class Member(NamedTuple):
@@ -48,38 +40,23 @@ class Member(NamedTuple):
         return f"redis://127.0.0.1:{self.port}"
 
 
-class StoreMembers:
-    """Those that inherit write `<folder>/<name>/conf` before they start a member, and say how it is asked."""
-
-    def __init__(self, folder: Path, stores: Iterable[str], others: Iterable[str] = ()) -> None:
-        """`others` are members that hold no data."""
+class Members:
+    def __init__(self, folder: Path, names: Sequence[str], ports: Sequence[int]) -> None:
         self._folder = folder
-        self._stores = [*stores]
-        names = [*self._stores, *others]
-        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._ports = dict(zip(names, ports, strict=True))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    # --- for those that inherit -----------------------------------------------------------------------
-
+    @abstractmethod
     def begin(self) -> None:
-        """Start all members, and wait until they work together."""
-        raise NotImplementedError
+        """Start all members and make of them what they are together."""
 
-    def server(self) -> str:
-        return find_server()
-
+    @abstractmethod
     def node_url(self, name: str) -> str:
-        """Of one member, for the tests themselves."""
-        raise NotImplementedError
+        """Of this very member, as tests ask it."""
 
-    def _words(self, name: str) -> list[str]:
-        """The command that it is."""
-        return [self.server(), str(self._folder / name / "conf")]
-
-    def _environment(self, name: str) -> Mapping[str, str] | None:
-        return None
-
-    # --- beginning and end ----------------------------------------------------------------------------
+    @abstractmethod
+    def _start(self, name: str) -> None:
+        """By `_launch`, with what is its own."""
 
     def __enter__(self) -> Self:
         try:
@@ -100,11 +77,6 @@ class StoreMembers:
             process.wait()
 
     # --- who is who ---------------------------------------------------------------------------------
-
-    @property
-    def names(self) -> list[str]:
-        """Of the stores."""
-        return list(self._stores)
 
     def member(self, name: str) -> Member:
         return Member(name, self._ports[name], self._processes[name].pid)
@@ -146,43 +118,41 @@ class StoreMembers:
         self._start(name)
         return self.member(name)
 
+    # --- waiting ------------------------------------------------------------------------------------
+
     def wait_for_replica(self, name: str) -> None:
         """Wait until it is a replica that has all that its primary has at this moment."""
-        wait_until(lambda: self._is_in_step(name), f"{name} being in step")
+        wait_until(lambda: self.is_in_step(name), f"{name} being in step")
 
-    # --- inside -------------------------------------------------------------------------------------
-
-    def _is_in_step(self, name: str) -> bool:
+    def is_in_step(self, name: str) -> bool:
         role = self.ask(name, "ROLE")
         if not isinstance(role, list) or role[0] != b"slave" or role[3] != b"connected":
             return False
-        source = next(other for other in self._stores if self._ports[other] == int(role[2]))
+        source = next(other for other in self._ports if self._ports[other] == int(role[2]))
         primary, role = self.ask(source, "ROLE"), self.ask(name, "ROLE")
         return isinstance(primary, list) and isinstance(role, list) and bool(role[-1] >= primary[1])
 
-    def _start(self, name: str) -> None:
-        log, environment = self._folder / name / "log", self._environment(name)
-        with log.open("ab") as output:
+    def _launch(self, name: str, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        folder = self._folder / name
+        with (folder / "log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
-                self._words(name),
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=None if environment is None else dict(environment),
+                env=environment,
                 preexec_fn=die_with_parent,
                 start_new_session=True,
             )
 
         def answers() -> bool:
-            assert self._processes[name].poll() is None, log.read_text()[-2_000:]
+            assert self._processes[name].poll() is None, (folder / "log").read_text()[-2_000:]
             return bool(self.ask(name, "PING") == b"PONG")
 
         wait_until(answers, f"{name} answering")
 
 
-def free_ports(count: int, beside: Iterable[int] = ()) -> list[int]:
-    """None of them is one of `beside`."""
-    taken = {*beside}
+def free_ports(count: int) -> list[int]:
     chosen: list[int] = []
     ports = random.SystemRandom()
     while len(chosen) < count:
@@ -193,8 +163,7 @@ def free_ports(count: int, beside: Iterable[int] = ()) -> list[int]:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in taken:
-            taken.add(port)
+        if port not in chosen:
             chosen.append(port)
     return chosen
 

@@ -29,7 +29,15 @@ from balancer.http.message import Request, error_body, plain_error
 from balancer.http.query import descriptor_of, parse_body, parse_query
 from balancer.router import Router
 from common.api import openrpc
-from common.errors import BY_CODE, InternalError, InvalidParams, Overloaded, RatelError, encode_error
+from common.errors import (
+    BY_CODE,
+    InternalError,
+    InvalidParams,
+    Overloaded,
+    RatelError,
+    encode_error,
+    with_log_id,
+)
 from common.methods import BY_HTTP_NAME, Method
 from common.security.keyring import Grant, Keyring
 from common.wire import CLIENT_KEY
@@ -95,6 +103,7 @@ class HttpApp:
             else:
                 self._call(request, method, query, grant_of(self._keyring, request))
         except RatelError as error:
+            self._router.refused[error.name] += 1
             _fail(request, error.code, encode_error(error))
         except Exception:
             _report_defect(request)
@@ -103,14 +112,15 @@ class HttpApp:
         verb = request.verb
         if path not in _PATHS:
             shown = path.decode(errors="replace")[:200]
+            self._router.refused["not_found"] += 1
             _refuse(request, 404, "not_found", f"there is no path {shown!r}")
         elif path == b"/jsonrpc":
             if verb == b"POST":
                 self._start(request)
             else:
-                _not_allowed(request, "POST")
+                self._not_allowed(request, "POST")
         elif verb not in (b"GET", b"HEAD"):
-            _not_allowed(request, "GET, HEAD")
+            self._not_allowed(request, "GET, HEAD")
         elif path in _FIXED:
             request.respond(200, _FIXED[path]())
         elif path in pages.PATHS:
@@ -119,6 +129,11 @@ class HttpApp:
             self._tell_readiness(request)
         else:
             self._tell_who_may(request, path, query)
+
+    def _not_allowed(self, request: Request, allowed: str) -> None:
+        self._router.refused["method_not_allowed"] += 1
+        message = f"{request.verb.decode()} is not allowed here, only {allowed}"
+        _refuse(request, 405, "method_not_allowed", message, f"allow: {allowed}\r\n".encode())
 
     def _tell_who_may(self, request: Request, path: bytes, query: bytes) -> None:
         """What is not for everybody, where keys are asked for."""
@@ -144,7 +159,7 @@ class HttpApp:
     def _call(self, request: Request, method: Method, query: bytes, grant: Grant | None = None) -> None:
         verb = request.verb
         if verb not in (b"GET", b"POST"):
-            _not_allowed(request, "GET, POST")
+            self._not_allowed(request, "GET, POST")
             return
         refusal = self._router.turn_away(method)
         if refusal is not None:
@@ -165,7 +180,7 @@ class HttpApp:
         callback: OnAnswer = partial(_answer, request)
         if grant is not None and grant.meters:
             admit_one(grant)
-            callback = metered(grant, callback)
+            callback = metered(grant.meters, callback)
         seq = self._router.submit(bound, descriptor, key, callback)
         request.id = _id_of(key or params.get("requestid", "")) or self._router.token_of(seq).encode()
 
@@ -183,6 +198,7 @@ class HttpApp:
                 grant = grant_of(self._keyring, request)
             answers = await answer_body(self._router, request, _key_of, grant)
         except RatelError as error:
+            self._router.refused[error.name] += 1
             _fail(request, error.code, encode_error(error))
         except Exception:
             _report_defect(request)
@@ -204,7 +220,7 @@ def _answer(request: Request, code: int, body: bytes, replayed: bool) -> None:
     if replayed:
         more += REPLAYED
     if code:
-        _fail(request, code, body, more)
+        _fail(request, code, with_log_id(body, request.id.decode()) if request.id else body, more)
     else:
         request.respond(200, body, more)
 
@@ -228,11 +244,6 @@ def _report_defect(request: Request) -> None:
     log.exception("a defect: path=%r", request.target.partition(b"?")[0][:MAX_SHOWN_PATH])
     defect = InternalError(detail="a defect of the balancer; its log says more")
     _fail(request, defect.code, encode_error(defect))
-
-
-def _not_allowed(request: Request, allowed: str) -> None:
-    message = f"{request.verb.decode()} is not allowed here, only {allowed}"
-    _refuse(request, 405, "method_not_allowed", message, f"allow: {allowed}\r\n".encode())
 
 
 def _refuse(request: Request, status: int, name: str, message: str, more: bytes = b"") -> None:

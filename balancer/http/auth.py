@@ -64,9 +64,9 @@ def admit_one(grant: Grant) -> None:
         raise decode_error(error)
 
 
-def metered(grant: Grant, callback: OnAnswer) -> OnAnswer:
-    """The callback for what has been admitted: it gives the room back first."""
-    return partial(_count, grant.meters, callback)
+def metered(meters: tuple[Meter, ...], callback: OnAnswer) -> OnAnswer:
+    """The callback for what these have admitted: it gives the room back first."""
+    return partial(_count, meters, callback)
 
 
 def _count(meters: tuple[Meter, ...], callback: OnAnswer, code: int, body: bytes, replayed: bool) -> None:

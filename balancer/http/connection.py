@@ -62,6 +62,8 @@ class Service(Protocol):
 
     def forget(self, connection: Connection) -> None: ...
 
+    def note_refusal(self, name: str) -> None: ...
+
 
 class Connection(asyncio.Protocol):
     """It owns its `RequestReader`, and is the `Responder` of its requests."""
@@ -169,6 +171,7 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, refusal: Refusal) -> None:
         if not self._ending:
+            self._service.note_refusal(refusal.name)
             self._ending = self._busy = True
             self._last_words = refusal
             self._go_on_soon()
@@ -332,7 +335,7 @@ class Connection(asyncio.Protocol):
         return self._unread is None and self._reader.awaits in (Awaits.FIRST, Awaits.NEXT)
 
     def _refuse(self, status: int, name: str, message: str, more: bytes = b"") -> None:
-        self.refuse(Refusal(status, plain_error(name, message), more))
+        self.refuse(Refusal(status, name, plain_error(name, message), more))
 
     def _flush(self) -> None:
         output, self._output = self._output, []

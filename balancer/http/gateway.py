@@ -49,6 +49,7 @@ class HttpGateway:
         self.limits = limits
         self.closing = False
         self.date = encode_date(time.time())
+        self._router = router
         self._app = HttpApp(router, keyring)
         self.serve = self._app.serve
         self._drain_s = drain_s
@@ -117,6 +118,10 @@ class HttpGateway:
         if held is not None:
             log.warning("connection refused limit=%s held_back=%s", limit, held)
         return f"more than {limit} connections"
+
+    def note_refusal(self, name: str) -> None:
+        """What was answered was no request, or too much of one."""
+        self._router.refused[name] += 1
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)

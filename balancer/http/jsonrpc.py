@@ -22,6 +22,7 @@ from common.errors import BY_CODE, DeadlineExceeded, InvalidParams, InvalidReque
 from common.methods import DISCOVER, DISCOVER_RPC_NAME, Method
 from common.rpc.jsonrpc import DEFAULT_LIMITS, Call, Session
 from common.security.keyring import Grant
+from common.security.meters import Meter
 from common.security.visitor import refuse_here
 
 MAX_CALLS: Final = DEFAULT_LIMITS.max_batch
@@ -53,20 +54,22 @@ async def answer_body(
     """
     if not request.body.strip():
         raise InvalidRequest(detail="the body is empty")
-    session = Session()
+    session = Session(refused=router.refused)
     calls = refuse_here(session, await _read_calls(session, request.body))
     key = _key_of_calls(calls, request, key_of)
+    meters: tuple[Meter, ...] = ()
     if grant is not None:
+        meters = grant.meters  # they may be others by the time of the last answers
         calls, refused = grant.sort_out(calls, time.monotonic())
         for slot, error in refused:
-            session.fail(slot, error)
+            session.refuse(slot, error)
     if not calls:
         output = session.take_output()
         return Answers(_status_of_refusal(output), output)
     flight = _Flight(session)
     for slot, method, params in calls:
         await flight.until_below(MAX_IN_FLIGHT)
-        flight.submit(router, slot, method, params, key, grant)
+        flight.submit(router, slot, method, params, key, meters)
     await flight.until_below(1)
     output = session.take_output()
     return Answers(200 if output else 204, output, flight.replayed and len(calls) == 1)
@@ -110,11 +113,17 @@ class _Flight:
         self._answered = asyncio.Event()
 
     def submit(
-        self, router: Router, slot: int, method: Method, params: bytes, key: str, grant: Grant | None
+        self,
+        router: Router,
+        slot: int,
+        method: Method,
+        params: bytes,
+        key: str,
+        meters: tuple[Meter, ...],
     ) -> None:
         callback: OnAnswer = partial(self._answer, slot)
-        if grant is not None and grant.meters:
-            callback = metered(grant, callback)
+        if meters:
+            callback = metered(meters, callback)
         self._in_flight += 1
         if self._late:
             callback(DeadlineExceeded.code, _NOT_BEGUN, False)

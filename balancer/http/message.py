@@ -84,6 +84,7 @@ class Refusal(NamedTuple):
     """The response to what is no request."""
 
     status: int
+    name: str
     body: bytes
     more: bytes = b""
 

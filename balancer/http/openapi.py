@@ -31,8 +31,10 @@ from common.api.schemas import (
     ref,
     result,
 )
+from common.api.schemas_status import STATUS_SCHEMAS
 from common.errors import (
     BY_CODE,
+    Forbidden,
     InternalError,
     InvalidParams,
     InvalidRequest,
@@ -101,7 +103,10 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": paths | {"/jsonrpc": _jsonrpc_path()} | _service_paths(),
-        "components": {"schemas": SCHEMAS | errors | http_errors, "securitySchemes": _SECURITY_SCHEMES},
+        "components": {
+            "schemas": SCHEMAS | STATUS_SCHEMAS | errors | http_errors,
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
         "security": [{}, *({name: []} for name in _SECURITY_SCHEMES)],
     }
 
@@ -237,14 +242,38 @@ def _service_paths() -> Schema:
     return {
         "/healthz": _look("healthz", "Whether the balancer runs", up),
         "/readyz": _look("readyz", "Whether a rater with a tariff is there", ready, unready),
+        **_watch_paths(),
         "/openapi.json": _look("openapi", "This document", openapi),
         "/openrpc.json": _look("openrpc", "That of JSON-RPC, which rpc.discover answers as well", openrpc),
     }
 
 
-def _look(name: str, summary: str, schema: Schema, otherwise: Schema | None = None) -> Schema:
-    """GET, and HEAD for its status alone."""
-    responses = {"200": _response("Yes.", schema, {}), **_error_responses((InternalError,), {})}
+def _watch_paths() -> Schema:
+    """What is for operators, where API keys are asked for."""
+    whoami = _look("whoami", "Who the caller is, by the API key", ref("Identity"), keys=(Unauthorized,))
+    keys = (Unauthorized, Forbidden)
+    status = _look("status", "How this front does", ref("Status"), keys=keys)
+    about = "1: with the last five minutes, second by second."
+    history = {"description": about, "enum": ["1"], "type": "string", "examples": ["1"]}
+    status["get"]["parameters"] = [_parameter("query", "history", history)]
+    events = _look("events", "The same as server-sent events, one a second", {}, keys=keys)
+    stream = {"text/event-stream": {"schema": {"type": "string", "description": _EVENTS}}}
+    metrics = _look("metrics", "Figures for Prometheus", {}, keys=keys)
+    texts = {_METRICS_TYPE: {"schema": {"type": "string"}}}
+    for path, content in ((events, stream), (metrics, texts)):
+        path["get"]["responses"]["200"]["content"] = content
+    return {"/whoami": whoami, "/status.json": status, "/events": events, "/metrics": metrics}
+
+
+_EVENTS: Final = "Each event is named `status`; its data is a `StatusEvent`, see the schemas."
+_METRICS_TYPE: Final = "text/plain"
+
+
+def _look(
+    name: str, summary: str, schema: Schema, otherwise: Schema | None = None, keys: Errors = ()
+) -> Schema:
+    """GET, and HEAD for its status alone. `keys` are the errors of who may not see it."""
+    responses = {"200": _response("Yes.", schema, {}), **_error_responses((InternalError, *keys), {})}
     if otherwise is not None:
         content = responses["503"]["content"]["application/json"]
         content["schema"] = {"oneOf": [otherwise, content["schema"]]}

@@ -28,7 +28,7 @@ from msgspec import UNSET
 
 from balancer.http.json import Number, is_text, read_object
 from common.errors import InvalidParams, InvalidRequest, ParseError
-from common.methods import Method
+from common.methods import TERMS, Method
 from common.money import MAX_NUMBER_CHARS, NotExact, parse_decimal, to_micros
 from common.times import SECOND_US, format_rfc3339, parse_rfc3339
 
@@ -49,10 +49,18 @@ _FIELDS: Final = {
     "timeend": "end",
     "duration": "duration",
     "requestid": "requestid",
+    **{name.lower(): name.lower() for name in TERMS},
 }
 """Name in lower case → parameter."""
 
+_TERMS: Final = {name.lower(): (name, kind) for name, kind in TERMS.items()}
+"""Parameter → field of the descriptor, and what it is."""
+_TRUTH: Final = {"true": msgspec.Raw(b"true"), "false": msgspec.Raw(b"false")}
+
 _NUMBERS: Final = ("amount", "tor", "duration")
+_ALL_NUMBERS: Final = frozenset(
+    (*_NUMBERS, *(name for name, (_, kind) in _TERMS.items() if kind in (int, float)))
+)
 _TIMES: Final = frozenset({"start", "end", "duration"})
 _DIALLED: Final = frozenset({"subj", "dest"})
 """What may begin with the `+` of an international number."""
@@ -158,8 +166,13 @@ def _parse_json(raw: bytes) -> Params:
         name = _FIELDS.get(key.lower())
         if name is None or value is None:
             continue
-        if isinstance(value, Number) != (name in _NUMBERS) or not isinstance(value, str):
-            raise InvalidParams(field=name, detail=f"must be a {'number' if name in _NUMBERS else 'string'}")
+        if name in _TERMS and _TERMS[name][1] is bool:
+            if not isinstance(value, bool):
+                raise InvalidParams(field=name, detail="must be true or false")
+            value = "true" if value else "false"  # noqa: PLW2901 - as it stands in a query
+        elif isinstance(value, Number) != (name in _ALL_NUMBERS) or not isinstance(value, str):
+            kind = "number" if name in _ALL_NUMBERS else "string"
+            raise InvalidParams(field=name, detail=f"must be a {kind}")
         if not is_text(value):
             raise InvalidParams(field=name, detail="is no text: invalid UTF-8, or half of a surrogate pair")
         _put(params, name, value)
@@ -204,7 +217,7 @@ def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
     else:
         start, end = UNSET, UNSET
     tor, amount = numbers.get("tor"), numbers.get("amount")
-    return _encode(
+    body = _encode(
         _Descriptor(
             _NO_TOR if tor is None else msgspec.Raw(tor.encode()),
             tenant,
@@ -216,6 +229,21 @@ def descriptor_of(method: Method, params: Params, now_us: int) -> bytes:
             get("requestid") or UNSET,
         )
     )
+    return _with_terms(body, params) if method.takes_terms else body
+
+
+def _with_terms(descriptor: bytes, params: Params) -> bytes:
+    """The descriptor, an object that is not empty, and the terms of an account."""
+    terms: dict[str, str | msgspec.Raw] = {}
+    for name, text in params.items():
+        field, kind = _TERMS.get(name, ("", str))
+        if kind is bool:
+            if text not in _TRUTH:
+                raise InvalidParams(field=name, detail=f"expected true or false, not {text!r}")
+            terms[field] = _TRUTH[text]
+        elif field:
+            terms[field] = text if kind is str else msgspec.Raw(_number(name, text).encode())
+    return b"%b,%b" % (descriptor[:-1], _encode(terms)[1:]) if terms else descriptor
 
 
 def _number(name: str, text: str) -> str:

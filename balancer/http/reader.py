@@ -188,11 +188,11 @@ class RequestReader:
         self._refuse(431, "head_too_large", f"URL and headers exceed {MAX_HEAD_BYTES} bytes")
 
     def _refuse(self, status: int, name: str, message: str) -> None:
-        self._end(Refusal(status, plain_error(name, message)))
+        self._end(Refusal(status, name, plain_error(name, message)))
 
     def _refuse_body(self) -> None:
         error = MessageTooLarge(limit_bytes=self._max_body_bytes)
-        self._end(Refusal(error.http_status, error_body(encode_error(error))))
+        self._end(Refusal(error.http_status, error.name, error_body(encode_error(error))))
 
     def _end(self, refusal: Refusal) -> None:
         self.arriving = self._headers = self._body = None

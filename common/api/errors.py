@@ -78,6 +78,7 @@ OF_METHOD: Final[dict[str, Errors]] = {
     "Explain": (CallTooLong, ResultTooLarge),
     "Account": (UnknownSubject,),
     "History": (UnknownSubject, ResultTooLarge),
+    "SetTerms": (),
 }
 """Beyond what all methods, or all mutations, can answer."""
 

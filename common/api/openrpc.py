@@ -24,7 +24,16 @@ from common.api.schemas import (
     result,
 )
 from common.errors import BY_CODE, InvalidParams, MessageTooLarge, RatelError, TooManyRequests, Unauthorized
-from common.methods import ALIASES, AUTHENTICATE, BY_RPC_NAME, DISCOVER, DISCOVER_RPC_NAME, SERVICE, Method
+from common.methods import (
+    ALIASES,
+    AUTHENTICATE,
+    BY_RPC_NAME,
+    DISCOVER,
+    DISCOVER_RPC_NAME,
+    SERVICE,
+    TERMS,
+    Method,
+)
 
 VERSION: Final = "1.3.2"
 """Of OpenRPC."""
@@ -42,6 +51,7 @@ _FIELDS: Final[dict[str, tuple[str, Schema]]] = {
         "TimeEnd",
         {"description": "When it ends, not before it starts; both are given, or neither."},
     ),
+    **{name.lower(): (name, {}) for name in TERMS},
 }
 """The descriptor's fields, by the names of their schemas, and what differs there from HTTP."""
 
@@ -96,6 +106,8 @@ def _method(name: str, method: Method) -> Schema:
     fields = fields_of(method)
     about = {"description": f"Another name for {_ALIAS_OF[name]}."} if name in _ALIAS_OF else {}
     example = {field: schema["examples"][0] for field, (schema, needed) in fields.items() if needed}
+    if method.takes_terms:
+        example["Blocked"] = False
     if method.mutates:
         example["RequestId"] = f"{name}-7f3c"
     return {

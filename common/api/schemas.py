@@ -13,7 +13,15 @@ from typing import Any, Final
 from common.api.schemas_accounts import ACCOUNT, HISTORY
 from common.api.schemas_explain import explanation
 from common.errors import JsonScalar, RatelError, encode_error
-from common.methods import BY_RPC_NAME, MAX_HISTORY_LINES, MAX_TEXT_CHARS, MAX_TOR, Method
+from common.methods import (
+    BY_RPC_NAME,
+    LAST_DAY,
+    MAX_HISTORY_LINES,
+    MAX_TEXT_CHARS,
+    MAX_TOR,
+    TERMS,
+    Method,
+)
 from common.money import LIMIT, MICRO
 from common.times import RFC3339
 
@@ -76,6 +84,42 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "description": "Seconds from the start, in place of `end`; without either a minute is priced.",
         "examples": [60],
     },
+    "blocked": {
+        "type": "boolean",
+        "description": "Whether debits and talk time are refused from now on; what gives back goes on.",
+        "examples": [True],
+    },
+    "type": {
+        "type": "string",
+        "pattern": "^(prepaid|postpaid)$",
+        "description": "`prepaid` or `postpaid`.",
+        "examples": ["postpaid"],
+    },
+    "mincredit": {
+        **_EXACT,
+        "description": "The floor, cents: debits don't go below it.",
+        "examples": [-5000],
+    },
+    "nomincredit": {
+        "type": "boolean",
+        "description": "True: there is to be no floor, and `mincredit` is not given.",
+        "examples": [False],
+    },
+    "tariffplanid": _text(
+        "The tariff plan, whether there is one of that id or not.", minLength=1, examples=["gold"]
+    ),
+    "notariffplan": {
+        "type": "boolean",
+        "description": "True: there is to be no tariff plan, and `tariffplanid` is not given.",
+        "examples": [False],
+    },
+    "resetdayofthemonth": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": LAST_DAY,
+        "description": "Day of the month, for the operator; 0 is none.",
+        "examples": [1],
+    },
 }
 """By its name in HTTP."""
 
@@ -115,7 +159,8 @@ def parameter_names(method: Method) -> tuple[list[str], list[str]]:
     needed += ["dest"] if method.takes_destination else []
     needed += ["amount"] if method.needs_amount else []
     times = ["start", "end", "duration"] if method.needs_times or method.takes_times else []
-    return needed, ["tor", *(["amount"] if method.takes_amount else []), *times]
+    terms = [name.lower() for name in TERMS] if method.takes_terms else []
+    return needed, ["tor", *(["amount"] if method.takes_amount else []), *times, *terms]
 
 
 # --- results ----------------------------------------------------------------------------------------
@@ -182,6 +227,8 @@ def result(method: Method) -> Schema:
         return ref("CallCost")
     if method.name in ("Explain", "Account", "History"):
         return ref({"Explain": "Explanation"}.get(method.name, method.name))
+    if method.takes_terms:
+        return {"type": "integer", "minimum": 0, "maximum": 1, "description": method.result}
     if not method.needs_amount:
         return {"const": 0, "description": "0"}
     return {**_QUANTITY, "description": method.result, "examples": [100]}
@@ -200,6 +247,7 @@ _DESCRIPTOR: Final = record(
         "TimeEnd": PARAMETERS["end"],
         "Amount": PARAMETERS["amount"],
         "RequestId": REQUEST_ID,
+        **{name: PARAMETERS[name.lower()] for name in TERMS},
     },
     required=["CstmId", "Subject"],
     description="What else is needed depends on the method.",

@@ -1,4 +1,4 @@
-"""JSON Schema of an account and its history, the results of Account and History (`rater.account_view`)."""
+"""JSON Schema of an account and of its history, which `rater.account_view` makes."""
 
 from __future__ import annotations
 

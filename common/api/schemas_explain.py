@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
+
+from common.api.types import Reason
 
 Schema = dict[str, Any]
 
@@ -148,13 +150,4 @@ def _span(interval: Schema) -> Schema:
     )
 
 
-REASONS: Final = (
-    "lower_ponder",
-    "dearer",
-    "listed_later",
-    "increment",
-    "other_month",
-    "other_month_day",
-    "other_week_day",
-    "other_time",
-)
+REASONS: Final = get_args(Reason)

@@ -118,19 +118,22 @@ class ExplainedBucket(TypedDict):
     Text: str
 
 
+Reason = Literal[
+    "lower_ponder",
+    "dearer",
+    "listed_later",
+    "increment",
+    "other_month",
+    "other_month_day",
+    "other_week_day",
+    "other_time",
+]
+
+
 class Rival(TypedDict):
     Interval: Interval
     AppliesFrom: str | None
-    Reason: Literal[
-        "lower_ponder",
-        "dearer",
-        "listed_later",
-        "increment",
-        "other_month",
-        "other_month_day",
-        "other_week_day",
-        "other_time",
-    ]
+    Reason: Reason
     Text: str
 
 

@@ -13,16 +13,15 @@ import functools
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from common.commands.apikey_view import key_state, limits_text, show_table, shown_key, tenants_text
 from common.security.api_keys import (
     ALL,
     GROUPS,
@@ -38,7 +37,8 @@ from common.security.api_keys import (
     new_key,
 )
 from common.security.key_file import change_keys, read_keys
-from common.settings.options import Command, api_keys_option, json_option
+from common.settings.options import api_keys_option, json_option
+from common.settings.shared import Command
 from common.times import SECOND_US, format_rfc3339, parse_rfc3339
 
 DEFAULT_PATH: Final = "/etc/ratel/api-keys.json"
@@ -149,7 +149,8 @@ def create(
     What may be allowed:
       read      GetCost, GetMaxSessionTime, Explain
       debit     DebitBalance, DebitSMS, DebitSeconds, AddVolumeDiscountSeconds, AddRecievedCallSeconds
-      operator  ResetVolumeDiscountSeconds, ResetUserBudget, Account, History
+      operator  ResetVolumeDiscountSeconds, ResetUserBudget, Account, History,
+                SetTerms
     """
     if bool(tenants) == all_tenants:
         raise click.UsageError("give --tenant for each tenant that it is for, or --all-tenants")
@@ -181,11 +182,11 @@ def create(
             raise click.UsageError(str(error)) from None
         held[0] = msgspec.structs.replace(file, keys=(*file.keys, record))
     if as_json:
-        click.echo(msgspec.json.encode({"key": key} | _shown(record, time.time())))
+        click.echo(msgspec.json.encode({"key": key} | shown_key(record, time.time())))
         return
     click.echo(key)
     until = f" until {expires}" if expires else ""
-    about = f"{', '.join(record.methods)} of {_tenants(record)}{until}"
+    about = f"{', '.join(record.methods)} of {tenants_text(record)}{until}"
     click.echo(f"key {key_id} ({name}) is for {about}; it can't be shown again", err=True)
 
 
@@ -204,12 +205,12 @@ def list_(path: Path, as_json: bool) -> None:
     except BadKeyFile as error:
         raise click.ClickException(str(error)) from None
     now_s = time.time()
-    shown = [_shown(record, now_s) for record in file.keys]
+    shown = [shown_key(record, now_s) for record in file.keys]
     if as_json or not sys.stdout.isatty():
         limits = msgspec.to_builtins(file.limits)
         click.echo(msgspec.json.encode({"keys": shown, "limits": limits}))
     else:
-        _show_table(Console(highlight=False), file, shown)
+        show_table(Console(highlight=False), file, shown)
 
 
 @apikey.command()
@@ -260,7 +261,7 @@ def purge(path: Path, as_json: bool) -> None:
     now_s = time.time()
     with _changing(path) as held:
         file = held[0]
-        gone = [record.id for record in file.keys if _state(record, now_s) != "valid"]
+        gone = [record.id for record in file.keys if key_state(record, now_s) != "valid"]
         kept = tuple(record for record in file.keys if record.id not in gone)
         held[0] = msgspec.structs.replace(file, keys=kept)
     if as_json:
@@ -305,7 +306,7 @@ def limit(
     if as_json:
         click.echo(msgspec.json.encode({"tenant": tenant, "limits": limits}))
     else:
-        click.echo(f"tenant {tenant}: {_limits_text(limits) or 'no limits'}")
+        click.echo(f"tenant {tenant}: {limits_text(limits) or 'no limits'}")
 
 
 # --- shared ---------------------------------------------------------------------------------------
@@ -319,55 +320,3 @@ def _changing(path: Path) -> Iterator[list[KeyFile]]:
             yield held
     except BadKeyFile as error:
         raise click.ClickException(str(error)) from None
-
-
-def _state(record: KeyRecord, now_s: float) -> str:
-    if record.revoked is not None:
-        return "revoked"
-    expires_s = record.expires_s
-    return "expired" if expires_s is not None and now_s >= expires_s else "valid"
-
-
-def _shown(record: KeyRecord, now_s: float) -> dict[str, Any]:
-    """What may be seen of a key."""
-    return {
-        "id": record.id,
-        "name": record.name,
-        "state": _state(record, now_s),
-        "tenants": record.tenants,
-        "allow": record.allow,
-        "methods": record.methods,
-        "created": record.created,
-        "expires": record.expires,
-        "revoked": record.revoked,
-        "limits": record.limits,
-    }
-
-
-def _tenants(record: KeyRecord) -> str:
-    return "all tenants" if record.tenants == (ALL,) else ", ".join(record.tenants)
-
-
-def _limits_text(limits: Limits | None) -> str:
-    if limits is None:
-        return ""
-    parts = []
-    if limits.rate is not None:
-        burst = f", {limits.burst} at once" if limits.burst is not None else ""
-        parts.append(f"{limits.rate:g}/s{burst}")
-    if limits.in_flight is not None:
-        parts.append(f"{limits.in_flight} in flight")
-    return "; ".join(parts)
-
-
-def _show_table(console: Console, file: KeyFile, shown: Iterable[dict[str, Any]]) -> None:
-    table = Table()
-    for heading in ("Id", "Name", "State", "Tenants", "Allowed", "Created", "Expires", "Limits"):
-        table.add_column(heading, no_wrap=heading == "Id")
-    for record, row in zip(file.keys, shown, strict=True):
-        cells = (record.id, record.name, row["state"], _tenants(record), ", ".join(record.allow))
-        times = (record.created[:10], (record.expires or "never")[:10], _limits_text(record.limits))
-        table.add_row(*map(escape, (*cells, *times)))
-    console.print(table)
-    for tenant, limits in file.limits.items():
-        console.print(f"tenant {escape(tenant)}: {_limits_text(limits)}")

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from common.commands.client_options import Connect, call_errors, client_options
 from common.commands.explain_view import show_explanation
-from common.methods import BY_HTTP_NAME, BY_RPC_NAME, METHODS, Method
+from common.methods import BY_HTTP_NAME, BY_RPC_NAME, METHODS, TERMS, Method
 from common.money import NotExact, parse_decimal
 from common.settings.options import json_option
 from common.times import parse_rfc3339
@@ -35,6 +35,7 @@ FIELDS: Final = (
     "Amount",
     "TOR",
     "RequestId",
+    *TERMS,
 )
 SHORT_NAMES: Final = {"subj": "Subject", "dest": "DestinationPrefix", "start": "TimeStart", "end": "TimeEnd"}
 """As in the query of an HTTP request; the others are the same but for their case."""
@@ -89,11 +90,15 @@ def _parse_value(field: str, text: str) -> str | int | Decimal:
     """What the descriptor holds for it. Raises ValueError."""
     if field in ("TimeStart", "TimeEnd"):
         parse_rfc3339(text)
-    if field == "TOR":
+    if TERMS.get(field) is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"expected true or false, not {text!r}")
+        return text == "true"
+    if field == "TOR" or TERMS.get(field) is int:
         if not re.fullmatch(r"-?(0|[1-9]\d{0,18})", text, re.ASCII):
             raise ValueError(f"expected a whole number, not {text!r}")
         return int(text)
-    if field != "Amount":
+    if field != "Amount" and TERMS.get(field) is not float:
         return text
     if not _JSON_NUMBER.fullmatch(text):
         raise NotExact(f"expected a number such as 100 or -0.5, not {text!r}")
@@ -140,6 +145,9 @@ def show(console: Console, method: Method, result: Any) -> None:
         return
     if isinstance(result, dict):
         _show_call_cost(console, result)
+        return
+    if method.takes_terms:
+        console.print(f"{method.name}: {'done' if result else 'it was so already'}")
         return
     if method.result == "0":
         console.print(f"{method.name}: done")

@@ -14,12 +14,10 @@ import click
 from common.addresses import Address
 from common.client import DEFAULT_TIMEOUT_S, JSONClient
 from common.client_parts import parse_servers
-from common.errors import CallerError, RatelError
-from common.settings.options import shared
+from common.commands.command_line import code_of
+from common.errors import RatelError, ServiceError
+from common.settings.shared import shared
 from common.tls import ClientTls, TlsError
-
-EXIT_REFUSED: Final = 1
-EXIT_UNAVAILABLE: Final = 3
 
 CONNECT_TIMEOUT_S: Final = 2.0
 """A person at a terminal wants to hear soon that nothing listens there."""
@@ -142,7 +140,9 @@ def call_errors() -> Iterator[None]:
     try:
         yield
     except RatelError as error:
-        click.echo(f"Error: {error.message}", err=True)
-        sys.exit(EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE)
+        request_id = error.data.get("request_id") if isinstance(error, ServiceError) else None
+        again = f"; to have it done once, repeat it with RequestId={request_id}" if request_id else ""
+        click.echo(f"Error: {error.message}{again}", err=True)
+        sys.exit(code_of(error))
     except TlsError as error:
         raise click.UsageError(str(error)) from None

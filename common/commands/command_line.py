@@ -2,20 +2,19 @@
 
 Exit codes: 0 done, 1 refused or found wrong, 2 the command line is wrong (click's own), 3 the store, or the
 cluster, is not available. Whatever ends a command is one line, `error: …`, on the standard error.
+Nothing of the store is imported: commands that call the API don't need it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import click
 
-from common.errors import NotDurable, RatelError, StoreUnavailable
-from common.storage.store_url import StoreUrlError
-from common.storage.stores import Store, connect
+from common.errors import CallerError, RatelError
 
 EXIT_REFUSED: Final = 1
 EXIT_UNAVAILABLE: Final = 3
@@ -30,25 +29,9 @@ def refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
     sys.exit(code)
 
 
-@contextmanager
-def store_errors(*refusals: type[Exception]) -> Iterator[None]:
-    """What goes wrong with the store, or is refused, ends the command; as `refusals` do, of whatever kind."""
-    refused: tuple[type[Exception], ...] = (RatelError, *refusals)
-    try:
-        yield
-    except StoreUrlError as error:
-        raise click.BadParameter(str(error), param_hint="--store") from None
-    except (StoreUnavailable, NotDurable) as error:
-        refuse(str(error), EXIT_UNAVAILABLE)
-    except refused as error:
-        refuse(str(error))
-
-
-@contextmanager
-def open_store(url: str, timeout_ms: int, *refusals: type[Exception]) -> Iterator[Store]:
-    """A connection, for as long as the command needs it; errors as with `store_errors`."""
-    with store_errors(*refusals), closing(connect(url, timeout_ms=timeout_ms)) as store:
-        yield store
+def code_of(error: RatelError) -> int:
+    """Whose fault it was that a call failed."""
+    return EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE
 
 
 @contextmanager

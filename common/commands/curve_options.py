@@ -10,7 +10,7 @@ import click
 
 from common.dealer import DealerKeys
 from common.security.curve import KeyFileError, PublicKey, Role, SecretKey, read_public, read_secret
-from common.settings.options import shared
+from common.settings.shared import shared
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[PublicKey]

@@ -13,7 +13,8 @@ import click
 from rich.console import Console
 
 from common.commands.call_command import encode_result, read_fields
-from common.commands.client_options import EXIT_REFUSED, Connect, call_errors, client_options
+from common.commands.client_options import Connect, call_errors, client_options
+from common.commands.command_line import EXIT_REFUSED
 from common.commands.explain_view import show_explanation
 from common.settings.options import json_option
 

@@ -23,7 +23,8 @@ from common.security.curve import (
     secret_text,
     write_new,
 )
-from common.settings.options import json_option, shared
+from common.settings.options import json_option
+from common.settings.shared import shared
 
 DEFAULT_DIR: Final = Path("/etc/ratel/keys")
 AUTHORIZED: Final = "authorized"

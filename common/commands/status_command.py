@@ -16,7 +16,8 @@ import click
 
 from common.commands.client_options import API_KEY_FILE, TIMEOUT, TLS_CA
 from common.commands.status_client import Asked, Refused, Status, Unreachable, fetch, problems, status_url
-from common.settings.options import json_option, shared
+from common.settings.options import json_option
+from common.settings.shared import shared
 
 EXIT_NOT_READY: Final = 1
 EXIT_UNREACHABLE: Final = 3

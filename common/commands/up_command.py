@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from common.commands.up_parts import (
     Look,
     Wanted,
     front_children,
+    metrics_doors,
     open_doors,
     ratel,
     rater_children,
@@ -30,6 +32,7 @@ from common.commands.up_parts import (
 from common.logs import setup
 from common.paths import data_dir
 from common.process.child import die_with_parent
+from common.process.doors import Doors
 from common.process.roll import roll
 from common.process.supervisor import Child, Stopped, StopSignals, Supervisor
 from common.security.api_keys import BadKeyFile
@@ -44,6 +47,7 @@ from common.settings.options import (
     insecure_router_option,
     jsonrpc_option,
     log_level_option,
+    metrics_option,
     router_option,
     store_parts,
     store_with_login,
@@ -107,6 +111,12 @@ PARTS: Final = ("balancer", "gateway", "rater", "load")
     help="Tenant of loaded objects that name none.",
 )
 @click.option("--example", "examples", multiple=True, help="Arguments of a `ratel call` to show once ready.")
+@metrics_option(
+    "up",
+    "RATEL_UP_METRICS",
+    help="Tell Prometheus about each process here, by HTTP at /metrics: the balancer at this port, gateways "
+    "at the next ones, then raters; port 0 is any free one for each.",
+)
 @log_level_option(default="warning")
 def up(
     raters: int,
@@ -119,6 +129,7 @@ def up(
     insecure_router: bool,
     api_keys: Path | None,
     allow_insecure: bool,
+    metrics: Address | None,
     log_level: str,
     paths: tuple[str, ...],
     tenant: str | None,
@@ -141,7 +152,17 @@ def up(
     setup(log_level)
     guard = _guard(api_keys, allow_insecure, {"--jsonrpc": jsonrpc, "--http": http_})
     wanted = Wanted(
-        raters, gateways, durability, replicas, jsonrpc, http_, router, insecure_router, log_level, guard
+        raters,
+        gateways,
+        durability,
+        replicas,
+        jsonrpc,
+        http_,
+        router,
+        insecure_router,
+        log_level,
+        guard,
+        metrics,
     )
     given = GivenStore(**store)
     _refuse_what_can_t_be(wanted, given)
@@ -160,9 +181,10 @@ def up(
             entrance, backdoor = open_doors(wanted)
             there = entrance[0].addresses | backdoor.addresses
             wanted = wanted._replace(jsonrpc=there["jsonrpc"], http=there["http"], router=there["router"])
-            front = front_children(wanted, entrance, backdoor)
+            watched = metrics_doors(wanted)
+            front = front_children(wanted, entrance, backdoor, watched)
             began_s = time.monotonic()
-            store_url = _start(supervisor, look, ends, wanted, given, front)
+            store_url = _start(supervisor, look, ends, wanted, given, front, watched)
             if paths:
                 _load(look, paths, tenant)
             _wait_until_ready(look, front, wanted.http, store_url)
@@ -200,6 +222,7 @@ def _start(
     wanted: Wanted,
     given: GivenStore,
     front: list[list[Child]],
+    watched: Mapping[str, Doors],
 ) -> str:
     """Start everything and say where it is; the URL of the store."""
     if given.store_url is None:
@@ -213,7 +236,7 @@ def _start(
     else:
         shown_url, store_url = describe_store_url(given.store_url), given.store_url
     tell_children(store_url, given)
-    supervisor.add(*rater_children(wanted))
+    supervisor.add(*rater_children(wanted, watched))
     for group in front:
         supervisor.add(*group)
     raters, gateways = wanted.raters, wanted.gateways
@@ -222,6 +245,8 @@ def _start(
     click.echo(f"  json-rpc  {wanted.jsonrpc}")
     click.echo(f"  http      http://{wanted.http}")
     click.echo(f"  router    {wanted.router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
+    for name, doors in watched.items():
+        click.echo(f"  metrics   http://{doors.addresses['metrics']}/metrics {name}")
     return store_url
 
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,6 +22,8 @@ from common.process.doors import CannotOpen, Doors, open_several
 from common.process.supervisor import Child, Supervisor
 from common.settings import config
 from common.storage.embedded_store import EmbeddedStore, EmbeddedStoreError
+
+MAX_PORT: Final = 65_535
 
 STOP_WITHIN_S: Final = 10.0
 """How long a part may take to finish what it has: longer than any request's deadline."""
@@ -57,6 +59,8 @@ class Wanted(NamedTuple):
     log_level: str
     guard: tuple[str, ...]
     """Of the front: who is let in."""
+    metrics: Address | None = None
+    """For Prometheus: of the balancer; gateways and raters have the ports behind it."""
 
 
 class GivenStore(NamedTuple):
@@ -94,6 +98,29 @@ def open_doors(wanted: Wanted) -> tuple[list[Doors], Doors]:
         raise click.ClickException(str(error)) from None
 
 
+def metrics_doors(wanted: Wanted) -> dict[str, Doors]:
+    """A port for each child that tells of itself, by the child's name, in this order; port 0 is any free one
+    for each."""
+    if wanted.metrics is None:
+        return {}
+    names = ["balancer"]
+    names += [f"gateway-{number}" for number in range(1, wanted.gateways + 1)]
+    names += [f"rater-{number}" for number in range(1, wanted.raters + 1)]
+    host, port = wanted.metrics
+    if port and port + len(names) - 1 > MAX_PORT:
+        raise click.ClickException(f"--metrics: {len(names)} ports from {port} on end beyond {MAX_PORT}")
+    doors: dict[str, Doors] = {}
+    try:
+        with contextlib.ExitStack() as undo:
+            for place, name in enumerate(names):
+                doors[name] = Doors({"metrics": Address(host, port + place if port else 0)})
+                undo.callback(doors[name].close)
+            undo.pop_all()
+    except CannotOpen as error:
+        raise click.ClickException(f"--metrics: {error}") from None
+    return doors
+
+
 def start_store(supervisor: Supervisor, look: Look, data: Path, durability: str) -> EmbeddedStore:
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -117,17 +144,25 @@ def start_store(supervisor: Supervisor, look: Look, data: Path, durability: str)
     return store
 
 
-def rater_children(wanted: Wanted) -> list[Child]:
+def rater_children(wanted: Wanted, metrics: Mapping[str, Doors]) -> list[Child]:
     promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
     command = ratel("rater", "--balancer", str(wanted.router), *promise, *_log_options(wanted))
-    return [_child(f"rater-{number}", command) for number in range(1, wanted.raters + 1)]
+    names = [f"rater-{number}" for number in range(1, wanted.raters + 1)]
+    return [_child(name, command, metrics.get(name)) for name in names]
 
 
-def front_children(wanted: Wanted, entrance: list[Doors], backdoor: Doors) -> list[list[Child]]:
+def front_children(
+    wanted: Wanted, entrance: list[Doors], backdoor: Doors, metrics: Mapping[str, Doors]
+) -> list[list[Child]]:
     """Groups to be added last, so stopped first, the gateways before the balancer: each answers what is in
     flight while those behind it are still there."""
     listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
     router, level = str(wanted.router), _log_options(wanted)
+    if metrics:
+        backdoor.join(metrics["balancer"])
+        for number, doors in enumerate(entrance, 1):
+            if wanted.gateways:
+                doors.join(metrics[f"gateway-{number}"])
     join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
     if not wanted.gateways:
         [doors] = entrance

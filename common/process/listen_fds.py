@@ -17,6 +17,8 @@ import socket
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from typing import Final
 
+from common.addresses import Address
+
 FIRST_FD: Final = 3
 """SD_LISTEN_FDS_START."""
 
@@ -56,6 +58,12 @@ def environment_of(listeners: Mapping[str, socket.socket]) -> dict[str, str]:
     if not listeners:
         return {}
     return {OURS: ":".join(f"{name}={listener.fileno()}" for name, listener in listeners.items())}
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Where it listens: who opened it has decided that, not our settings."""
+    host, port = listener.getsockname()[:2]
+    return Address(host, port)
 
 
 def _announced(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:

@@ -22,6 +22,7 @@ no requests, with no request between them, one more error says so and the stream
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -36,6 +37,7 @@ from common.errors import (
     ParseError,
     RatelError,
     encode_error,
+    error_name,
 )
 from common.methods import AUTHENTICATE, BY_RPC_NAME_AT_FRONT, DISCOVER, Method
 from common.rpc.jsonrpc_framer import Framer
@@ -128,8 +130,10 @@ class Session:
     write what `take_output` returns: errors that it finds itself are in there already.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, refused: Counter[str] | None = None) -> None:
+        """In `refused` what is answered with an error without being handed out is counted, by its name."""
         self._limits = limits
+        self._refused = Counter() if refused is None else refused
         self._framer: Framer[Request | PlainCall] = Framer(
             decode_quick,
             decode_plain if limits.max_depth >= PLAIN_DEPTH else None,
@@ -259,6 +263,11 @@ class Session:
         id_text, form, batch, index = (place, V1, None, 0) if isinstance(place, bytes) else place
         self._send_error(body, id_text, form, batch, index)
 
+    def refuse(self, slot: int, body: bytes) -> None:
+        """As `fail`, for a call that is not carried out."""
+        self._refused[error_name(body)] += 1
+        self.fail(slot, body)
+
     def take_output(self) -> bytes:
         """Everything that is to be written now."""
         output = b"".join(self._output)
@@ -327,6 +336,7 @@ class Session:
         self._refuse(error, b"null", V2, None, 0)
 
     def _refuse(self, error: RatelError, id_text: bytes, form: int, batch: _Batch | None, index: int) -> None:
+        self._refused[error.name] += 1
         self._send_error(encode_error(error), id_text, form, batch, index)
 
     def _send_error(self, body: bytes, id_text: bytes, form: int, batch: _Batch | None, index: int) -> None:
@@ -347,7 +357,8 @@ class Session:
 
 
 def _error_reply(body: bytes, id_text: bytes, form: int) -> bytes:
-    text = _kept_error_text(body, form) if len(body) <= MAX_KEPT_ERROR_BYTES else _error_text(body, form)
+    is_common = len(body) <= MAX_KEPT_ERROR_BYTES and b'"log_id"' not in body  # that is another one each time
+    text = _kept_error_text(body, form) if is_common else _error_text(body, form)
     return (_V1_BEGINS if form == V1 else _V2_BEGINS) + id_text + text
 
 

@@ -130,21 +130,21 @@ class Visitor:
             return []
         admitted, refused = grant.sort_out(calls, time.monotonic())
         for slot, body in refused:
-            self._session.fail(slot, body)
+            self._session.refuse(slot, body)
         if grant.meters:
             self.counted |= {call.slot: grant.meters for call in admitted}
         return admitted
 
     def _refuse(self, calls: Sequence[Call], body: bytes) -> None:
         for call in calls:
-            self._session.fail(call.slot, body)
+            self._session.refuse(call.slot, body)
 
     def _authenticate(self, call: Call) -> None:
         try:
             key = _decode(call.params).ApiKey
         except (msgspec.MsgspecError, UnicodeDecodeError):
             error: RatelError = InvalidParams(field="ApiKey", detail="expected a string, the API key")
-            self._session.fail(call.slot, encode_error(error))
+            self._session.refuse(call.slot, encode_error(error))
             return
         grant = None
         if self._keyring is not None:
@@ -152,7 +152,7 @@ class Visitor:
             try:
                 grant = self._grant = self._keyring.verify(key, time.time())
             except Unauthorized as error:
-                self._session.fail(call.slot, encode_error(error))
+                self._session.refuse(call.slot, encode_error(error))
                 return
         self._session.answer(call.slot, describe(grant))
 
@@ -171,7 +171,7 @@ def discover(session: Session, calls: list[Call]) -> list[Call]:
     for call in asked[:1]:
         session.answer(call.slot, document_bytes())
     for call in asked[1:]:
-        session.fail(call.slot, ONE_IS_ENOUGH)
+        session.refuse(call.slot, ONE_IS_ENOUGH)
     return [call for call in calls if call.method is not DISCOVER] if asked else calls
 
 
@@ -182,5 +182,5 @@ def refuse_here(session: Session, calls: list[Call]) -> list[Call]:
     calls = discover(session, calls)
     for call in calls:
         if call.method is AUTHENTICATE:
-            session.fail(call.slot, NOT_HERE)
+            session.refuse(call.slot, NOT_HERE)
     return [call for call in calls if call.method is not AUTHENTICATE]

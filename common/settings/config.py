@@ -21,7 +21,7 @@ import click
 
 from common.settings.config_file import DEFAULT_FILE, ConfigError, ConfigFile, Names, read_file
 from common.settings.config_values import hint, reason_of, show_value, wrong_value
-from common.settings.options import SECTIONS, Shared, flag, is_setting
+from common.settings.shared import SECTIONS, Shared, flag, is_setting
 
 FILE_VARIABLE: Final = "RATEL_CONFIG"
 _NAMED: Final = "ratel.config.named"

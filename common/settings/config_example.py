@@ -12,7 +12,7 @@ from common.settings.config import options_of, variable
 from common.settings.config_file import Names
 from common.settings.config_show import default_of
 from common.settings.config_values import to_toml
-from common.settings.options import SECTIONS, Shared, flag
+from common.settings.shared import SECTIONS, Shared, flag
 
 WIDTH: Final = 100
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from common.settings.config import Place, defaults, options_of, place_in, places, variable
 from common.settings.config_file import ConfigFile, Names
 from common.settings.config_values import to_toml
-from common.settings.options import SECTIONS, Shared, flag
+from common.settings.shared import SECTIONS, Shared, flag
 from common.storage.store_login import mask_url
 
 MAX_COLUMN: Final = 44

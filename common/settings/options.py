@@ -1,9 +1,4 @@
-"""The command-line options that several commands have, each declared once.
-
-An option is a setting when it has an environment variable; those without one say what a single run does
-(`--dry-run`, `--json`). A setting of one command stands in that command's table of the configuration file,
-under the option's name. A `Shared` one has a place there for all commands that have it, `[section] key`,
-which each command's own table may override.
+"""The command-line options that several commands have, each declared once: see `common.settings.shared`.
 
 Only what is needed to declare options is imported: every command pays for it at its start.
 """
@@ -11,15 +6,15 @@ Only what is needed to declare options is imported: every command pays for it at
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from common.addresses import AddressType
 from common.logs import FORMATS, LEVELS, choose_format
 from common.settings.config_file import ConfigError
+from common.settings.shared import Command, Decorator, all_of, shared
 from common.storage.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Level
 from common.storage.durability import LEVELS as DURABILITY_LEVELS
 
@@ -27,95 +22,6 @@ if TYPE_CHECKING:
     _TextType = click.ParamType[str]
 else:
     _TextType = click.ParamType  # generic in new releases only
-
-Command = Callable[..., None]
-Decorator = Callable[[Command], Command]
-
-
-class Section(NamedTuple):
-    about: str
-    keys: tuple[str, ...]
-
-
-SECTIONS: Final = {
-    "store": Section(
-        "The store that raters and tools work on.",
-        ("url", "data", "password-file", "sentinel-password-file"),
-    ),
-    "durability": Section("When a change is safe.", ("level", "replicas", "timeout")),
-    "cluster": Section(
-        "What the parts have to agree on.", ("balancers", "curve-server-keys", "keys", "key-ttl", "wait")
-    ),
-    "front": Section(
-        "What balancers and gateways do for clients.",
-        (
-            *(
-                "jsonrpc",
-                "http",
-                "router",
-                "insecure-router",
-                "reuse-port",
-                "deadline",
-                "max-queued",
-                "max-wait",
-            ),
-            *("stuck", "lame-duck"),
-            *("max-connections", "max-in-flight", "max-message", "read-timeout", "keep-alive"),
-            *("api-keys", "allow-insecure"),
-            *("tls-cert", "tls-key", "tls-client-ca", "tls-client-cert"),
-        ),
-    ),
-    "client": Section(
-        "Whom the commands that call the API ask.",
-        (
-            *("address", "url", "timeout", "api-key-file"),
-            *("tls", "tls-ca", "tls-cert", "tls-key", "tls-server-name"),
-        ),
-    ),
-    "log": Section("What is written to stderr.", ("level", "format")),
-}
-"""The shared tables of the configuration file. They are listed, so that a command knows which names are right
-without importing the other commands."""
-
-
-class Shared(click.Option):
-    """An option that several commands have. In the configuration file it is `key` of the table `section`."""
-
-    def __init__(self, *args: Any, section: str, key: str = "", **attributes: Any) -> None:
-        super().__init__(*args, **attributes)
-        self.section = section
-        self.key = key or flag(self)
-        if self.key not in SECTIONS[section].keys:
-            raise TypeError(f"{self.key} is not among the keys of {section} in SECTIONS")
-
-
-def flag(option: click.Option) -> str:
-    """An option's long name without dashes in front: its key in a table of its command."""
-    return max(option.opts, key=len).removeprefix("--")
-
-
-def is_setting(parameter: click.Parameter) -> bool:
-    return isinstance(parameter, click.Option) and bool(parameter.envvar)
-
-
-def shared(section: str, *names: str, key: str = "", **attributes: Any) -> Decorator:
-    return click.option(
-        *names,
-        cls=Shared,
-        section=section,
-        key=key,
-        **{"show_default": "default" in attributes, "show_envvar": True, **attributes},
-    )
-
-
-def _all(*options: Decorator) -> Decorator:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
 
 # --- [store] --------------------------------------------------------------------------------------------
 
@@ -143,7 +49,7 @@ def _secret_file(*names: str, key: str, envvar: str, help: str) -> Decorator:
 
 def store_parts(*, url_help: str, data_help: str) -> Decorator:
     """The parts that make a store's URL, each as an argument of its own, for a command that hands them on."""
-    return _all(
+    return all_of(
         shared(
             "store", "--store", "store_url", key="url", type=StoreUrl(), envvar="RATEL_STORE", help=url_help
         ),
@@ -220,7 +126,7 @@ def store_with_login(url: str, password_file: Path | None, sentinel_password_fil
 
 
 def durability_options(help: str) -> Decorator:
-    return _all(
+    return all_of(
         shared(
             "durability",
             "--durability",
@@ -323,13 +229,13 @@ def _listener(
     return shared("front", name, argument, type=kind, default=default, envvar=envvar, help=help)
 
 
-def metrics_option(whose: str, envvar: str) -> Decorator:
+def metrics_option(whose: str, envvar: str, help: str = "") -> Decorator:
     return click.option(
         "--metrics",
         type=AddressType(),
         envvar=envvar,
         show_envvar=True,
-        help=f"Tell Prometheus about this {whose} here, by HTTP at /metrics; port 0 is any free one.",
+        help=help or f"Tell Prometheus about this {whose} here, by HTTP at /metrics; port 0 is any free one.",
     )
 
 
@@ -373,7 +279,7 @@ def log_level_option(default: str = "info") -> Decorator:
         callback=lambda _ctx, _param, value: choose_format(value),
         help="How a line looks: key=value pairs, or JSON.",
     )
-    return _all(level, format_)
+    return all_of(level, format_)
 
 
 # --- what one run does ----------------------------------------------------------------------------------

@@ -33,7 +33,9 @@ PATIENCE_S: Final = 10.0
 """After the last request, for the last answer: twice the deadline of a request."""
 
 SLICE_S: Final = 0.000_2
-"""Requests of an open loop that are due within it may leave together: short beside any round trip."""
+"""Requests of an open loop that are due within it leave together, and replies that came within it are read
+together, so latencies are up to so much too long: short beside any round trip. To wake for each reply takes
+half as much again, 7 to 13 µs a request, of the cores that the servers are on."""
 
 _BUFFER: Final = memoryview(bytearray(256 * 1024))
 """Read into by all connections in turn: a new one for each read would cost more than all the rest."""
@@ -222,9 +224,8 @@ class Load:
                     self._send(connection, [began_s + number / rate_per_s for number in numbers])
                     if not connection.one_at_a_time:
                         free.append(connection)
-                # epoll waits for whole milliseconds, select, on the epoll itself, for what is asked.
                 next_s = began_s + outcome.sent / rate_per_s if outcome.sent < total else until_s + PATIENCE_S
-                select.select([self._epoll], [], [], max(next_s - time.monotonic(), SLICE_S))
+                self._await_replies(next_s)
                 for fd, _ in self._epoll.poll(0):
                     connection = self._connections[fd]
                     if self._receive(connection, until_s) and connection.one_at_a_time:
@@ -232,6 +233,14 @@ class Load:
                 self._push()
                 now_s = time.monotonic()
         return outcome
+
+    def _await_replies(self, until_s: float) -> None:
+        """Sleep for a slice, then for what is left until replies come or the next request is due."""
+        time.sleep(SLICE_S)
+        left_s = until_s - time.monotonic()
+        if left_s > 0:
+            # epoll waits for whole milliseconds, select, on the epoll itself, for what is asked.
+            select.select([self._epoll], [], [], left_s)
 
     @contextmanager
     def _run(self, seconds: float) -> Iterator[Outcome]:

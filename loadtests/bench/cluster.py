@@ -20,7 +20,8 @@ from loadtests.bench.parts import Address, start
 from loadtests.bench.plan import Parts
 from loadtests.bench.requests import BALANCE, DEBITS, subject
 from loadtests.bench.tariff import TENANT, World
-from rater.accounts import open_command, parse_account, parse_open_reply, read_command
+from rater.account_opening import open_command, parse_open_reply
+from rater.accounts import parse_account, read_command
 from rater.keys import account_keys
 from rater.model import Account, Bucket
 from rater.scripts import execute

@@ -6,9 +6,9 @@ on the machine meets all of them alike. The limits are measured in each round, t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from loadtests.bench.tariff import World
 
@@ -17,6 +17,10 @@ class Shape(NamedTuple):
     connections: int
     in_flight: int
     """On each connection."""
+
+    @property
+    def total(self) -> int:
+        return self.connections * self.in_flight
 
     def __str__(self) -> str:
         return f"{self.connections}x{self.in_flight}"
@@ -29,6 +33,17 @@ def parse_shape(text: str) -> Shape:
     if min(shape) < 1:
         raise ValueError(f"not connections x in flight: {text!r}")
     return shape
+
+
+OPEN_IN_FLIGHT: Final = 128
+"""With more than so many in flight batches are larger than those of an open loop can be: to have a thousand
+requests in flight at 40,000 a second, each has to take 25 ms."""
+
+
+def comparable(shapes: Sequence[Shape]) -> Sequence[Shape]:
+    """The closed loops that rates of open ones are chosen by: without the largest, if there are others."""
+    smallest = min(shapes, key=lambda shape: shape.total)
+    return [shape for shape in shapes if shape.total <= OPEN_IN_FLIGHT] or [smallest]
 
 
 class Parts(NamedTuple):
@@ -47,7 +62,8 @@ class Plan:
     """Of the closed loops over JSON-RPC."""
     http: tuple[Shape, ...]
     open_shares: tuple[float, ...]
-    """Rates of the open loops, of the capacity in the same round: that of its best closed loop."""
+    """Rates of the open loops, of the capacity in the same round: that of the best closed loop of those that
+    are `comparable`."""
     rounds: int
     seconds: float
     requests: int

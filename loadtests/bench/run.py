@@ -12,7 +12,7 @@ from loadtests.bench import limits
 from loadtests.bench.client import HttpConnection, Load, Outcome, RpcConnection
 from loadtests.bench.cluster import Site, Target
 from loadtests.bench.figures import ECHO, HEALTHZ, PERCENTILES, SCRIPT, TRIP, Sample, cpu_s, quantile, rss_mib
-from loadtests.bench.plan import Plan, Shape
+from loadtests.bench.plan import Plan, Shape, comparable
 from loadtests.bench.requests import Pool, Request, encode_http, encode_rpc, make_requests, place_of
 
 WARM_UP_S: Final = 0.3
@@ -74,7 +74,8 @@ class Bench:
         target = self._site.target
         key = secrets.token_hex(8) if self._plan.keys else ""
         pool = Pool(requests, ENCODERS[wire], key)
-        capacity = max(self._closed(workload, wire, shape, target, pool).per_s for shape in shapes)
+        rates = {shape: self._closed(workload, wire, shape, target, pool).per_s for shape in shapes}
+        capacity = max(rates[shape] for shape in comparable(shapes))
         for share in self._plan.open_shares:
             with Load(KINDS[wire], target.addresses[wire], OPEN_CONNECTIONS[wire], pool) as load:
                 rate = share * capacity

@@ -21,8 +21,7 @@ import msgspec
 from locust import FastHttpUser, User, constant, task
 from locust.event import EventHook
 
-from common.client import JSONClient
-from common.client_link import Pending
+from common.client import JSONClient, Pending
 from common.errors import CallerError, RatelError, decode_error
 from loadtests.calls.books import Books, Debit
 from loadtests.calls.plan import ASKED_S, TENANT, Call, Charge, charges, draw_call, rfc3339

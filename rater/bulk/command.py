@@ -12,8 +12,8 @@ from typing import Any, Final
 import click
 
 from common.commands.client_options import Connect, client_options
-from common.commands.command_line import EXIT_REFUSED, EXIT_UNAVAILABLE, progress_bar, refuse
-from common.errors import CallerError, RatelError
+from common.commands.command_line import EXIT_REFUSED, code_of, progress_bar, refuse
+from common.errors import RatelError
 from common.money import format_micros
 from common.settings.options import json_option
 from rater.bulk.outputs import Progress, Totals
@@ -90,8 +90,7 @@ def rate(
     except KeyboardInterrupt:
         refuse("interrupted; run it again, it goes on from here")
     except RatelError as error:
-        code = EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE
-        refuse(f"{error.message}; run it again, it goes on from here", code)
+        refuse(f"{error.message}; run it again, it goes on from here", code_of(error))
     if as_json:
         click.echo(json.dumps(_as_json(files, progress)))
     else:

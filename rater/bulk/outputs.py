@@ -8,6 +8,7 @@ that was interrupted, by force too, cuts the outputs to that length and goes on:
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import os
 from collections import Counter
@@ -155,20 +156,29 @@ class Outputs:
 
 
 def _open(path: Path, length: int) -> BinaryIO:
-    """Cut to what was safe. Raises FileProblem when there is less than that."""
-    if not length:
-        return path.open("wb")
+    """Cut to what was safe. Raises FileProblem when there is less than that, or when somebody writes it."""
     try:
-        file = path.open("r+b")
+        file = os.fdopen(os.open(path, os.O_RDWR | (0 if length else os.O_CREAT), 0o666), "r+b")
     except OSError as error:
+        if not length:
+            raise
         raise FileProblem(
             f"{path}, written by the run that was interrupted, can't be opened: {error}"
         ) from None
-    if file.seek(0, io.SEEK_END) < length:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
+        size = file.seek(0, io.SEEK_END)
+        if size < length:
+            raise FileProblem(f"{path} is shorter than the interrupted run left it; --restart begins anew")
+        if size > length:
+            file.truncate(length)
+        file.seek(length)
+    except BlockingIOError:
         file.close()
-        raise FileProblem(f"{path} is shorter than the interrupted run left it; --restart begins anew")
-    file.truncate(length)
-    file.seek(length)
+        raise FileProblem(f"{path}: another run is writing it") from None
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

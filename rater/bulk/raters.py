@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from common.client import JSONClient
-from common.errors import CallerError, ConnectionLost, RatelError, ServiceError, UnknownTenant
+from common.errors import CallerError, ConnectionLost, RatelError, ServiceError, Unauthorized, UnknownTenant
 from common.money import to_micros
 from rater.bulk.records import FileProblem, Record
 from rater.loader.assembly import NothingActive, assemble
@@ -38,7 +38,7 @@ Outcome = Rated | RatelError
 
 class Rater(Protocol):
     def rate(self, records: Sequence[Record]) -> list[Outcome]:
-        """The outcome of each record, which all have a call. Raises ServiceError when it can't go on."""
+        """Their outcomes; all have a call. Raises ServiceError or Unauthorized when it can't go on."""
 
 
 class Cluster:
@@ -56,6 +56,8 @@ class Cluster:
             calls = [("GetCost", records[index].params or {}) for index in left]
             failure: RatelError | None = None
             for index, found in zip(left, self._client.call_many(calls, window=WINDOW), strict=True):
+                if isinstance(found, Unauthorized):
+                    raise found  # it is not about the record
                 if isinstance(found, RatelError) and not isinstance(found, CallerError):
                     failure = found
                 else:

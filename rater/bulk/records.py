@@ -8,6 +8,7 @@ Column names are those of the call descriptor or the short ones of HTTP, in any 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -44,7 +45,15 @@ MAX_LINE_BYTES: Final = 65_536
 
 _GET_COST: Final = BY_NAME["GetCost"]
 _encode = msgspec.json.Encoder().encode
-_decode_cell = msgspec.json.Decoder(float_hook=str).decode
+
+
+class _NumberText(str):
+    """A JSON number with a fraction or an exponent, as it was written."""
+
+    __slots__ = ()
+
+
+_decode_cell = msgspec.json.Decoder(float_hook=_NumberText).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -170,17 +179,37 @@ def read_jsonl(file: BinaryIO, offset: int, line: int) -> Iterator[Record]:
         number, end = lines.number, lines.offset
         try:
             cells = _decode_object(text.encode("utf-8", "surrogateescape"))
-            fields = {
-                FIELDS[name.lower()]: _decode_cell(raw)
-                for name, raw in cells.items()
-                if name.lower() in FIELDS
-            }
+            named = [name for name in cells if name.lower() in FIELDS]
+            values = [(FIELDS[name.lower()], _decode_cell(cells[name])) for name in named]
+            problem = _ambiguity(text, named, values)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             shown = {"Text": msgspec.Raw(_encode(text.rstrip("\r\n").encode(errors="replace").decode()))}
             yield Record(number, number, end, shown, None, None, ParseError(detail=str(error)))
             continue
         kept = {name: raw for name, raw in cells.items() if name not in REASON}
-        yield _record(number, number, end, kept, fields)
+        fields = {field: value for field, value in values if value is not None}
+        if problem is not None:
+            yield Record(number, number, end, kept, None, None, problem)
+        else:
+            yield _record(number, number, end, kept, fields)
+
+
+def _ambiguity(text: str, named: Sequence[str], values: Sequence[tuple[str, Any]]) -> InvalidParams | None:
+    """What could be meant in two ways: a field that is given twice, or a number in place of a text."""
+    given = [field for field, value in values if value is not None]
+    # The decoder takes the last of two equal names. They may stand there as values, too: so it is looked at.
+    if "\\" in text or any(text.count(f'"{name}"') > 1 for name in named):
+        pairs = json.loads(text, object_pairs_hook=list, parse_int=str)
+        given = [
+            FIELDS[name.lower()] for name, value in pairs if name.lower() in FIELDS and value is not None
+        ]
+    twice = next((field for field in given if given.count(field) > 1), None)
+    if twice is not None:
+        return InvalidParams(field=twice, detail="is given twice")
+    for field, value in values:
+        if type(value) is _NumberText and field not in ("duration", "TOR"):
+            return InvalidParams(field=field, detail="expected a string, not a number")
+    return None
 
 
 def _record(

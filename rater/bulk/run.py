@@ -47,7 +47,7 @@ def run(
 ) -> Progress:
     """Rate all records; `source` names what rates them. Returns the totals, those of an interrupted run too.
 
-    Raises FileProblem, ServiceError (run it again, it goes on from there) and OSError.
+    Raises FileProblem, OSError, and ServiceError and Unauthorized (run it again, it goes on from there).
     """
     with files.records.open("rb") as file:
         columns, progress, form = _begin(files, file, source, restart)

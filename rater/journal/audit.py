@@ -26,7 +26,6 @@ from redis.exceptions import ResponseError
 from common.errors import InvalidParams, StoreUnavailable
 from common.storage.store import Reply
 from common.storage.stores import Store
-from rater.accounts import store_error
 from rater.journal.archive import ArchiveError, archive_files, read_file
 from rater.journal.chain import Finding, check_archive, check_stretch
 from rater.journal.lines import (
@@ -41,6 +40,7 @@ from rater.journal.lines import (
 )
 from rater.journal.scan import BATCH_LINES, Name, ScanProgress, batches, checked, name_of, pattern, scan
 from rater.keys import AccountKeys, account_keys
+from rater.store_errors import store_error
 
 _PAGE_LINES: Final = 1_000
 """Lines in one round trip when one long journal is read on: 300 kB."""

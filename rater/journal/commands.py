@@ -11,7 +11,8 @@ from typing import Final
 
 import click
 
-from common.commands.command_line import EXIT_REFUSED, progress_bar, refuse, store_errors
+from common.commands.command_line import EXIT_REFUSED, progress_bar, refuse
+from common.commands.store_access import store_errors
 from common.settings.options import json_option, key_ttl_option, store_option
 from common.storage.stores import connect
 from rater.journal.archive import ArchiveError, Format

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import click
 
-from common.commands.command_line import refuse, store_errors
+from common.commands.command_line import refuse
+from common.commands.store_access import store_errors
 from common.settings.options import json_option, store_option, wait_option
-from rater.accounts import Opening
+from rater.account_opening import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
 from rater.loader.report import MAX_SHOWN, Report, quote

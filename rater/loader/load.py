@@ -24,13 +24,14 @@ from typing import Final, NamedTuple
 from common.errors import StoreUnavailable
 from common.storage.stores import Store, connect
 from common.times import format_rfc3339
-from rater.accounts import Opening, open_command, parse_open_reply, store_error
+from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.keys import RATERS, account_keys
 from rater.loader.assembly import TenantLoad, assemble
 from rater.loader.files import read_paths
 from rater.loader.report import Report
 from rater.model import Account, Tariff
 from rater.scripts import execute
+from rater.store_errors import store_error
 from rater.tariff_store import Active, publish, read_active, read_version
 
 STORE_TIMEOUT_MS: Final = 10_000

@@ -3,7 +3,7 @@
 -- goes on to the next one.
 --
 -- A repeated token is answered as it was the first time, and what is past its deadline is dropped. A
--- token's value is the fingerprint (method, amount, destination), a newline, which none of them holds, and
+-- token's value is the fingerprint (method, amount, destination or terms), a newline, which none of them holds, and
 -- the outcome. A replayed outcome is marked by a leading asterisk. A replay makes the token live anew, and
 -- must: who waits for the replicas or the disk waits for the last write of this connection, and the first
 -- outcome may have been written on another one.

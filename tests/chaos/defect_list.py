@@ -356,6 +356,26 @@ DEFECTS: Final = (
         ("tariff reloaded",),
     ),
     Defect(
+        "a blocked account is debited",
+        (Edit(DEBIT, "--@include _blocked.lua\n", ""),),
+        ("tariff reloaded",),
+    ),
+    Defect(
+        "whoever changes an account's terms writes back the balances that were read before",
+        (
+            Edit(
+                "rater/account_admin.py",
+                "    [replies] = execute(store, [mutation_command(keys, mutation)])\n",
+                """    [value] = store.execute([("GET", keys.account)])
+    [replies] = execute(store, [mutation_command(keys, mutation)])
+    if mutation.method == "SetTerms":
+        store.execute([("SETRANGE", keys.account, 16, value[16:56])])
+""",
+            ),
+        ),
+        ("tariff reloaded",),
+    ),
+    Defect(
         "keys are kept for seconds that were meant to be milliseconds",
         (Edit("rater/command.py", "key_ttl_ms=key_ttl_s * 1000", "key_ttl_ms=key_ttl_s"),),
         _KILLS,

@@ -6,6 +6,8 @@
   within the time of an attempt, and not later than it was told.
 * What was refused, or was said to be certainly not done, is not in it; nor is what nobody asked for.
 * Opening − debits + credits of all that was done, added up from the books alone, is the credit.
+* What the operator decided is in the journal once, written while it was decided. Nothing was taken from an
+  account while it was blocked, and what was refused for that was refused at such a time.
 * Everything that a key was ever told is the same, byte for byte; a key that came again with other
   parameters was refused.
 """
@@ -13,26 +15,30 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from common.errors import KeyReused
+from common.errors import Blocked, KeyReused
 from common.storage.store import StoreConnection
 from rater.keys import account_keys
 from tests.chaos.books import Entry
+from tests.chaos.operating import Decision
 from tests.chaos.timeline import Timeline
 from tests.chaos.wires import number
 from tests.chaos.workload import (
     BONUS_CREDIT,
+    DEBITS,
     FLOOR,
+    HELD,
     HOT,
     METHODS,
     MICROS,
     SECOND_PRICE,
     SPREAD,
     TENANT,
+    TERMS,
     THRESHOLD,
     Account,
     applied,
@@ -40,7 +46,7 @@ from tests.chaos.workload import (
 )
 from tests.stored import account_fields, line_fields
 
-SUBJECTS: Final = (*HOT, *SPREAD, *FLOOR)
+SUBJECTS: Final = (*HOT, *SPREAD, *FLOOR, *HELD)
 CLIENT_TOKEN: Final = "c:"
 CLOCK_US: Final = 10_000
 """The journal's times are whole milliseconds of the same clock."""
@@ -51,6 +57,8 @@ KEPT_MS: Final = (86_400 - 3_600) * 1000
 """A client's key is remembered for a day; no seed takes an hour."""
 KEPT_SAMPLE: Final = 50
 """Keys of each account for which that is looked up."""
+EVER_US: Final = 1 << 61
+"""Beyond every time."""
 LOST_ATTEMPT_US: Final = 12_000_000
 """How long an attempt without an answer may go on: its deadline, and a balancer that was stopped."""
 
@@ -82,8 +90,17 @@ class Reckoning:
         return [*self.lost[:each], *self.doubled[:each], *self.wrong[:each]]
 
 
-def reckon(entries: dict[str, Entry], store: StoreConnection, clock: Timeline | None = None) -> Reckoning:
-    """`clock` says where the store's stood, if it was moved."""
+def reckon(
+    entries: dict[str, Entry],
+    store: StoreConnection,
+    clock: Timeline | None = None,
+    decisions: Sequence[Decision] = (),
+    *,
+    decisions_may_be_lost: bool = False,
+) -> Reckoning:
+    """`clock` says where the store's stood, if it was moved. Decisions don't wait for replicas: a failover
+    may take them back.
+    """
     found = Reckoning(clock=clock or Timeline())
     by_subject: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries.values():
@@ -92,7 +109,11 @@ def reckon(entries: dict[str, Entry], store: StoreConnection, clock: Timeline | 
     for subject in SUBJECTS:
         keys = account_keys(TENANT, subject)
         value, lines = store.execute([("GET", keys.account), ("XRANGE", keys.journal, "-", "+")])
-        _Subject(subject, by_subject[subject], found).reckon(account_fields(value), lines)
+        theirs = [each for each in decisions if each.subject == subject]
+        reckoned = _Subject(subject, by_subject[subject], theirs, found)
+        reckoned.reckon(account_fields(value), lines)
+        if not decisions_may_be_lost:
+            reckoned.check_decisions()
         decided = [entry.id for entry in by_subject[subject] if entry.keyed and entry.told]
         for key in decided[:: len(decided) // KEPT_SAMPLE + 1]:
             [left_ms] = store.execute([("PTTL", keys.token_prefix + (CLIENT_TOKEN + key).encode())])
@@ -127,9 +148,16 @@ def check_answers(entry: Entry, found: Reckoning) -> None:
 
 
 class _Subject:
-    def __init__(self, subject: str, entries: Iterable[Entry], found: Reckoning) -> None:
+    def __init__(
+        self, subject: str, entries: Iterable[Entry], decisions: Iterable[Decision], found: Reckoning
+    ) -> None:
         self._subject = subject
         self._found = found
+        self._decisions = {each.terms: each for each in decisions}
+        self._decided: Counter[str] = Counter()
+        self._blocked_since_us: int | None = None
+        self._blocked: list[tuple[int, int]] = []
+        """From when until when, by the store's clock."""
         self._by_key: dict[str, Entry] = {}
         self._keyless: dict[int, Entry] = {}
         for entry in entries:
@@ -153,6 +181,8 @@ class _Subject:
             if place == 1:
                 if line["op"] != "Open":
                     self._wrong(f"begins with {line}")
+            elif line["op"] == TERMS:
+                self._follow_terms(line, int(entry_id.partition(b"-")[0]) * 1000)
             else:
                 account = self._follow(account, line, int(entry_id.partition(b"-")[0]) * 1000)
             if _of_line(line) != account[:4]:
@@ -162,8 +192,49 @@ class _Subject:
             self._wrong(f"the account is at seq {live.get('seq')}, its journal has {len(lines)} lines")
         if not live or _live(live) != account:
             self._wrong(f"holds {live}, its journal ends with {account}")
+        if live and (live.get("blocked") == "1") != (self._blocked_since_us is not None):
+            self._wrong(f"holds {live}, by its journal it is blocked since {self._blocked_since_us}")
+        if self._blocked_since_us is not None:
+            self._blocked.append((self._blocked_since_us, EVER_US))
         self._check_entries()
         self._add_up(live)
+
+    def _follow_terms(self, line: dict[str, str], at_us: int) -> None:
+        """A decision of the operator's; it changes no balance, which is seen to for every line."""
+        decision = self._decisions.get(line["terms"])
+        if decision is None:
+            self._wrong(f"nobody decided this: {line}")
+            return
+        self._decided[decision.terms] += 1
+        until_us = EVER_US if decision.told_us is None else decision.told_us + CLOCK_US
+        if not self._found.clock.possible(at_us, decision.sent_us - CLOCK_US, until_us):
+            self._wrong(f"written {at_us - decision.sent_us} µs after it was decided: {line}")
+        if decision.blocked and self._blocked_since_us is None:
+            self._blocked_since_us = at_us
+        elif not decision.blocked and self._blocked_since_us is not None:
+            self._blocked.append((self._blocked_since_us, at_us))
+            self._blocked_since_us = None
+
+    def check_decisions(self) -> None:
+        for terms, decision in self._decisions.items():
+            times = self._decided[terms]
+            if times > 1:
+                self._found.doubled.append(f"{self._subject}: {terms!r} is in the journal {times} times")
+            elif decision.told_us is not None and not times:
+                self._found.lost.append(f"{self._subject}: {terms!r} was confirmed and is not there")
+
+    def _was_blocked(self, entry: Entry) -> bool:
+        """Whether the account can have been so while the entry was asked for and told."""
+        sent_us = (
+            min([told.sent_us for told in entry.told] + [each.sent_us for each in entry.opens]) - CLOCK_US
+        )
+        told_us = entry.told[0].at_us + CLOCK_US
+        clock = self._found.clock
+        return any(
+            clock.possible(since_us, -EVER_US, told_us)
+            and (until_us == EVER_US or clock.possible(until_us, sent_us, EVER_US))
+            for since_us, until_us in self._blocked
+        )
 
     def _follow(self, account: Account, line: dict[str, str], at_us: int) -> Account:
         """The account after a line; the line's entry is held to it."""
@@ -173,6 +244,8 @@ class _Subject:
             self._wrong(f"nobody asks for this: {line}")
             return account
         entry = self._by_key.get(key) if key != line["token"] else self._keyless.get(amount)
+        if self._blocked_since_us is not None and method in DEBITS and amount > 0:
+            self._wrong(f"taken from while it was blocked: {line}")
         after, result = applied(account, method, amount)
         if entry is None or entry.method != method or entry.amount not in (amount, _unasked(method, entry)):
             self._wrong(f"{key} is in the journal, nobody asked for it: {line}")
@@ -215,6 +288,8 @@ class _Subject:
                 self._found.lost.append(f"{self._subject}: {entry.id} was acknowledged and is not there")
             elif entry.told and not acknowledged and times:
                 self._wrong(f"{entry.id} was refused and is there: {entry.told[0].text}")
+            if entry.told and entry.told[0].code == Blocked.code and not self._was_blocked(entry):
+                self._wrong(f"{entry.id} was refused as blocked, which the account was not")
 
     def _add_up(self, live: dict[str, str]) -> None:
         """Opening − debits + credits = balance, from the books alone; the journal says only what became

@@ -20,6 +20,7 @@ from tests.chaos.cluster import Cluster, can_replicate
 from tests.chaos.fault import Fault, Scene
 from tests.chaos.faults import FAULTS
 from tests.chaos.nemesis import Struck, plan, strike
+from tests.chaos.operating import Operator
 from tests.chaos.reckoning import Reckoning, reckon
 from tests.faults.clock import LIBRARIES
 from tests.faults.nodes import RATEL, ROOT, Node, wait_until
@@ -63,6 +64,8 @@ class SeedResult(msgspec.Struct, kw_only=True):
     keyless_open: int = 0
     unresolved: int = 0
     replays: int = 0
+    decisions: int = 0
+    """Of the operator."""
     lost: int = 0
     doubled: int = 0
     wrong: int = 0
@@ -164,13 +167,18 @@ def run_seed(seed: int, folder: Path, settings: Settings) -> SeedResult:
             folder, fsync=fsync, sentinels=kind == "replicated", clocks=clocks, gateways=gateways
         ) as cluster:
             cluster.start({})
+            operator = Operator(seed, cluster.group.url if cluster.group else cluster.store_url)
             try:
-                _work(seed, cluster, settings, faults, struck)
+                _work(seed, cluster, settings, faults, struck, operator)
             except Exception as error:  # what was done up to here is reckoned all the same
                 _stuck(result, error)
             entries = read([cluster.folder / f"book-{number}" for number in range(CLIENTS)])
             with cluster.connect() as store:
-                _enter(result, reckon(entries, store, cluster.timeline))
+                lossy = cluster.group is not None
+                decisions = operator.decisions
+                reckoned = reckon(entries, store, cluster.timeline, decisions, decisions_may_be_lost=lossy)
+                _enter(result, reckoned)
+                result.decisions = len(decisions)
             _audit(cluster, result)
         told_us = sorted(told.at_us for entry in entries.values() for told in entry.told[:1])
         result.gaps = [gap for step in struck for gap in _gaps(step, told_us)]
@@ -188,9 +196,14 @@ def _stuck(result: SeedResult, error: Exception) -> None:
 
 
 def _work(
-    seed: int, cluster: Cluster, settings: Settings, faults: Sequence[Fault], struck: list[Struck]
+    seed: int,
+    cluster: Cluster,
+    settings: Settings,
+    faults: Sequence[Fault],
+    struck: list[Struck],
+    operator: Operator,
 ) -> None:
-    """The clients' work and the nemesis' faults, with the books as what is left of them."""
+    """The clients' work, the operator's and the nemesis' faults, with the books as what is left of them."""
     orders = [
         Orders(
             seed=seed,
@@ -208,6 +221,7 @@ def _work(
     try:
         for client in clients:
             client.start()
+        operator.start()
 
         def acknowledged() -> int:
             return sum(client.state[0] for client in clients)
@@ -221,6 +235,9 @@ def _work(
                 struck.append(strike(step, scene, acknowledged))
             except Exception as error:
                 raise RuntimeError(f"at {step}: {error}") from error
+        operator.stop()
+        if operator.failure is not None:
+            raise operator.failure
         for order, phase in (("stop", STOPPED), ("replay", ENDED)):
             for client in clients:
                 client.tell(order)
@@ -228,6 +245,7 @@ def _work(
         for client in clients:
             client.wait()
     finally:
+        operator.stop()
         for client in clients:
             if client.alive:
                 client.signal(signal.SIGTERM)

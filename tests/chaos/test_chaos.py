@@ -40,6 +40,7 @@ def test_no_cent_is_lost_or_doubled_whatever_is_struck(tmp_path: Path) -> None:
     assert result.acknowledged >= settings.debits
     assert result.refused
     assert result.replays
+    assert result.decisions
     assert {gap.fault for gap in result.gaps} == set(possible)
     joined = re.compile(r"client=\w+ joins")  # one client speaks ZeroMQ to both
     logs = [tmp_path / "site" / f"balancer-{number}.log" for number in range(BALANCERS)]

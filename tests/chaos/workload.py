@@ -28,6 +28,8 @@ POOR: Final = 30
 HOT: Final = ("hot-0", "hot-1")
 SPREAD: Final = tuple(f"spread-{number}" for number in range(30))
 FLOOR: Final = tuple(f"floor-{number}" for number in range(4))
+HELD: Final = tuple(f"held-{number}" for number in range(3))
+"""These are blocked and unblocked meanwhile, and get other terms (`tests.chaos.operating`)."""
 
 TARIFF: Final = {
     "activation_periods.json": """[{"CstmId": "shop", "Subject": "*any", "DestinationPrefix": "0",
@@ -43,7 +45,7 @@ TARIFF: Final = {
 def budgets() -> str:
     """The accounts' file."""
     rows = []
-    for subjects, amount in ((HOT + SPREAD, RICH), (FLOOR, POOR)):
+    for subjects, amount in ((HOT + SPREAD + HELD, RICH), (FLOOR, POOR)):
         for subject in subjects:
             rows.append(
                 f'{{"CstmId": "shop", "Id": "{subject}", "Credit": {amount}, "MinCredit": 0,'
@@ -65,6 +67,11 @@ METHODS: Final = frozenset(
     )
 )
 """What is asked for, and so what journals may hold behind the opening."""
+
+DEBITS: Final = frozenset(("DebitBalance", "DebitSMS", "DebitSeconds"))
+"""What a blocked account refuses, where it takes something."""
+TERMS: Final = "SetTerms"
+"""What the operator's decisions are called in journals."""
 
 
 class Account(NamedTuple):
@@ -156,7 +163,8 @@ def _wish(random: Random) -> tuple[str, str, int]:
         subject = random.choice(FLOOR)
         amount = random.choice((-9, -4, 3, 4, 5, 7, 11)) * MICROS
         return random.choice(("DebitBalance", "DebitBalance", "DebitSMS", "DebitSeconds")), subject, amount
-    subject = random.choice(HOT) if random.random() < 0.4 else random.choice(SPREAD)
+    whose = random.random()
+    subject = random.choice(HOT if whose < 0.4 else HELD if whose < 0.55 else SPREAD)
     # Amounts differ, so that a mix-up of two requests shows.
     amount = random.randint(1, 11) * MICROS
     if draw < 0.62:

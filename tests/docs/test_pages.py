@@ -14,14 +14,15 @@ from tests.docs.terminal import Terminal
 ELSEWHERE = {
     "api.md": "tests/e2e/test_zeromq_doc.py",
     "configuration.md": "tests/unit/test_configuration_doc.py",
+    "deploy.md": "tests/systemd/test_page.py",
     "exactly-once.md": "tests/e2e/test_exactly_once_doc.py",
     "examples/README.md": "tests/e2e/test_examples.py",
     "performance.md": "tests/e2e/test_locust.py",
+    "rating.md": "tests/e2e/test_set_terms.py",
     "security.md": "tests/e2e/test_isolation.py",
 }
 """Pages beside the guides, and what runs what they show."""
 NOT_RUN = {
-    "deploy.md": "systemd and several hosts: `make test-systemd`, tests/e2e/test_rolling.py, tests/cluster",
     "monitoring.md": "a Prometheus and a Grafana",
     "status-page.md": "a browser",
 }

@@ -116,8 +116,24 @@ class Browser:
         self._ask("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": keys}]})
 
     def accept(self) -> str:
-        text = str(self._ask("GET", "/alert/text"))
-        self._ask("POST", "/alert/accept")
+        """Say yes to the dialog that the page opens, once it is there. Its text."""
+        return self._answer_dialog("accept")
+
+    def dismiss(self) -> str:
+        """Say no to it."""
+        return self._answer_dialog("dismiss")
+
+    def _answer_dialog(self, answer: str) -> str:
+        give_up_s = time.monotonic() + WITHIN_S
+        while True:
+            try:
+                text = str(self._ask("GET", "/alert/text"))
+                break
+            except AssertionError as error:
+                if "no such alert" not in str(error) or time.monotonic() > give_up_s:
+                    raise
+            time.sleep(0.05)
+        self._ask("POST", f"/alert/{answer}")
         return text
 
     def console(self) -> list[str]:

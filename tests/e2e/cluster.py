@@ -148,9 +148,12 @@ class Cluster:
         return self.processes("common.cli rater")
 
     def stop(self) -> None:
+        """Also of one that has ended by itself nothing stays open, for which another test would be blamed."""
         if self.up.process.poll() is None:
             code = self.up.terminate()
             assert code == 0, self.up.lines
+        else:
+            self.up.wait()
 
     def kill_everything(self) -> None:
         """kill -9 of every process, the parent first, so that it can restart nothing."""

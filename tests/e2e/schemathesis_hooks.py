@@ -20,6 +20,9 @@ TOGETHER = re.compile(
             "TimeEnd: .* is before TimeStart",
             "a call of .* s is too long",
             "TOR: expected an integer, not a number",  # but for JSON Schema 39.0 is one
+            "ResetDayOfTheMonth: expected a whole number",
+            "terms: none is given",
+            "(NoMinCredit|NoTariffPlan): is given beside",
             # JSON-RPC: what is needed depends on the method, and keys are for one call.
             "(Amount|DestinationPrefix|TimeStart|TimeEnd): is missing",
             "Idempotency-Key: is for one call",

@@ -52,6 +52,7 @@ def scrapes(sample_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
             client.call("Responder.GetCost", params | hour)
         assert sample_cluster.get("/getcost", **CALL)[0] == 200
         assert sample_cluster.get("/getcost", **CALL | {"cstmid": "nobody"})[0] == 404
+        assert sample_cluster.get("/nothing")[0] == 404
         found = re.search(r"metrics=(http://\S+)", log.read_text())
         assert found, log.read_text()
         yield scrape(f"{sample_cluster.http}/metrics"), scrape(found[1])
@@ -84,6 +85,7 @@ def test_a_front_tells_of_its_answers(scrapes: tuple[str, str]) -> None:
     assert value(front, "ratel_front_request_duration_seconds_bucket", method="GetCost", le="+Inf") == timed
     assert value(front, "ratel_front_request_duration_seconds_sum", method="GetCost") > 0
     assert value(front, "ratel_front_work_batch_size_count") >= 2
+    assert value(front, "ratel_front_refused_total", reason="not_found") >= 1
     assert value(front, "ratel_front_raters", state="working") == 3
     assert value(front, "ratel_front_rater_store_up", rater="watched") == 1
     assert value(front, "ratel_front_tariff_version", tenant="vdf") >= 1
@@ -96,6 +98,7 @@ def test_a_rater_tells_of_its_work(scrapes: tuple[str, str]) -> None:
     assert value(rater, "ratel_rater_batch_duration_seconds_count") >= 1
     assert value(rater, "ratel_rater_store_round_trip_seconds_count") >= 1
     assert value(rater, "ratel_rater_store_up") == 1
+    assert value(rater, "ratel_rater_store_failures_total", kind="timeout") == 0
     assert value(rater, "ratel_rater_tariff_version", tenant="vdf") >= 1
     assert value(rater, "ratel_rater_busy_seconds_total") > 0
 

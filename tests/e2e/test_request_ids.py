@@ -6,16 +6,20 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
+from common.errors import NoBucket, ShuttingDown, UnknownSubject, encode_error, with_log_id
 from common.storage.store import StoreConnection
+from common.zmq_client import ZmqClient
 from rater.keys import account_keys
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF
 from tests.integration.balancer_process import PATIENCE_S
@@ -26,6 +30,10 @@ DEBIT = f"/debitbalance?cstmid=vdf&subj={SUBJECT}&dest=0257&amount=1"
 
 class Logged:
     """`ratel up` whose lines on stderr, and those of its parts, are in a file."""
+
+    jsonrpc: str
+    http: str
+    router: str
 
     def __init__(self, folder: Path, *args: str) -> None:
         self.log = folder / "log"
@@ -41,8 +49,9 @@ class Logged:
             )
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.strip().startswith("http "):
-                self.http = line.split()[1]
+            name, _, rest = line.strip().partition(" ")
+            if name in ("http", "json-rpc", "router"):
+                setattr(self, name.replace("-", ""), rest.split()[0].rstrip(","))
             if line.startswith("ready"):
                 break
 
@@ -108,6 +117,71 @@ def test_an_id_that_only_the_parameters_hold_is_told_by_the_rater(cluster: Logge
     assert rater["token"] == "c:param-1"
     assert rater["id"].startswith("g:")
     assert "c:param-1" in cluster.journal_tokens()
+
+
+WRONG = {"CstmId": "vdf", "Subject": "nobody", "DestinationPrefix": "0257", "Amount": 1}
+
+
+def over_tcp(cluster: Logged, params: dict[str, Any]) -> Any:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "Responder.DebitBalance", "params": params}
+    host, _, port = cluster.jsonrpc.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE_S) as line:
+        line.sendall(json.dumps(call).encode())
+        return json.loads(line.makefile().readline())["error"]["data"]
+
+
+def by_post(cluster: Logged, params: dict[str, Any]) -> Any:
+    call = {"jsonrpc": "2.0", "id": 1, "method": "Responder.DebitBalance", "params": params}
+    body = json.dumps(call).encode()
+    with urlopen(Request(f"{cluster.http}/jsonrpc", body), timeout=PATIENCE_S) as response:
+        return json.load(response)["error"]["data"]
+
+
+def over_http(cluster: Logged, params: dict[str, Any]) -> Any:
+    with pytest.raises(HTTPError) as error:
+        cluster.get(DEBIT.replace(f"subj={SUBJECT}", "subj=nobody"))
+    with error.value as response:
+        data = json.load(response)["error"]["data"]
+        assert response.headers["x-request-id"] == data["log_id"]
+    return data
+
+
+def over_zeromq(cluster: Logged, params: dict[str, Any]) -> Any:
+    with ZmqClient(cluster.router) as client, pytest.raises(UnknownSubject) as error:
+        client.call("DebitBalance", params)
+    return error.value.data
+
+
+@pytest.mark.parametrize("door", [over_tcp, by_post, over_http, over_zeromq], ids=lambda door: door.__name__)
+def test_an_error_has_the_name_that_it_has_in_the_logs(
+    cluster: Logged, door: Callable[[Logged, dict[str, Any]], Any]
+) -> None:
+    data = door(cluster, WRONG)
+    assert (data["tenant"], data["subject"]) == ("vdf", "nobody")
+    name = data["log_id"]
+    assert re.fullmatch(r"g:[0-9a-f]{16}-\d+", name) or door is over_zeromq
+    lines = cluster.lines(f'"{name}"', 2)
+    assert fields(lines, "balancer.router")["outcome"] == "unknown_subject"
+    assert fields(lines, "rater.outcome_log")["id"] == name
+
+
+def test_an_error_of_what_never_became_a_request_has_none(cluster: Logged) -> None:
+    host, _, port = cluster.jsonrpc.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE_S) as line:
+        line.sendall(b'{"jsonrpc":"2.0","id":1,"method":"Responder.Nothing","params":{}}')
+        assert "log_id" not in json.loads(line.makefile().readline())["error"]["data"]
+
+
+def test_a_key_that_is_quoted_stays_one_text() -> None:
+    once = with_log_id(encode_error(NoBucket(subject='"}},"log_id":"x', destination="1")), 'c:a "b"')
+    again = with_log_id(once, "g:1-2")
+    for body, name in ((once, 'c:a "b"'), (again, "g:1-2")):
+        data = json.loads(body)["data"]
+        assert data == {"subject": '"}},"log_id":"x', "destination": "1", "log_id": name}
+        assert body.count(b'"log_id":') == 1
+    alone = with_log_id(encode_error(ShuttingDown()), "g:1-1")
+    assert json.loads(alone)["data"] == {"log_id": "g:1-1"}
+    assert with_log_id(with_log_id(encode_error(ShuttingDown()), "c:x"), "g:1-1") == alone, "not twice"
 
 
 def test_no_line_holds_a_subscriber_or_a_number(cluster: Logged) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -218,7 +219,7 @@ def test_an_account_is_shown_and_nothing_can_be_changed(
     first = browser.text("#account-result .card:last-child tbody tr")
     assert "DebitSMS" in first
     assert "shown-1" in first
-    assert browser.run("return document.querySelector('#credit-form')") is None
+    assert browser.run("return document.querySelector('#credit-form, #block-button')") is None
     assert browser.run("return document.querySelector('#key-button').hidden")
 
 
@@ -306,13 +307,13 @@ def test_less_motion_where_that_is_preferred(page: Callable[[str], Browser], bro
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("keyed")
+    create(folder, "first", "--allow", "read")  # the file has to be there
     cluster = Cluster(
         folder / "data",
         *("--raters", "1", "--load", str(SAMPLE_TARIFF), "--tenant", "vdf"),
         *("--api-keys", str(folder / "api-keys.json")),
     )
     try:
-        create(folder, "first", "--allow", "read")  # the file has to be there
         cluster.wait_ready()
         yield cluster
     finally:
@@ -399,3 +400,65 @@ def test_an_operators_key_shows_all_and_gives_credit(keyed: Cluster, browser: Br
     browser.run("document.querySelector('#key-button').click()")
     browser.run("document.querySelector('#key-forget').click()")
     browser.wait("document.querySelector('#credit-form') === null")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_operators_key_blocks_and_unblocks(keyed: Cluster, browser: Browser, scheme: str) -> None:
+    key = create(keyed.data.parent, f"who blocks, {scheme}", "--allow", "read", "--allow", "operator")
+    wait_for_key(keyed, {"authorization": f"Bearer {key}"})
+    browser.prefer(scheme)
+    browser.resize(1280)
+    browser.devtools("Network.enable")
+    browser.devtools("Network.setExtraHTTPHeaders", headers=ELSEWHERE)
+    browser.open(keyed.http + "/#account?cstmid=vdf&subj=office")
+    browser.run("sessionStorage.setItem('ratel-api-key', arguments[0])", key)
+    browser.open(keyed.http + "/#account?cstmid=vdf&subj=office")
+    button = "document.querySelector('#block-button')"
+    for label, question, done, state in (
+        ("Block account", "Block office of vdf? Debits", "Done: it is blocked.", True),
+        ("Unblock account", "Unblock office of vdf? Debits", "Done: it is open.", False),
+    ):
+        browser.wait(f"{button}?.innerText === arguments[0]", label)
+        assert (
+            browser.run("return document.querySelector('#credit-form')") is None
+        )  # that needs another right
+        contrasts = browser.run(CONTRASTS)
+        assert [each for each in contrasts if each[0] < 4.5] == []
+        browser.run(f"{button}.focus()")
+        browser.run(f"setTimeout(() => {button}.click(), 0)")
+        assert browser.dismiss().startswith(question)
+        assert account_of(keyed, key)["Blocked"] is not state
+        browser.run(f"setTimeout(() => {button}.click(), 0)")
+        assert browser.accept().startswith(question)
+        browser.wait("document.querySelector('#block-note')?.innerText === arguments[0]", done)
+        assert browser.run(f"return document.activeElement === {button}")
+        assert browser.run("return document.querySelector('#block-note').getAttribute('role')") == "status"
+        assert account_of(keyed, key)["Blocked"] is state
+        badges = browser.run(
+            "return [...document.querySelectorAll('#account-result dl .badge')].map((one) => one.innerText)"
+        )
+        assert badges == ["blocked" if state else "open"]
+        assert "SetTerms" in browser.text("#account-result .card:last-child tbody tr")
+    for width in (360, 1280):
+        browser.resize(width)
+        assert browser.run("return document.documentElement.scrollWidth") == width
+    browser.run("sessionStorage.clear()")
+
+
+def account_of(cluster: Cluster, key: str) -> Any:
+    status, account = cluster.get("/account", {"x-api-key": key}, cstmid="vdf", subj="office")
+    assert status == 200
+    return account
+
+
+def test_a_key_that_only_reads_shows_no_button(keyed: Cluster, browser: Browser) -> None:
+    key = create(keyed.data.parent, "looks", "--allow", "read", "--allow", "Account", "--allow", "History")
+    wait_for_key(keyed, {"authorization": f"Bearer {key}"})
+    browser.open(keyed.http + "/#account?cstmid=vdf&subj=office")
+    browser.run("sessionStorage.setItem('ratel-api-key', arguments[0])", key)
+    browser.open(keyed.http + "/#account?cstmid=vdf&subj=office")
+    browser.wait(SHOWN["#account"])
+    assert browser.run("return document.querySelector('#credit-form, #block-button')") is None
+    headers = {"x-api-key": key}
+    assert keyed.get("/setterms", headers, cstmid="vdf", subj="office", blocked="true")[0] == 403
+    browser.run("sessionStorage.clear()")

@@ -68,7 +68,8 @@ def test_at_three_times_the_sustainable_load_goodput_stays_and_the_rest_is_refus
         carried_out = len(rater.received) - best.sent
     assert outcome.unanswered == 0
     assert outcome.count(Kind.OTHER) == 0, "something was carried out too late"
-    assert outcome.goodput_per_s >= 0.9 * best.goodput_per_s
+    # What was saved up while something was held up made the measured best better than the pace.
+    assert outcome.goodput_per_s >= 0.9 * min(best.goodput_per_s, PACE_PER_S)
     assert outcome.count(Kind.OVERLOADED) == pytest.approx(outcome.sent * 2 / 3, rel=0.2)
     assert carried_out == outcome.count(Kind.OK), "work was done twice or for nothing"
     # In the beginning, until it is noticed, more is admitted than later.

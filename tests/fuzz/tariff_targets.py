@@ -16,7 +16,7 @@ from common.errors import CallTooLong, NoRate, NotActive, TariffUnreadable
 from common.money import LIMIT
 from common.storage.store import Command
 from common.times import DAY_US, MAX_INSTANT_US, MIN_INSTANT_US, SECOND_US
-from rater.accounts import open_command
+from rater.account_opening import open_command
 from rater.descriptor import Descriptor
 from rater.keys import account_keys, tariff_chunk_key, tariff_key
 from rater.loader.assembly import TenantLoad

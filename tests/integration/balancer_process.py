@@ -18,18 +18,26 @@ PATIENCE_S = 60.0
 
 
 class BalancerProcess:
-    def __init__(self, *args: str, **environment: str) -> None:
+    def __init__(self, *args: str, popen: dict[str, Any] | None = None, **environment: str) -> None:
         ports = [f"--{name}=127.0.0.1:0" for name in ("jsonrpc", "http", "router")]
         self.process = subprocess.Popen(
-            [*COMMAND, *ports, *args], stderr=subprocess.PIPE, text=True, env=os.environ | environment
+            [*COMMAND, *ports, *args],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+            **(popen or {}),
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        line = self.wait_for_line("listening jsonrpc=")
-        found = re.search(r"jsonrpc=\S+:(\d+) http=\S+:(\d+) router=\S+:(\d+)", line)
-        assert found, line
+        try:
+            line = self.wait_for_line("listening jsonrpc=")
+            found = re.search(r"jsonrpc=\S+:(\d+) http=\S+:(\d+) router=\S+:(\d+)", line)
+            assert found, line
+        except AssertionError:
+            self.__exit__()
+            raise
         self.jsonrpc_port, self.http_port, self.router_port = (int(port) for port in found.groups())
 
     def __enter__(self) -> BalancerProcess:

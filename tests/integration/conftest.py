@@ -12,17 +12,15 @@ from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from common.storage.stores import Store
 from rater import scripts
+from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.accounts import (
     Mutation,
     MutationResult,
-    Opening,
     PlanChanged,
     Refused,
     mutation_command,
-    open_command,
     parse_account,
     parse_mutation_reply,
-    parse_open_reply,
     read_command,
 )
 from rater.keys import account_keys

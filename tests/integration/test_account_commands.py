@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from common.errors import StoreUnavailable
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from rater.account_commands import account as command
@@ -158,6 +159,29 @@ def test_a_store_that_is_away_is_told(run: Run) -> None:
     result = run("show", "vdf", "rif", url="redis://127.0.0.1:1")
     assert result.exit_code == 3
     assert result.stderr.startswith("error: the store is not available")
+
+
+def test_credit_that_was_perhaps_given_can_be_given_once(
+    run: Run, accounts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks with the answer, and nobody chose the request id."""
+    accounts.open(Account("rif", 10 * MICRO))
+    receive = StoreConnection.receive
+
+    def lose(self: StoreConnection, sent: Any, give_up_s: float | None = None) -> Any:
+        replies = receive(self, sent, give_up_s)
+        if [b"OK 12000000"] in replies:
+            raise StoreUnavailable(detail="the connection broke")
+        return replies
+
+    monkeypatch.setattr(StoreConnection, "receive", lose)
+    lost = run("credit", "vdf", "rif", "2")
+    monkeypatch.undo()
+    assert lost.exit_code == 3
+    request_id = lost.stderr.rpartition("--request-id ")[2].strip()
+    again = run("credit", "vdf", "rif", "2", "--request-id", request_id)
+    assert again.stdout == "12 cents, as before: this request id was carried out already\n"
+    assert accounts.read().credit_micros == 12 * MICRO
 
 
 def test_a_value_that_is_no_account_is_told(run: Run, store: StoreConnection) -> None:

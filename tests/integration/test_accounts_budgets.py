@@ -22,7 +22,8 @@ from common.errors import (
     UnknownSubject,
 )
 from common.money import LIMIT
-from rater.accounts import Opening, PlanChanged, parse_journal_buckets
+from rater.account_opening import Opening
+from rater.accounts import PlanChanged, parse_journal_buckets
 from rater.keys import account_keys
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Plan
 

@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 from common.errors import InternalError, StoreUnavailable
 from common.storage.store import Command, StoreConnection
 from rater import scripts
+from rater.account_opening import open_command, parse_open_reply
 from rater.accounts import (
     MAX_SCRIPT_REQUESTS,
     Mutation,
@@ -25,10 +26,8 @@ from rater.accounts import (
     Refused,
     batch_command,
     mutation_command,
-    open_command,
     parse_account,
     parse_mutation_reply,
-    parse_open_reply,
 )
 from rater.keys import AccountKeys, account_keys
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Plan

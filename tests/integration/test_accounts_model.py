@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from common.money import LIMIT, MICRO, price_of
 from rater import scripts
+from rater.account_opening import open_command
 from rater.accounts import (
     Mutation,
     MutationResult,
     PlanChanged,
     Refused,
     mutation_command,
-    open_command,
     parse_account,
     parse_mutation_reply,
 )

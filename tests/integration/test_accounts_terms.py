@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from common.errors import Blocked, InternalError, UnknownSubject
+from common.errors import Blocked, InternalError, KeyReused, UnknownSubject
 from common.money import LIMIT
 from rater import scripts
 from rater.accounts import (
+    Mutation,
     MutationResult,
     Refused,
-    Terms,
     batch_command,
+    mutation_command,
     parse_mutation_reply,
-    parse_terms_reply,
-    terms_command,
 )
 from rater.journal.audit import Selection, audit
 from rater.keys import account_keys
 from rater.model import Account, Bucket
+from rater.terms import Terms, fingerprint
 
 MICRO = 1_000_000
 DIALLED: dict[str, Any] = {"destination": "0723", "matches": (("retea", 4),)}
@@ -29,9 +29,21 @@ RIF = Account(
 )
 
 
-def decide(accounts: Any, subject: str = "rif", **terms: Any) -> bool | None:
-    command = terms_command(account_keys("vdf", subject), Terms(**terms))
-    return parse_terms_reply(scripts.execute(accounts.store, [command])[0])
+def setting(accounts: Any, subject: str = "rif", token: str = "", **terms: Any) -> Any:
+    wanted = Terms(**terms)
+    fields = {"token": token} if token else {}
+    return accounts.mutation(
+        "SetTerms", subject=subject, terms=wanted, destination=fingerprint(wanted), **fields
+    )
+
+
+def decide(accounts: Any, subject: str = "rif", **terms: Any) -> bool:
+    """Whether something has changed."""
+    outcome = accounts.send(setting(accounts, subject, **terms))
+    if isinstance(outcome, Refused):
+        raise outcome.error
+    assert not outcome.replayed
+    return {MICRO: True, 0: False}[outcome.value_micros]
 
 
 def assert_whole(accounts: Any) -> None:
@@ -68,14 +80,16 @@ def test_each_term_is_changed_by_itself(accounts: Any) -> None:
         assert decide(accounts, **terms) is False
         assert accounts.read() == expected
     line = accounts.journal()[-1]
-    assert (line["op"], line["amount"], line["token"]) == (b"SetTerms", b"0", b"")
+    assert (line["op"], line["amount"]) == (b"SetTerms", b"0")
+    assert line["token"].startswith(b"test.")
     assert line["terms"].decode() == f"prepaid floor={LIMIT} reset_day=31 blocked=0 plan=x"
     assert [each["seq"] for each in accounts.journal()] == [b"%d" % seq for seq in range(1, 11)]
     assert_whole(accounts)
 
 
 def test_what_there_is_not_is_said(accounts: Any) -> None:
-    assert decide(accounts, "nobody", blocked=True) is None
+    with pytest.raises(UnknownSubject):
+        decide(accounts, "nobody", blocked=True)
     assert accounts.read("nobody") is None
     accounts.store.execute([("SET", account_keys("vdf", "odd").account, "x" * 100)])
     with pytest.raises(InternalError):
@@ -85,7 +99,80 @@ def test_what_there_is_not_is_said(accounts: Any) -> None:
 @pytest.mark.parametrize("terms", [{"min_credit_micros": LIMIT + 1}, {"reset_day": 32}, {"reset_day": -1}])
 def test_terms_out_of_range_are_refused_here(terms: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"floor|reset day"):
-        terms_command(account_keys("vdf", "rif"), Terms(**terms))
+        mutation_command(
+            account_keys("vdf", "rif"),
+            Mutation(
+                method="SetTerms",
+                tenant="vdf",
+                subject="rif",
+                token="t",
+                token_ttl_ms=1000,
+                terms=Terms(**terms),
+            ),
+        )
+
+
+def test_terms_are_set_once_under_a_token(accounts: Any) -> None:
+    accounts.open(RIF)
+    block = setting(accounts, blocked=True, token="c:block")
+    assert accounts.send(block) == MutationResult(MICRO, False)
+    assert accounts.send(block) == MutationResult(MICRO, True)
+    decide(accounts, blocked=False)
+    assert accounts.send(block) == MutationResult(MICRO, True)  # what it did stands, and is not done again
+    assert not accounts.read().blocked
+    same = setting(accounts, blocked=False, token="c:same")
+    lines = len(accounts.journal())
+    assert accounts.send(same) == MutationResult(0, False)
+    decide(accounts, blocked=True)
+    assert accounts.send(same) == MutationResult(0, True)
+    assert accounts.read().blocked
+    assert len(accounts.journal()) == lines + 1
+    assert_whole(accounts)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"blocked": False},
+        {"blocked": True, "plan": "x"},
+        {"min_credit_micros": None},
+        {"plan": "x 1"},
+        {"plan": "x", "blocked": True},
+    ],
+)
+def test_a_token_is_for_the_same_terms_only(accounts: Any, other: dict[str, Any]) -> None:
+    accounts.open(RIF)
+    accounts.send(setting(accounts, blocked=True, token="c:one"))
+    refused = accounts.send(setting(accounts, token="c:one", **other))
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, KeyReused)
+    assert accounts.read().plan == "seara"
+
+
+def test_a_list_sets_terms_of_many_and_of_one_account_again_and_again(accounts: Any) -> None:
+    """In one run of the script, with plans that grow and shrink: each sees what the one before it did."""
+    accounts.open(RIF)
+    accounts.open(Account("ana", 10 * MICRO))
+    batch = [
+        (account_keys("vdf", mutation.subject), mutation)
+        for mutation in (
+            setting(accounts, plan="a much longer plan than before"),
+            setting(accounts, plan="a much longer plan than before"),
+            setting(accounts, blocked=True),
+            setting(accounts, plan=""),
+            setting(accounts, "ana", postpaid=True),
+            setting(accounts, "nobody", blocked=True),
+            setting(accounts, "ana", postpaid=True),
+        )
+    ]
+    [replies] = scripts.execute(accounts.store, [batch_command("SetTerms", batch)])
+    outcomes = [parse_mutation_reply(m, reply) for (_, m), reply in zip(batch, replies, strict=True)]
+    changed = [each.value_micros if isinstance(each, MutationResult) else None for each in outcomes]
+    assert changed == [MICRO, 0, MICRO, MICRO, MICRO, None, 0]
+    found = accounts.read()
+    assert (found.plan, found.blocked, found.buckets) == ("", True, RIF.buckets)
+    assert accounts.read("ana").postpaid
+    assert_whole(accounts)
 
 
 def test_a_blocked_account_gives_nothing_and_takes_what_is_given_back(accounts: Any) -> None:

@@ -23,7 +23,8 @@ from common.errors import (
 )
 from common.money import LIMIT
 from rater import scripts
-from rater.accounts import MutationResult, Refused, mutation_command, parse_mutation_reply, parse_open_reply
+from rater.account_opening import parse_open_reply
+from rater.accounts import MutationResult, Refused, mutation_command, parse_mutation_reply
 from rater.keys import account_keys
 from rater.model import Account, Bonus, Bucket, Plan
 

@@ -75,6 +75,7 @@ def test_json_says_the_same(command: Command) -> None:
         "ResetUserBudget",
         "Account",
         "History",
+        "SetTerms",
     ]
     assert record["limits"] == {"rate": 5.0, "in_flight": 3}
     assert record["state"] == "valid"

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from common.storage.store import Command, Reply, StoreConnection
 from rater import scripts
-from rater.accounts import mutation_command, open_command
+from rater.account_opening import open_command
+from rater.accounts import mutation_command
 from rater.journal.audit import Result as AccountResult
 from rater.journal.audit import Selection, Summary
 from rater.journal.audit import audit as audit_store

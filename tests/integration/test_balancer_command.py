@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import signal
 import socket
 import subprocess
 
 import pytest
 
+from common.process.listen_fds import environment_of
 from tests.integration.balancer_process import COMMAND, PATIENCE_S, BalancerProcess, message
 from tests.integration.fake_rater import FakeRater, answer_one, hold
 
@@ -118,6 +121,32 @@ def test_a_bad_address_is_a_clear_error_of_usage(address: str, says: str) -> Non
     assert done.returncode == 2
     assert "--jsonrpc" in done.stderr
     assert says in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("door", ["jsonrpc", "http", "router"])
+def test_a_socket_that_was_handed_over_is_no_way_around_the_keys(door: str) -> None:
+    """systemd listens where its unit says, whatever --jsonrpc, --http and --router say."""
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        ran = subprocess.run(
+            [*COMMAND, "--jsonrpc=127.0.0.1:0", "--http=127.0.0.1:0", "--router=127.0.0.1:0"],
+            pass_fds=[listener.fileno()],
+            env=os.environ | environment_of({door: listener}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        port = listener.getsockname()[1]
+    assert ran.returncode == 1
+    assert re.fullmatch(rf"ratel balancer: won't listen on 0\.0\.0\.0:{port} \(--{door}\): .*\n", ran.stderr)
+
+
+def test_the_log_says_where_a_socket_listens_that_was_handed_over() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        doors = {"http": listener}
+        options = {"pass_fds": [listener.fileno()]}
+        with BalancerProcess(popen=options, **environment_of(doors)) as balancer:
+            assert f"http=127.0.0.2:{listener.getsockname()[1]} " in balancer.wait_for_line("listening")
 
 
 def test_settings_come_from_the_environment_too() -> None:

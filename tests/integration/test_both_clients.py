@@ -22,12 +22,19 @@ from common.errors import (
     ConnectionLost,
     DeadlineExceeded,
     Forbidden,
+    InsufficientSms,
+    InternalError,
     InvalidParams,
     MessageTooLarge,
     MethodNotFound,
     NoRate,
+    NotDurable,
+    Overloaded,
+    Quarantined,
     RatelError,
     ShuttingDown,
+    StoreUnavailable,
+    TooManyRequests,
     Unauthorized,
 )
 from common.tls import ClientTls, TlsError
@@ -141,6 +148,7 @@ def test_many_calls_keep_order_window_and_places_of_errors(server: RpcServer, cl
     ]
     calls[3] = ("DebitSMS", {"Amount": float("inf")})
     outcomes = client.call_many(calls, window=16)
+    assert server.connections == 1
     assert isinstance(outcomes[3], InvalidParams)
     del outcomes[3]
     numbers = [n for n in range(200) if n != 3]
@@ -162,7 +170,7 @@ def test_many_calls_keep_order_window_and_places_of_errors(server: RpcServer, cl
 def test_a_server_that_waits_for_its_replies_to_be_read_blocks_nobody(server: RpcServer, client: Any) -> None:
     big = json.dumps("x" * 100_000).encode()
     server.handler = lambda _, cd: big
-    pending = [client.submit("GetCost", CD | {"Padding": "y" * 100_000}) for _ in range(100)]
+    pending = [client.submit("GetCost", CD | {"Padding": "y" * 100_000}) for _ in range(200)]
     assert all(len(one.result()) == 100_000 for one in pending)
 
 
@@ -236,7 +244,10 @@ def test_calls_in_flight_are_sent_again_under_the_same_request_id(server: RpcSer
     pending = [client.submit(name, CD | {"Amount": 5}) for name in names]
     assert [one.result() for one in pending] == [5, 5, 5]
     assert server.seen[:3] == server.seen[3:]
-    assert [cd.get("RequestId", "") for _, cd in server.seen[:3]] == [one.request_id for one in pending]
+    ids = [cd.get("RequestId", "") for _, cd in server.seen[:3]]
+    assert ids == [one.request_id for one in pending]
+    assert ids[0] == ""
+    assert len(set(ids)) == 3
 
 
 def test_what_must_not_be_repeated_is_not_and_the_next_call_connects_anew(
@@ -255,10 +266,77 @@ def test_what_must_not_be_repeated_is_not_and_the_next_call_connects_anew(
             assert len(again.seen) == 1
 
 
-def test_a_server_that_drops_connections_at_first_is_no_error(server: RpcServer, client: Any) -> None:
+NOT_THIS_TIME = (
+    Overloaded(detail="too much"),
+    TooManyRequests(detail="too many", retry_after_ms=5),
+    Unauthorized(detail="the API key was revoked"),
+    Forbidden(what="the method DebitSMS"),
+)
+
+
+@pytest.mark.parametrize("refusal", NOT_THIS_TIME, ids=lambda refusal: refusal.name)
+def test_who_refuses_to_do_it_again_does_not_know_whether_it_was_done(
+    server: RpcServer, client: Any, refusal: RatelError
+) -> None:
+    """The connection was lost with the answer; that the next attempt did nothing is not the outcome."""
+    server.handler = lambda method, cd: DROP if cd["Amount"] and len(server.seen) == 1 else refusal
+    with pytest.raises(ConnectionLost, match=f"{refusal.name}.*unknown") as raised:
+        client.call("DebitSMS", CD | {"Amount": 5, "RequestId": "r"})
+    assert raised.value.data["request_id"] == "r"
+    assert [cd["RequestId"] for _, cd in server.seen] == ["r", "r"]
+    with pytest.raises(type(refusal)):  # nothing was ever done for this one
+        client.call("DebitSMS", CD | {"Amount": 0})
+
+
+OPEN = (
+    DeadlineExceeded(detail="after 5000 ms without an answer"),
+    StoreUnavailable(detail="no answer in time"),
+    NotDurable(confirmed=1, copies=2, timeout_ms=1000),
+    Quarantined(raters=2),
+    InternalError(detail="a defect"),
+)
+
+
+@pytest.mark.parametrize("error", OPEN, ids=lambda error: error.name)
+def test_an_error_that_leaves_the_outcome_open_tells_the_request_id(
+    server: RpcServer, client: Any, error: RatelError
+) -> None:
+    """The client made it: only the error can tell with what to ask again."""
+    server.handler = lambda _, cd: error
+    with pytest.raises(type(error)) as raised:
+        client.call("DebitSMS", CD | {"Amount": 5})
+    [(_, descriptor)] = server.seen
+    assert raised.value.data == error.data | {"request_id": descriptor["RequestId"]}
+    assert raised.value.message == error.message
+    with pytest.raises(type(error)) as raised:
+        client.call("GetCost", CD)
+    assert "request_id" not in raised.value.data
+
+
+def test_a_read_that_is_refused_when_it_is_asked_again_is_refused(server: RpcServer, client: Any) -> None:
+    refusal = Overloaded(detail="too much")
+    server.handler = lambda _, cd: DROP if len(server.seen) == 1 else refusal
+    with pytest.raises(Overloaded):
+        client.call("GetCost", CD)
+
+
+def test_a_rule_decides_it_whenever_it_is_asked(server: RpcServer, client: Any) -> None:
+    """Such an answer stands in the store under the key, or the key is not there."""
+    refusal = InsufficientSms(amount="5", sms="1")
+    server.handler = lambda _, cd: DROP if len(server.seen) == 1 else refusal
+    with pytest.raises(InsufficientSms):
+        client.call("DebitSMS", CD | {"Amount": 5})
+
+
+@pytest.mark.parametrize("method", ["GetMaxSessionTime", "DebitSMS"])
+def test_a_server_that_drops_connections_at_first_is_no_error(
+    server: RpcServer, kind: Any, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.client_parts.FIRST_BACKOFF_S", 0.001)
     server.turn_away = 3
     server.handler = lambda method, cd: DROP if len(server.seen) <= 3 else amount(method, cd)
-    assert client.call("DebitSMS", CD | {"Amount": 5}, timeout_s=60) == 5
+    with kind(server.address) as client:
+        assert client.call(method, CD | {"Amount": 5}, timeout_s=60) == 5
     assert server.connections == 7
     assert all(seen == server.seen[0] for seen in server.seen)
 
@@ -314,6 +392,7 @@ def test_what_was_in_flight_goes_to_the_next_server(
         server.stop()
         assert [one.result() for one in pending] == list(range(20))
     assert second.seen == server.seen
+    assert len({cd["RequestId"] for _, cd in second.seen}) == 20
 
 
 def test_servers_that_refuse_are_passed_over(kind: Any, refusing: Any, second: RpcServer) -> None:
@@ -331,11 +410,15 @@ def test_a_server_that_shuts_down_is_left_with_all_that_it_has(
         assert [cd["RequestId"] for _, cd in second.seen] == [held.request_id, sent_back.request_id]
 
 
-def test_what_the_only_server_sends_back_goes_to_the_next_connection(kind: Any) -> None:
+@pytest.mark.parametrize("request_ids", [True, False])
+def test_what_the_only_server_sends_back_goes_to_the_next_connection(kind: Any, request_ids: bool) -> None:
     fates = iter([ShuttingDown(), b"1", DROP])
-    with RpcServer(lambda method, cd: next(fates, b"7")) as server, kind(server.address) as client:
+    with (
+        RpcServer(lambda method, cd: next(fates, b"7")) as server,
+        kind(server.address, auto_request_id=request_ids) as client,
+    ):
         sent_back = client.submit("DebitSMS", CD)
-        assert client.call("GetCost", CD) == 1
+        assert client.call("GetCost", CD) == 1  # by now the other's answer is there, too
         assert not sent_back.done
         cut = client.submit("GetCost", CD)
         assert (sent_back.result(), cut.result()) == (7, 7)
@@ -413,6 +496,19 @@ def test_who_has_no_key_or_a_wrong_one_is_refused(
     for options in ({}, {"api_key": "ratel_x"}, {"api_key_file": tmp_path / "none"}):
         with kind(guarded, **options) as client, pytest.raises(Unauthorized):
             client.call("GetCost", {})
+
+
+def test_who_is_not_let_in_again_does_not_know_whether_it_was_done(
+    kind: Any, server: RpcServer, guarded: tuple[str, int]
+) -> None:
+    """The first server dies with the debit, the second one does not know the key."""
+    server.handler = lambda method, cd: b"{}" if method == "Authenticate" else DROP
+    with (
+        kind([server.address, guarded], api_key="ratel_x") as client,
+        pytest.raises(ConnectionLost, match=r"unauthorized.*unknown"),
+    ):
+        client.call("DebitSMS", CD | {"Amount": 5})
+    assert [name for name, _ in server.seen].count("DebitSMS") == 1
 
 
 def test_a_key_and_a_file_are_not_given_together(guarded: tuple[str, int], key: str, tmp_path: Path) -> None:

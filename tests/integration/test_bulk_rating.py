@@ -18,9 +18,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.client import JSONClient
-from common.errors import Overloaded, RatelError, ServiceError
+from common.errors import Overloaded, RatelError, ServiceError, Unauthorized
 from rater.bulk import outputs as outputs_module
 from rater.bulk import run as run_module
+from rater.bulk.command import MAX_CALL_US
 from rater.bulk.command import rate as command
 from rater.bulk.raters import Cluster, Offline, Outcome
 from rater.bulk.records import FileProblem, Record
@@ -106,6 +107,27 @@ def test_json_lines_keep_their_members_as_they_were(tmp_path: Path) -> None:
     shown = json.loads(result.stdout)
     assert shown["by_prefix"] == {"0256": {"calls": 1, "seconds": "1.5", "cost": "0.3", "connect_fees": "0"}}
     assert shown["rejected"] == {"invalid_params": 1, "parse_error": 2}
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ('"subject": "rif", "subj": "dan", "dest": "0256"', "Subject: is given twice"),
+        ('"subj": "dan", "subj": "rif", "dest": "0256"', "Subject: is given twice"),
+        ('"\\u0073ubj": "dan", "subj": "rif", "dest": "0256"', "Subject: is given twice"),
+        ('"subj": "rif", "dest": 2.56e2', "DestinationPrefix: expected a string, not a number"),
+        ('"subj": "rif", "dest": 256', "DestinationPrefix: expected a string, not a number"),
+        ('"subj": 1.0, "dest": "0256"', "Subject: expected a string, not a number"),
+    ],
+)
+def test_a_member_that_could_mean_something_else_is_rejected(tmp_path: Path, members: str, said: str) -> None:
+    """Not rated for one of two subjects, or for the prefix that a number happens to be written as."""
+    call = f'{{"CstmId": "vdf", {members}, "start": "2012-02-02T17:30:00Z", "duration": 60}}'
+    plain = call.replace(members, '"subj": "rif", "dest": "0256", "end": null, "note": "\\"subj\\""')
+    result = rate(write(tmp_path / "calls.jsonl", call, plain), "--json")
+    [reject] = objects(tmp_path / "calls.rejects.jsonl")
+    assert (reject["RejectError"], reject["RejectMessage"]) == ("invalid_params", said)
+    assert json.loads(result.stdout)["totals"]["calls"] == 1
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -282,6 +304,22 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "calls.rejects.csv")) == 4_000
 
 
+def test_two_runs_do_not_write_the_same_files(tmp_path: Path) -> None:
+    """Each would cut off what the other one has written."""
+    files = files_for(many(tmp_path / "calls.csv", 8), None, None)
+
+    class Meanwhile(Offline):
+        def rate(self, records: Sequence[Record]) -> list[Outcome]:
+            for restart in (False, True):
+                with pytest.raises(FileProblem, match="another run is writing it"):
+                    run(files, offline, "x", restart=restart)
+            return super().rate(records)
+
+    offline, other = (kind([SAMPLE_TARIFF], "", MAX_CALL_US) for kind in (Offline, Meanwhile))
+    assert run(files, other, "x").calls == 8
+    assert [row["id"] for row in rows(files.rated)] == list("01234567")
+
+
 # --- by a cluster -----------------------------------------------------------------------------------
 
 
@@ -319,6 +357,21 @@ def test_when_it_can_not_for_long_the_run_ends_and_goes_on_later(tmp_path: Path)
     with pytest.raises(ServiceError):
         run(files, Cluster(Flaky(10**6), lambda seconds: None), "x")
     assert files.rated.read_text().count("\n") == 1
+
+
+def test_a_key_that_is_no_longer_valid_rejects_no_record(tmp_path: Path) -> None:
+    """It says nothing about the records: the run goes on with a new one."""
+
+    class Revoked(Flaky):
+        def call_many(self, calls: Any, **_: Any) -> list[Any]:
+            found = super().call_many(calls)
+            return [*found[:1], *[Unauthorized(detail="the API key was revoked") for _ in found[1:]]]
+
+    files = files_for(many(tmp_path / "calls.csv", 8), None, None)
+    with pytest.raises(Unauthorized):
+        run(files, Cluster(Revoked(0)), "x")
+    progress = run(files, Cluster(Flaky(0)), "x")
+    assert (progress.calls, progress.rejected) == (8, {})
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from common.addresses import Address
 from common.client import JSONClient
 from common.client_link import Link
-from common.client_parts import FIRST_BACKOFF_S, PROBE, Redial, parse_servers
+from common.client_parts import FIRST_BACKOFF_S, Redial, parse_servers
 from common.commands import call_command
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
 from tests.faults.nodes import wait_until
@@ -110,26 +110,6 @@ def test_all_calls_go_to_the_first_server_while_it_lives(
     assert (first.connections, second.connections) == (1, 0)
 
 
-def test_what_was_in_flight_goes_to_the_next_server_at_once_under_the_same_request_ids(
-    client: JSONClient, first: RpcServer, second: RpcServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("common.client_parts.FIRST_BACKOFF_S", 3600)
-    first.handler = lambda _, cd: HOLD
-    pending = [client.submit("DebitSMS", CD | {"Amount": n}) for n in range(20)]
-    first.wait_for_calls(20)
-    first.stop()
-    assert [one.result() for one in pending] == list(range(20))
-    assert second.seen == first.seen
-    assert len({cd["RequestId"] for _, cd in second.seen}) == 20
-
-
-def test_a_server_that_refuses_connections_is_passed_over(
-    refusing: tuple[str, int], second: RpcServer
-) -> None:
-    with JSONClient([refusing, refusing, second.address]) as client:
-        assert client.call("DebitSMS", CD | {"Amount": 3}) == 3
-
-
 def test_servers_that_all_refuse_are_given_up_as_one_is(refusing: tuple[str, int]) -> None:
     with (
         JSONClient([refusing, refusing], connect_timeout_s=0.2) as client,
@@ -154,15 +134,6 @@ def test_a_server_that_takes_no_connection_leaves_time_for_the_next(
     with JSONClient(["10.255.255.1:1", second.address], connect_timeout_s=2, attempt_timeout_s=60) as client:
         assert client.call("DebitSMS", CD | {"Amount": 3}, timeout_s=60) == 3
     assert given_s[0] == pytest.approx(1, abs=0.01)
-
-
-def test_a_server_that_shuts_down_is_left_with_all_that_it_has(
-    client: JSONClient, first: RpcServer, second: RpcServer
-) -> None:
-    first.handler = lambda _, cd: HOLD if cd["Amount"] == 1 else ShuttingDown()
-    held, sent_back = (client.submit("DebitSMS", CD | {"Amount": n}) for n in (1, 2))
-    assert (held.result(), sent_back.result()) == (1, 2)
-    assert [cd["RequestId"] for _, cd in second.seen] == [held.request_id, sent_back.request_id]
 
 
 def test_a_server_that_shuts_down_may_answer_what_cannot_be_repeated(
@@ -242,20 +213,6 @@ def test_threads_whose_servers_are_cut_in_turns_all_get_an_answer(
 
 
 # --- servers that hang ---------------------------------------------------------------------------
-
-
-def test_a_server_that_hangs_is_asked_whether_it_is_there_and_then_left(
-    hung: socket.socket, second: RpcServer
-) -> None:
-    with JSONClient([hung.getsockname(), second.address], timeout_s=60, attempt_timeout_s=0.2) as client:
-        pending = [client.submit("DebitSMS", CD | {"Amount": n}) for n in range(3)]
-        assert [one.result() for one in pending] == [0, 1, 2]
-    connection, _ = hung.accept()
-    with connection, connection.makefile("rb") as lines:
-        *calls, probe = lines.readlines()
-    sent = [json.loads(line)["params"]["RequestId"] for line in calls]
-    assert sent == [cd["RequestId"] for _, cd in second.seen]
-    assert probe == PROBE
 
 
 def test_a_slow_answer_is_no_reason_to_leave(

@@ -21,7 +21,7 @@ from common.storage.cluster import ClusterConnection
 from common.storage.cluster_map import slot_of
 from common.storage.durability import Durability
 from rater import scripts
-from rater.accounts import open_command
+from rater.account_opening import open_command
 from rater.cluster_service import ClusterService
 from rater.jobs import Undecided
 from rater.journal.commands import audit

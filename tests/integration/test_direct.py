@@ -23,7 +23,8 @@ from common.rpc.jsonrpc import MAX_EVENTS
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from rater import direct
-from rater.direct import LINGER_US, MAX_IN_FLIGHT, STUCK_US, DirectServer
+from rater.direct import LINGER_US, STUCK_US, DirectServer
+from rater.direct_connection import MAX_IN_FLIGHT
 from rater.jobs import Job, Outcome
 from rater.model import Account, Tariff
 from rater.tariff_store import publish

@@ -18,7 +18,8 @@ from common.storage.durability import Durability, Level
 from common.storage.embedded_store import EmbeddedStore, find_server
 from common.storage.store import Command, Reply, Sent, StoreConnection
 from rater import service as service_module
-from rater.accounts import Mutation, Refused, mutation_command, open_command, parse_mutation_reply
+from rater.account_opening import open_command
+from rater.accounts import Mutation, Refused, mutation_command, parse_mutation_reply
 from rater.command import rater
 from rater.jobs import Outcome, Undecided
 from rater.keys import account_keys
@@ -28,8 +29,7 @@ from rater.scripts import execute
 from rater.service import Service
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import ANNA, TARIFF, cost, job, results
-from tests.store_group import StoreGroup
-from tests.store_members import is_redis_7_0
+from tests.store_group import StoreGroup, is_redis_7_0
 
 PATIENT_MS = 20_000
 """Of a wait that must be fulfilled: the machine that runs the tests may be busy with something else."""

@@ -16,6 +16,7 @@ from common.storage.store import StoreConnection
 from rater import worker as worker_module
 from rater.jobs import Job, Outcome, Undecided
 from rater.link import Link
+from rater.rating.snapshot import Snapshot
 from rater.service import MAX_CLOCK_STEP_US, Flight, Service
 from rater.store_memory import StoreMemory
 from rater.tariff_watch import TariffWatch
@@ -315,6 +316,40 @@ def test_while_the_store_works_on_many_changes_few_requests_wait_for_more(
     store.execute([("CLIENT", "UNPAUSE")])
     loop.finish()
     assert len(loop.origin.outcomes) == 2 * MIN_AHEAD + 1
+
+
+class NewTariff(NoNews):
+    """A version that is there, once; of the one before nothing is left when it is said to be used no more."""
+
+    def __init__(self, before: Snapshot) -> None:
+        self._before = before
+        self._news = [Snapshot(before.epoch + 1, {}, {})]
+
+    def take(self) -> Snapshot | None:  # type: ignore[override]
+        return self._news.pop() if self._news else None
+
+    def report_in_use(self, epoch: int) -> None:
+        assert epoch == self._before.epoch + 1
+        for tariff in self._before.tenants.values():
+            for _ in tariff.take_apart():
+                pass
+
+
+def test_a_tariff_is_in_use_until_what_was_begun_with_it_has_landed(
+    loop: Loop, store: StoreConnection, service: Service
+) -> None:
+    loop.hand(1, "GetCost")
+    loop.finish()
+    loop.hand(3, "GetCost")
+    loop.hand(MIN_AHEAD)
+    assert store.execute([("CLIENT", "PAUSE", 60_000, "WRITE")]) == [b"OK"]
+    assert loop.turn() == 1
+    loop.worker._watch = cast(TariffWatch, NewTariff(service.snapshot))
+    store.execute([("CLIENT", "UNPAUSE")])
+    loop.finish()
+    first, *quotes = (loop.origin.outcomes[seq] for seq in range(1, 5))
+    assert first.code == 0
+    assert quotes == [first] * 3
 
 
 def test_a_heartbeat_comes_when_all_flights_have_landed(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_what_too_few_copies_confirmed_is_told_and_a_repetition_is_no_second_cha
             assert refused.exit_code == 3, words
             assert "1 of 2 copies confirmed" in refused.stderr
         assert (
-            "run it again with --request-id account-credit-"
+            "run this again with --request-id account-credit-"
             in run(group.url, "credit", "vdf", "a", "0", *BRIEFLY).stderr
         )
         without = CliRunner().invoke(main, ["account", *credit], env={"RATEL_STORE": group.url})

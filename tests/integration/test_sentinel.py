@@ -274,6 +274,7 @@ def test_a_killed_primary_costs_no_acknowledged_debit_and_doubles_none(tmp_path:
 
 def _growth_as_primary(group: StoreGroup, name: str) -> int:
     """Start a dead primary again: by how much its journal grows until it becomes a replica."""
+    group.make_sentinels_patient()
     group.restart(name)
     lengths: list[int] = []
     while group.role(name) != "slave":

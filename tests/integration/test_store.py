@@ -24,7 +24,8 @@ from common.storage.embedded_store import EmbeddedStore, EmbeddedStoreError, soc
 from common.storage.store import StoreConnection
 from common.storage.store_url import StoreUrlError, default_store_url, describe_store_url, resolve_store_url
 from rater import scripts
-from rater.accounts import Mutation, mutation_command, open_command, parse_account, read_command
+from rater.account_opening import open_command
+from rater.accounts import Mutation, mutation_command, parse_account, read_command
 from rater.keys import account_keys
 from rater.model import Account
 

@@ -23,8 +23,7 @@ from tests.certificates import Authority
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.secured_group import REDIS, SecuredGroup, has_redis
-from tests.store_group import StoreGroup
-from tests.store_members import is_redis_7_0
+from tests.store_group import StoreGroup, is_redis_7_0
 
 KINDS = (
     pytest.param("ours", id="acl"),
@@ -230,6 +229,7 @@ def test_a_failover_works_with_acl_users_and_tls(tmp_path: Path) -> None:
                 new = group.wait_for_new_primary(old).name
                 after = _until_done(client, CALL | {"Amount": 1, "RequestId": "after"})
                 assert after == before - 1
+            group.make_sentinels_patient()
             group.restart(old)
             group.wait_for_replica(old)
         finally:

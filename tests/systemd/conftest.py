@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +67,29 @@ def hosts() -> Iterator[list[Machine]]:
         for machine in machines:
             machine.remove()
         subprocess.run(["ip", "netns", "delete", namespace], check=False)
+
+
+@contextlib.contextmanager
+def load(machine: Machine, report: dict[str, Any], *where: str) -> Iterator[None]:
+    """Debits while the block runs; then the report is filled in. `where`: its address, an API key."""
+    process = subprocess.Popen(
+        machine.command("/opt/ratel/current/bin/python", "/root/load.py", "300", *where),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        time.sleep(0.5)
+        yield
+        time.sleep(0.5)
+        said, _ = process.communicate("", timeout=120)
+        report.update(json.loads(said))
+    finally:
+        process.kill()
+        process.wait()
+    print(report)
 
 
 def wheel_of(machine: Machine) -> str:

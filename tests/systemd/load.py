@@ -2,7 +2,8 @@
 
 HTTP makes a connection for each request and never tries again, so a refused one is a failed request. JSON-RPC
 keeps its connection for as long as that lasts; where it ends between two requests another one is made, where
-it ends within one, that one has failed. Usage: load.py SECONDS
+it ends within one, that one has failed. Usage: load.py SECONDS [ADDRESS KEY], for a balancer that is not at
+127.0.0.1 and wants an API key.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import threading
 import time
 from collections import Counter
 
-HTTP, JSONRPC = ("127.0.0.1", 8000), ("127.0.0.1", 2001)
+HOST = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
+KEY = sys.argv[3] if len(sys.argv) > 3 else ""
+HTTP, JSONRPC = (HOST, 8000), (HOST, 2001)
 QUERY = "cstmid=vdf&subj=rif&dest=0257&amount=1"
 
 ended = threading.Event()
@@ -27,7 +30,8 @@ longest_s = [0.0]
 def over_http() -> None:
     connection = http.client.HTTPConnection(*HTTP, timeout=30)
     try:
-        connection.request("POST", f"/debitbalance?{QUERY}")
+        headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
+        connection.request("POST", f"/debitbalance?{QUERY}", headers=headers)
         response = connection.getresponse()
         body = response.read()
         if response.status != 200:
@@ -46,12 +50,22 @@ class JsonRpc:
             self._socket = None
         if self._socket is None:
             self._socket = socket.create_connection(JSONRPC, timeout=30)
-        parameters = {"CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0257", "Amount": 1}
-        message = {"id": 1, "method": "Responder.DebitBalance", "params": [parameters]}
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
+            if KEY:
+                self._ask(self._socket, "Responder.Authenticate", {"ApiKey": KEY})
+        parameters: dict[str, object] = {
+            "CstmId": "vdf",
+            "Subject": "rif",
+            "DestinationPrefix": "0257",
+            "Amount": 1,
+        }
+        self._ask(self._socket, "Responder.DebitBalance", parameters)
+
+    def _ask(self, sock: socket.socket, method: str, parameters: dict[str, object]) -> None:
+        message = {"id": 1, "method": method, "params": [parameters]}
+        sock.sendall(json.dumps(message).encode() + b"\n")
         text = b""
         while not text.endswith(b"\n"):
-            part = self._socket.recv(65536)
+            part = sock.recv(65536)
             if not part:
                 self._socket = None
                 raise OSError(f"the connection ended before the answer: {text!r}")

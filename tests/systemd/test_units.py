@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.systemd.conftest import newer_wheel, wheel_of
+from tests.systemd.conftest import load, newer_wheel, wheel_of
 from tests.systemd.machine import Machine, wait_for
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
@@ -45,29 +41,6 @@ def balance(machine: Machine) -> int:
     """By a read that needs a rater, a tariff and the store."""
     url = "http://127.0.0.1:8000/debitbalance?cstmid=vdf&subj=rif&dest=0257&amount=1"
     return int(machine.run("curl", "--silent", "--fail", "-X", "POST", "--max-time", "30", url))
-
-
-@contextlib.contextmanager
-def load(machine: Machine, report: dict[str, Any]) -> Iterator[None]:
-    """Debits while the block runs; then the report is filled in."""
-    process = subprocess.Popen(
-        machine.command("/opt/ratel/current/bin/python", "/root/load.py", "300"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
-        time.sleep(0.5)
-        yield
-        time.sleep(0.5)
-        said, _ = process.communicate("", timeout=120)
-        report.update(json.loads(said))
-    finally:
-        process.kill()
-        process.wait()
-    print(report)
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +205,7 @@ def test_raters_are_added_and_removed_under_load(host: Machine) -> None:
 
 
 def test_keys_for_the_first_time_under_load(host: Machine) -> None:
-    """A cluster without them, as it was before there were any, gets them all at once.
-
-    Requests wait meanwhile. Where it takes longer than their deadline they are told so, and not carried out.
-    """
+    """A cluster without them, as it was before there were any, gets them, and no request fails."""
     for unit in ("ratel-balancer", "ratel-rater@", "ratel-gateway@"):
         host.run("rm", f"/etc/systemd/system/{unit}.service.d/40-keys.conf")
     host.run("systemctl", "daemon-reload")
@@ -246,9 +216,8 @@ def test_keys_for_the_first_time_under_load(host: Machine) -> None:
         said = install(host, "--raters", "2", "all")
         assert "with keys from now on" in said
         wait_for(lambda: all_ready(host), "everything to be ready with keys", START_S)
-    late = [failure for failure in report["failures"] if "deadline_exceeded" in failure]
-    assert all("nothing was done" in failure for failure in late)
-    assert (late, len(late)) == (report["failures"], report["failed"])
+    assert report["failed"] == 0
+    assert host.show("ratel-rater@3.service", "ActiveState") == "inactive"
     for unit in ("ratel-balancer.service", *RATERS):
         pid = host.show(unit, "MainPID")
         assert "_CURVE_KEY=/run/credentials/" in host.run("cat", f"/proc/{pid}/environ")
@@ -287,6 +256,8 @@ def test_a_gateway_has_a_key_too(host: Machine) -> None:
         wait_for(
             lambda: host.try_run("curl", "--silent", "--fail", url).stdout == "100", "an answer through it"
         )
+        assert "ratel-gateway@1.service  restarted in" in host.run("ratel", "roll", "gateways")
+        assert host.run("curl", "--silent", "--fail", url) == "100"
     finally:
         host.run("systemctl", "stop", "ratel-gateway@1.service")
         ports.unlink()

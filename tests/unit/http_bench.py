@@ -87,6 +87,7 @@ class Bench:
         self.full = full
         self.served: list[Request] = []
         self.gone = False
+        self.refused: list[str] = []
         self.body = b'"done"'
         self.transport = Transport()
         self.connection = Connection(self)
@@ -103,6 +104,9 @@ class Bench:
 
     def admit(self, connection: Connection) -> str:
         return "no room" if self.full else ""
+
+    def note_refusal(self, name: str) -> None:
+        self.refused.append(name)
 
     def forget(self, connection: Connection) -> None:
         self.gone = True

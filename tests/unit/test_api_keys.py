@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.actions import OnAnswer
+from balancer.http.jsonrpc import MAX_IN_FLIGHT, answer_body
+from balancer.http.message import Request
 from common.errors import Forbidden, TooManyRequests, Unauthorized, decode_error
 from common.methods import AUTHENTICATE, BY_NAME, METHODS, Group
 from common.rpc.jsonrpc import Call
@@ -165,6 +169,7 @@ def test_a_group_is_its_methods_and_every_method_is_in_one() -> None:
         "ResetUserBudget",
         "Account",
         "History",
+        "SetTerms",
     )
     assert len(record(allow=tuple(group.value for group in Group)).methods) == len(METHODS)
     readers = {method.name for method in METHODS if method.group is Group.READ}
@@ -373,3 +378,40 @@ def test_calls_are_sorted_out_by_method_and_keep_their_slots() -> None:
     assert [slot for slot, _ in refused] == [0, 2]
     assert decode_error(refused[1][1]).data == {"what": "the method ResetUserBudget"}
     assert not grant.sort_out([Call(0, AUTHENTICATE, b"{}")], 0.0)[0]
+
+
+class HeldRouter:
+    """Answers nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[OnAnswer] = []
+
+    def submit(self, method: object, params: bytes, key: str, callback: OnAnswer) -> int:
+        self.callbacks.append(callback)
+        return len(self.callbacks)
+
+
+def test_a_limit_that_comes_while_a_body_is_carried_out_is_kept_to_afterwards() -> None:
+    """What was admitted without it is not given back to it."""
+    key, router = new_key(set())[1], HeldRouter()
+    keyring = ring(record(key))
+    grant = keyring.verify(key, NOW_S)
+    call = b'{"jsonrpc":"2.0","id":1,"method":"Responder.GetCost","params":{}}'
+    count = MAX_IN_FLIGHT + 5
+    body = b"[" + b",".join([call] * count) + b"]"
+    request = Request(cast(Any, None), b"POST", b"/jsonrpc", [], body=body)
+
+    async def story() -> None:
+        answering = asyncio.create_task(answer_body(cast(Any, router), request, lambda _: "", grant))
+        while len(router.callbacks) < MAX_IN_FLIGHT:
+            await asyncio.sleep(0)
+        keyring.replace(KeyFile(keys=(record(key, limits=Limits(in_flight=2)),)))
+        for place in range(count):
+            while len(router.callbacks) <= place:
+                await asyncio.sleep(0)
+            router.callbacks[place](0, b"1", False)
+        await answering
+
+    asyncio.run(story())
+    [meter] = grant.meters
+    assert meter.in_flight == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from datetime import UTC, datetime
@@ -12,11 +13,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from common.api import types as api_types
-from common.api.calls import AsyncCalls, Calls, descriptor
+from common.api.async_calls import AsyncCalls
+from common.api.calls import Calls, descriptor
 from common.api.schemas import SCHEMAS, result
-from common.methods import BY_NAME, METHODS, Method
+from common.methods import BY_NAME, METHODS, TERMS, Method
 from common.rpc.jsonrpc_replies import encode_call
 from rater.descriptor import parse_descriptor
+from rater.terms import Terms, parse_terms
 
 SEEN: dict[str, Any] = {}
 
@@ -87,6 +90,9 @@ def test_every_type_is_part_of_a_result() -> None:
     assert ours == SEEN.keys()
 
 
+TERM_NAMES = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in TERMS}
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_a_named_call_needs_what_the_method_needs(method: Method) -> None:
     for cls in (Calls, AsyncCalls):
@@ -101,6 +107,7 @@ def test_a_named_call_needs_what_the_method_needs(method: Method) -> None:
         taken = {"request_id"} if method.mutates else set()
         taken |= {"start", "end", "amount"} if method.takes_times else set()
         taken |= {"amount"} if method.takes_amount else set()
+        taken |= TERM_NAMES if method.takes_terms else set()
         assert optional == taken
         assert all(each.kind is each.KEYWORD_ONLY for name, each in parameters.items() if name != "self")
 
@@ -115,6 +122,13 @@ GIVEN: dict[str, Any] = {
     "amount": Decimal("1.5"),
     "tor": 2,
     "request_id": "r-1",
+    "blocked": False,
+    "type": "postpaid",
+    "min_credit": Decimal("-0.5"),
+    "no_min_credit": False,
+    "tariff_plan_id": "gold",
+    "no_tariff_plan": False,
+    "reset_day_of_the_month": 0,
 }
 
 
@@ -152,6 +166,11 @@ def test_a_named_call_is_the_call_of_its_method_with_every_field_in_its_place(me
         assert read.amount_micros == 1_500_000
     if "request_id" in taken:
         assert read.request_id == "r-1"
+    if "blocked" in taken:
+        given = {"NoMinCredit": False, "NoTariffPlan": False}
+        terms = Terms(postpaid=True, min_credit_micros=-500_000, plan="gold", reset_day=0, blocked=False)
+        assert fields.items() >= given.items()
+        assert parse_terms(encode_call(1, called, fields).partition(b'"params":')[2][:-2]) == terms
     if "start" in taken:
         assert read.end_us - read.start_us == 3_600_000_000
         assert read.start_us == int(START.timestamp()) * 1_000_000

@@ -28,7 +28,7 @@ from loadtests.bench.figures import (
     rss_mib,
     summarise,
 )
-from loadtests.bench.plan import Plan, Shape, parse_shape
+from loadtests.bench.plan import Plan, Shape, comparable, parse_shape
 from loadtests.bench.report import document, memory_table, number, table
 from loadtests.bench.tariff import World
 
@@ -134,6 +134,12 @@ def test_shapes() -> None:
     for wrong in ("", "0x1", "axb", "8x0"):
         with pytest.raises(ValueError, match=r".+"):
             parse_shape(wrong)
+
+
+def test_rates_of_open_loops_go_by_closed_ones_that_are_no_fuller_than_those_can_be() -> None:
+    small, large, larger = Shape(8, 16), Shape(32, 32), Shape(64, 64)
+    assert comparable((Shape(64, 1), small, large)) == [Shape(64, 1), small]
+    assert comparable((larger, large)) == [large]  # nothing else was measured
 
 
 def test_a_plan_knows_how_many_runs_it_has() -> None:

@@ -22,7 +22,7 @@ from common.settings import config
 from common.settings.config_example import example_file
 from common.settings.config_file import ConfigError, read_file
 from common.settings.config_show import Setting, resolve
-from common.settings.options import SECTIONS, Shared, flag
+from common.settings.shared import SECTIONS, Shared, flag
 
 ROOT = Path(__file__).resolve().parents[2]
 

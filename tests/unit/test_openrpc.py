@@ -13,13 +13,14 @@ from common.api.errors import ELSEWHERE, OF_BODIES, errors_of
 from common.api.openrpc import document, document_bytes, fields_of
 from common.api.schemas import SCHEMAS
 from common.errors import BY_CODE, InvalidParams, TooManyRequests, decode_error
-from common.methods import AUTHENTICATE, BY_RPC_NAME, BY_RPC_NAME_AT_FRONT, METHODS, Method
+from common.methods import AUTHENTICATE, BY_RPC_NAME, BY_RPC_NAME_AT_FRONT, METHODS, TERMS, Method
 from common.rpc.jsonrpc import Session
 from common.rpc.jsonrpc_requests import descriptor
 from common.security.api_keys import KeyFile
 from common.security.keyring import Keyring
 from common.security.visitor import ONE_IS_ENOUGH, Visitor, refuse_here
 from rater.descriptor import FIELDS, parse_descriptor
+from rater.terms import parse_terms
 from tests.unit.test_openapi import ask
 
 DOCUMENT = document()
@@ -103,10 +104,13 @@ def test_every_method_that_a_connection_may_call_is_documented_and_no_other() ->
 def test_a_method_reads_the_fields_that_are_documented_and_needs_those_that_are_marked_so(name: str) -> None:
     method = BY_RPC_NAME[name]
     params = {each["name"]: each for each in BY_NAME[name]["params"]}
-    assert params.keys() <= set(FIELDS)
+    assert params.keys() <= {*FIELDS, *(TERMS if method.takes_terms else ())}
     assert ("RequestId" in params) == method.mutates
     given = {field: each["schema"]["examples"][0] for field, each in params.items()}
     parse(given, method)
+    if method.takes_terms:
+        given |= {"NoMinCredit": False, "NoTariffPlan": False}
+        parse_terms(json.dumps(given).encode())
     for field, each in params.items():
         rest = {other: value for other, value in given.items() if other != field}
         if field.startswith("Time") and not each["required"]:
@@ -125,7 +129,7 @@ def parse(fields: dict[str, Any], method: Method) -> Any:
 
 
 def test_every_field_is_a_parameter_of_some_method() -> None:
-    assert {field for method in METHODS for field in fields_of(method)} == set(FIELDS)
+    assert {field for method in METHODS for field in fields_of(method)} == {*FIELDS, *TERMS}
 
 
 @pytest.mark.parametrize("name", BY_RPC_NAME_AT_FRONT)

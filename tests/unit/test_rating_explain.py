@@ -17,7 +17,8 @@ from common.errors import CallTooLong, InvalidParams
 from common.money import format_micros
 from rater.model import Account, Bucket, Destination, Plan, Rate, Tariff, Threshold
 from rater.rating.contest import MAX_INTERVALS
-from rater.rating.explain import MAX_SPANS, explain
+from rater.rating.explain import explain
+from rater.rating.explain_spans import MAX_SPANS
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, compile_tariff
 from rater.rating.spans import Call, consume_buckets, rate_call

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.money import LIMIT
-from rater.accounts import open_command
+from rater.account_opening import open_command
 from rater.keys import account_keys
 from rater.model import Tariff
 from rater.rating.snapshot import compile_tariff

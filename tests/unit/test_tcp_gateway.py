@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -63,6 +64,7 @@ class FakeRouter:
 
     def __init__(self) -> None:
         self.calls: list[Callable[[int, bytes], None]] = []
+        self.refused: Counter[str] = Counter()
 
     def submit_all(self, calls: list[Call], sink: Sink) -> None:
         self.calls += [partial(sink.answer, call.slot) for call in calls]

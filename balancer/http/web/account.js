@@ -1,4 +1,4 @@
-// One account: budgets, buckets, terms, journal. With an operator's key also credit.
+// One account: budgets, buckets, terms, journal. With an operator's key also credit, and a block set or lifted.
 
 import { $, badge, bar, el, number, show, table } from "./dom.js";
 import { ask } from "./api.js";
@@ -12,17 +12,19 @@ export class Account {
   constructor(remember) {
     this.remember = remember;
     this.asked = 0;
-    this.mayChange = false;
+    this.mayCredit = false;
+    this.mayBlock = false;
     $("account-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.look(true);
     });
   }
 
-  // Whether the key that is used may change accounts.
-  allow(mayChange) {
-    if (mayChange === this.mayChange) return;
-    this.mayChange = mayChange;
+  // What the key that is used may change of accounts.
+  allow(mayCredit, mayBlock) {
+    if (mayCredit === this.mayCredit && mayBlock === this.mayBlock) return;
+    this.mayCredit = mayCredit;
+    this.mayBlock = mayBlock;
     if (this.shown) this.render();
   }
 
@@ -60,11 +62,36 @@ export class Account {
   render() {
     const { account, history } = this.shown;
     $("account-result").replaceChildren(
-      el("div", { class: "pair" }, budgets(account), terms(account)),
-      ...(this.mayChange ? [this.creditForm()] : []),
+      el("div", { class: "pair" }, budgets(account), terms(account, this.mayBlock ? this.blockButton(account.Blocked) : null)),
+      ...(this.mayCredit ? [this.creditForm()] : []),
       buckets(account.MinuteBuckets),
       journal(history),
     );
+  }
+
+  blockButton(isBlocked) {
+    const note = el("p", { class: "note", role: "status", id: "block-note" });
+    let key = crypto.randomUUID(); // as for credit
+    const toggle = async () => {
+      const { who } = this.shown;
+      const whose = `${who.subj} of ${who.cstmid}`;
+      const question = isBlocked
+        ? `Unblock ${whose}? Debits and talk time are granted again.`
+        : `Block ${whose}? Debits and talk time are refused from now on.`;
+      if (!window.confirm(question)) return;
+      try {
+        await ask("/setterms", { ...who, blocked: String(!isBlocked) }, { method: "POST", idempotencyKey: key });
+        key = crypto.randomUUID();
+        await this.look(false);
+        $("block-button")?.focus({ preventScroll: true }); // it is another one, and focus is to stay where it was
+        if ($("block-note")) $("block-note").textContent = isBlocked ? "Done: it is open." : "Done: it is blocked.";
+      } catch (error) {
+        if (error.status >= 400 && error.status < 500) key = crypto.randomUUID();
+        note.textContent = error.message;
+      }
+    };
+    const label = isBlocked ? "Unblock account" : "Block account";
+    return el("div", { class: "go" }, el("button", { type: "button", class: "quiet", id: "block-button", onclick: toggle }, label), note);
   }
 
   creditForm() {
@@ -118,7 +145,7 @@ function budgets(account) {
       fact("Received calls counter", `${number(account.ReceivedCallSeconds)} s`)));
 }
 
-function terms(account) {
+function terms(account, action) {
   return el("div", { class: "card" }, el("h2", {}, "Terms"),
     el("dl", { class: "facts" },
       fact("Type", account.Type),
@@ -127,7 +154,8 @@ function terms(account) {
       fact("Reset day", account.ResetDayOfTheMonth || "none"),
       fact("State", account.Blocked ? badge("blocked", "bad") : badge("open", "good")),
       fact("Changes", number(account.Changes)),
-      fact("Last change", utc(account.LastChange))));
+      fact("Last change", utc(account.LastChange))),
+    action);
 }
 
 function buckets(found) {

@@ -54,12 +54,16 @@ async function identify() {
     const who = await ask("/whoami");
     $("key-button").hidden = !who.Keys;
     const allowed = new Set(who.Methods);
-    pages.account.allow(Boolean(who.Keys && allowed.has("Account") && allowed.has("DebitBalance") && allowed.has("DebitSMS")));
+    const mayChange = who.Keys && allowed.has("Account") && allowed.has("History");
+    pages.account.allow(
+      Boolean(mayChange && allowed.has("DebitBalance") && allowed.has("DebitSMS")),
+      Boolean(mayChange && allowed.has("SetTerms")),
+    );
     return true;
   } catch (error) {
     if (error.status !== 401) return false;
     $("key-button").hidden = false;
-    pages.account.allow(false);
+    pages.account.allow(false, false);
     return false;
   }
 }

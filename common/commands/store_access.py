@@ -1,0 +1,34 @@
+"""The store, for commands that work on it, whose troubles end them as `common.commands.command_line` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import click
+
+from common.commands.command_line import EXIT_UNAVAILABLE, refuse
+from common.errors import NotDurable, RatelError, StoreUnavailable
+from common.storage.store_url import StoreUrlError
+from common.storage.stores import Store, connect
+
+
+@contextmanager
+def store_errors(*refusals: type[Exception]) -> Iterator[None]:
+    """What goes wrong with the store, or is refused, ends the command; as `refusals` do, of whatever kind."""
+    refused: tuple[type[Exception], ...] = (RatelError, *refusals)
+    try:
+        yield
+    except StoreUrlError as error:
+        raise click.BadParameter(str(error), param_hint="--store") from None
+    except (StoreUnavailable, NotDurable) as error:
+        refuse(str(error), EXIT_UNAVAILABLE)
+    except refused as error:
+        refuse(str(error))
+
+
+@contextmanager
+def open_store(url: str, timeout_ms: int, *refusals: type[Exception]) -> Iterator[Store]:
+    """A connection, for as long as the command needs it; errors as with `store_errors`."""
+    with store_errors(*refusals), closing(connect(url, timeout_ms=timeout_ms)) as store:
+        yield store

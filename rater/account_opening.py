@@ -1,0 +1,52 @@
+"""Opening an account: the command for the store and its reply, as `rater.accounts` has them."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from common.storage.store import Command, Reply
+from rater.account_value import pack_account
+from rater.accounts import JOURNAL_LINES
+from rater.keys import AccountKeys
+from rater.model import Account
+from rater.scripts import SCRIPTS
+from rater.store_errors import store_error
+
+
+class Opening(Enum):
+    CREATED = b"Opened"
+    REPLACED = b"Replaced"
+    KEPT = b"Kept"
+    """It existed, and nothing was changed."""
+
+
+def open_command(
+    keys: AccountKeys,
+    account: Account,
+    *,
+    replace: bool = False,
+    token: str = "",
+    journal_lines: int = JOURNAL_LINES,
+) -> Command:
+    """The EVALSHA that creates an account, or with `replace` sets one that exists to these balances.
+
+    Raises ValueError for figures out of range: the loader has refused them with their place before.
+    """
+    return (
+        b"EVALSHA",
+        SCRIPTS["open_account"].sha,
+        2,
+        keys.account,
+        keys.journal,
+        int(replace),
+        journal_lines,
+        token,
+        pack_account(account),
+    )
+
+
+def parse_open_reply(reply: Reply) -> Opening:
+    """Raises what the store refused."""
+    if type(reply) is not bytes:
+        raise store_error(reply)
+    return Opening(reply)

@@ -1,0 +1,81 @@
+"""An operator at work during a chaos run: decides the terms of some accounts, blocks and unblocks them.
+
+As `ratel account` does it, at the store itself and through no rater, while clients debit these accounts.
+Each decision has a floor of its own, so each line in a journal is one decision's. What the store did not
+confirm is sent again until it is, under the same request id.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from random import Random
+from typing import Final, NamedTuple
+
+from common.errors import RatelError
+from common.storage.store import StoreConnection
+from rater.account_admin import decide
+from rater.terms import Terms
+from tests.chaos.books import now_us
+from tests.chaos.workload import HELD, TENANT
+
+PAUSES_S: Final = (0.02, 0.2)
+"""Between two decisions: some debits are under way in each, and each account is blocked half of the time."""
+AGAIN_S: Final = 0.1
+TIMEOUT_MS: Final = 2_000
+
+
+class Decision(NamedTuple):
+    subject: str
+    terms: str
+    """As the journal has them."""
+    blocked: bool
+    sent_us: int
+    """For the first time."""
+    told_us: int | None
+    """When the store confirmed it; None: never."""
+
+
+class Operator:
+    def __init__(self, seed: int, store_url: str, subjects: Sequence[str] = HELD) -> None:
+        self.decisions: list[Decision] = []
+        self._random = Random(f"{seed}/operator")
+        self._url = store_url
+        self._subjects = subjects
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.failure: Exception | None = None
+        """What ended it before it was stopped."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the decision that is under way, if the store is there."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with StoreConnection(self._url, timeout_ms=TIMEOUT_MS) as store:
+                while not self._stopping.wait(self._random.uniform(*PAUSES_S)):
+                    self._decide(store)
+        except Exception as error:
+            self.failure = error
+
+    def _decide(self, store: StoreConnection) -> None:
+        number = len(self.decisions) + 1
+        subject, blocked = self._random.choice(self._subjects), self._random.random() < 0.5
+        floor, day = -number, number % 32
+        text = f"prepaid floor={floor} reset_day={day} blocked={int(blocked)} plan=basic"
+        terms = Terms(min_credit_micros=floor, reset_day=day, blocked=blocked)
+        sent_us, told_us = now_us(), None
+        while told_us is None:
+            try:
+                decide(store, TENANT, subject, terms, f"decision-{number}")
+                told_us = now_us()
+            except RatelError:  # the store is away, full, a replica: as for clients, it is asked again
+                if self._stopping.wait(AGAIN_S):
+                    break
+        self.decisions.append(Decision(subject, text, blocked, sent_us, told_us))
