@@ -26,7 +26,7 @@ from typing import Final
 
 import zmq
 
-from common.about import StoreHealth
+from common.about import MAX_NODES, NodeHealth, StoreHealth
 from common.about import encode as encode_about
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
@@ -367,12 +367,14 @@ class Worker:
 
     def store_health(self) -> StoreHealth:
         memory = self._watch.memory
+        nodes = sorted(memory.nodes, key=lambda node: node.answers)
         return StoreHealth(
             ok=not self._retry_at_us and self._service.store_answers,
             url=self._service.store.where,
             used_memory=memory.used,
             max_memory=memory.limit,
             round_trip_us=self._service.store_round_trip_us,
+            nodes=tuple(NodeHealth(*node) for node in nodes[:MAX_NODES]),
         )
 
     def _tell_service_manager(self, store_answers: bool) -> None:
