@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pty
+import random
 import re
 import select
 import shutil
@@ -41,6 +42,7 @@ CLONE: Final = (
 SHOWN_HOME: Final = "/home/you/ratel"
 """What pages call the folder of the clone."""
 PORTS: Final = {"2001": "RATEL_JSONRPC", "8000": "RATEL_HTTP", "2000": "RATEL_ROUTER"}
+UNASSIGNED: Final = (10_000, 32_000)
 WITHIN_S: Final = 60.0
 _ADDRESS: Final = re.compile(rf'(127\.0\.0\.1(?::|", ))({"|".join(PORTS)})\b')
 COLUMNS: Final = "92"
@@ -49,10 +51,14 @@ _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def free_ports(count: int) -> list[str]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(server.getsockname()[1]) for server in held]
-    for server in held:
-        server.close()
+    """Below those that the kernel gives to whoever asks for any port: nobody else takes them before the
+    page's commands do, nor while a cluster is stopped and started again."""
+    ports: list[str] = []
+    while len(ports) < count:
+        port = random.randrange(*UNASSIGNED)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if str(port) not in ports:
+                ports.append(str(port))
     return ports
 
 
