@@ -68,7 +68,12 @@ def _read_bucket(text: str) -> Bucket:
 
 
 _micros: Final = _exact(to_micros)
-_type_option: Final = click.option("--type", "kind", type=click.Choice(["prepaid", "postpaid"]))
+_type_option: Final = click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["prepaid", "postpaid"]),
+    help="Paid for before, or afterwards; a new one is prepaid.",
+)
 _plan_option: Final = click.option("--plan", metavar="ID", help="The tariff plan; an empty text is none.")
 _reset_day_option: Final = click.option(
     "--reset-day", type=click.IntRange(0, LAST_DAY), help="Day of the month, for the operator; 0 is none."
@@ -114,9 +119,25 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
-@click.option("--credit", callback=_micros, default="0", metavar="CENTS", show_default=True)
-@click.option("--sms", callback=_micros, default="0", metavar="N", show_default=True)
-@click.option("--traffic", callback=_micros, default="0", metavar="N", show_default=True)
+@click.option(
+    "--credit",
+    callback=_micros,
+    default="0",
+    metavar="CENTS",
+    show_default=True,
+    help="What it has to spend at first.",
+)
+@click.option(
+    "--sms", callback=_micros, default="0", metavar="N", show_default=True, help="SMS that it has at first."
+)
+@click.option(
+    "--traffic",
+    callback=_micros,
+    default="0",
+    metavar="N",
+    show_default=True,
+    help="Units of data traffic that it has at first.",
+)
 @_type_option
 @click.option("--floor", callback=_micros, metavar="CENTS", help="MinCredit: debits don't go below it.")
 @_plan_option
@@ -288,7 +309,14 @@ def unblock(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
-@click.option("--last", type=click.IntRange(1, MAX_LINES), default=20, show_default=True, metavar="N")
+@click.option(
+    "--last",
+    type=click.IntRange(1, MAX_LINES),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="So many lines.",
+)
 @store_option
 @json_option("JSON Lines, one for each line of the journal.")
 def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool) -> None:

@@ -120,7 +120,7 @@ def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
     else:
         show_findings(report)
         for name, kinds in held.items():
-            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            counted = ", ".join(_counted(count, kind) for kind, count in kinds.items())
             click.echo(f"tenant {quote(name)}: {counted}")
         click.echo(f"errors: {report.error_count}, warnings: {report.warning_count}")
     if report.error_count:
@@ -257,9 +257,13 @@ def _differences_as_json(found: Differences) -> dict[str, Any]:
     return counts | {"shown": {how: [each._asdict() for each in them] for how, them in found.shown.items()}}
 
 
+def _counted(count: int | str, kind: str) -> str:
+    return f"{count} {kind[:-1] if str(count) == '1' else kind}"
+
+
 def _line(version: Version) -> str:
     known = version.known
-    counts = ", ".join(f"{known.get(kind, '?')} {kind}" for kind in ("rates", "destinations", "plans"))
+    counts = ", ".join(_counted(known.get(kind, "?"), kind) for kind in ("rates", "destinations", "plans"))
     state = _state(version)
     said = f"  ({state})" if state != "whole" else ""
     created, sources = (quote(known.get(name, "?"))[1:-1] for name in ("created", "sources"))

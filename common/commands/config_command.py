@@ -124,6 +124,7 @@ def show(ctx: click.Context, as_json: bool, words: tuple[str, ...]) -> None:
     \b
     Examples:
       ratel config show
+      ratel config show --json rater
       ratel config show rater --credit 2048
       ratel config show tariff activate
     """

@@ -10,7 +10,11 @@ from tests.docs.blocks import RUN, Block, Step, blocks, compact, pattern, printe
 from tests.docs.terminal import ROOT, Terminal
 
 DOCS: Final = ROOT / "docs"
-PAGES: Final = (ROOT / "README.md", DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md")))
+PAGES: Final = (
+    ROOT / "README.md",
+    *(DOCS / page for page in ("commands-printed.md", "monitoring.md", "status-page.md", "tutorial.md")),
+    *sorted((DOCS / "how-to").glob("*.md")),
+)
 
 
 class Ran(NamedTuple):
