@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -390,6 +391,9 @@ def _floor(floor: int | None) -> str:
     return "no floor" if floor is None else f"floor {format_micros(floor)}"
 
 
+_FLOOR_MICROS: Final = re.compile(r"(?<=\bfloor=)-?\d+")
+
+
 def _line_text(line: Line | Damaged) -> str:
     if isinstance(line, Damaged):
         field, expected, found = line.difference
@@ -400,7 +404,7 @@ def _line_text(line: Line | Damaged) -> str:
         for name, text in (
             ("cost", None if line.cost is None else format_micros(line.cost)),
             ("bonus", None if line.bonus is None else f"× {line.bonus.times}"),
-            ("terms", line.terms),
+            ("terms", _FLOOR_MICROS.sub(lambda floor: format_micros(int(floor[0])), line.terms or "")),
             ("request", line.token),
         )
         if text

@@ -266,7 +266,7 @@ def purge(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"purged": gone}))
     else:
-        click.echo(f"{len(gone)} keys taken out, {len(kept)} left")
+        click.echo(f"{len(gone)} key{'s' * (len(gone) != 1)} taken out, {len(kept)} left")
 
 
 @apikey.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,6 +34,11 @@ class Ran(NamedTuple):
         return f"the page shows\n{shown}and what is printed is\n{self.output}"
 
 
+def is_missing(block: Block) -> bool:
+    """Whether there is no such program here as it needs."""
+    return block.needs is not None and shutil.which(block.needs) is None
+
+
 def commands(block: Block, number: int) -> list[Step]:
     if block.language == "console":
         return steps(block)
@@ -44,7 +50,7 @@ def commands(block: Block, number: int) -> list[Step]:
 def run(page: Path, terminal: Terminal) -> list[Ran]:
     ran = []
     for number, block in enumerate(blocks(page)):
-        if block.not_run is not None:
+        if block.not_run is not None or is_missing(block):
             continue
         if block.file is not None:
             terminal.write(block.file, block.body)

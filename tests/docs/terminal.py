@@ -43,7 +43,7 @@ SHOWN_HOME: Final = "/home/you/ratel"
 """What pages call the folder of the clone."""
 PORTS: Final = {"2001": "RATEL_JSONRPC", "8000": "RATEL_HTTP", "2000": "RATEL_ROUTER"}
 """Where a cluster listens by default."""
-MORE_PORTS: Final = ("2002", "2003", "2010", "8001", "8002", "9101")
+MORE_PORTS: Final = ("2002", "2003", "2010", "8001", "8002", "9090", "9101")
 """Of second balancers and the like; a command gets them as the page gives them."""
 UNASSIGNED: Final = (10_000, 32_000)
 WITHIN_S: Final = 60.0
