@@ -234,7 +234,7 @@ def credit(
         click.echo(f"{format_micros(given.value_micros)} {unit}{repeated}")
 
 
-@account.command("set")
+@account.command("set", short_help="Change type, floor, tariff plan, reset day.")
 @click.argument("tenant")
 @click.argument("subject")
 @_type_option
@@ -277,7 +277,7 @@ def set_(
     _decide(store_url, tenant, subject, Terms(**terms), as_json, "set", "it was so already")
 
 
-@account.command()
+@account.command(short_help="Refuse debits and talk time from now on.")
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
@@ -307,7 +307,7 @@ def unblock(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     _decide(store_url, tenant, subject, Terms(blocked=False), as_json, "unblocked", "it was not blocked")
 
 
-@account.command()
+@account.command(short_help="Show the last lines of the journal.")
 @click.argument("tenant")
 @click.argument("subject")
 @click.option(

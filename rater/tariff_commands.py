@@ -53,7 +53,7 @@ def tariff() -> None:
     """
 
 
-@tariff.command("list")
+@tariff.command("list", short_help="List the versions that are kept.")
 @click.argument("tenant", required=False)
 @store_option
 @_json_option
@@ -85,7 +85,7 @@ def list_(tenant: str | None, store_url: str, as_json: bool) -> None:
         click.echo("* is the active one")
 
 
-@tariff.command("check")
+@tariff.command("check", short_help="Check tariff files by themselves, without a store.")
 @click.argument(
     "paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(exists=True, path_type=Path)
 )
@@ -127,7 +127,7 @@ def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
         sys.exit(EXIT_REFUSED)
 
 
-@tariff.command("activate")
+@tariff.command("activate", short_help="Go back to a version, or on to one.")
 @click.argument("tenant")
 @click.argument("version", type=_version_type)
 @store_option
@@ -164,7 +164,7 @@ def activate_(tenant: str, version: int, store_url: str, wait_s: float, as_json:
         click.echo(f"picked up by {raters} of {of} raters" if of else "no raters are running")
 
 
-@tariff.command("diff")
+@tariff.command("diff", short_help="Show what differs between two versions.")
 @click.argument("tenant")
 @click.argument("a", type=_version_type)
 @click.argument("b", type=_version_type)

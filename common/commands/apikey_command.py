@@ -212,7 +212,7 @@ def list_(path: Path, as_json: bool) -> None:
         _show_table(Console(highlight=False), file, shown)
 
 
-@apikey.command()
+@apikey.command(short_help="Refuse these keys from now on.")
 @_file_option
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @_json_option
@@ -269,7 +269,7 @@ def purge(path: Path, as_json: bool) -> None:
         click.echo(f"{len(gone)} key{'s' * (len(gone) != 1)} taken out, {len(kept)} left")
 
 
-@apikey.command()
+@apikey.command(short_help="Limit what a tenant asks by all its keys together.")
 @_file_option
 @click.argument("tenant")
 @_limit_options
