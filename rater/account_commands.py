@@ -86,7 +86,12 @@ def _durable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _micros: Final = _exact(to_micros)
-_type_option: Final = click.option("--type", "kind", type=click.Choice(["prepaid", "postpaid"]))
+_type_option: Final = click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["prepaid", "postpaid"]),
+    help="Paid for before, or afterwards; a new one is prepaid.",
+)
 _plan_option: Final = click.option("--plan", metavar="ID", help="The tariff plan; an empty text is none.")
 _reset_day_option: Final = click.option(
     "--reset-day", type=click.IntRange(0, LAST_DAY), help="Day of the month, for the operator; 0 is none."
@@ -132,9 +137,25 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
-@click.option("--credit", callback=_micros, default="0", metavar="CENTS", show_default=True)
-@click.option("--sms", callback=_micros, default="0", metavar="N", show_default=True)
-@click.option("--traffic", callback=_micros, default="0", metavar="N", show_default=True)
+@click.option(
+    "--credit",
+    callback=_micros,
+    default="0",
+    metavar="CENTS",
+    show_default=True,
+    help="What it has to spend at first.",
+)
+@click.option(
+    "--sms", callback=_micros, default="0", metavar="N", show_default=True, help="SMS that it has at first."
+)
+@click.option(
+    "--traffic",
+    callback=_micros,
+    default="0",
+    metavar="N",
+    show_default=True,
+    help="Units of data traffic that it has at first.",
+)
 @_type_option
 @click.option("--floor", callback=_micros, metavar="CENTS", help="MinCredit: debits don't go below it.")
 @_plan_option
@@ -241,7 +262,7 @@ def credit(
         click.echo(f"{format_micros(given.value_micros)} {unit}{repeated}")
 
 
-@account.command("set")
+@account.command("set", short_help="Change type, floor, tariff plan, reset day.")
 @click.argument("tenant")
 @click.argument("subject")
 @_type_option
@@ -286,7 +307,7 @@ def set_(
     _decide(store_url, durability, tenant, subject, Terms(**terms), as_json, "set", "it was so already")
 
 
-@account.command()
+@account.command(short_help="Refuse debits and talk time from now on.")
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
@@ -336,10 +357,17 @@ def unblock(tenant: str, subject: str, store_url: str, durability: Durability, a
     )
 
 
-@account.command()
+@account.command(short_help="Show the last lines of the journal.")
 @click.argument("tenant")
 @click.argument("subject")
-@click.option("--last", type=click.IntRange(1, MAX_LINES), default=20, show_default=True, metavar="N")
+@click.option(
+    "--last",
+    type=click.IntRange(1, MAX_LINES),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="So many lines.",
+)
 @store_option
 @json_option("JSON Lines, one for each line of the journal.")
 def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from common.money import format_micros, format_nanos
 from rater.account_admin import Found
 from rater.account_view import instant
 from rater.journal.lines import Damaged, Line
 from rater.model import spendable_micros
+
+_FLOOR_MICROS: Final = re.compile(r"(?<=\bfloor=)-?\d+")
 
 
 def rows(tenant: str, found: Found) -> Iterator[tuple[str, str]]:
@@ -47,7 +51,7 @@ def line_text(line: Line | Damaged) -> str:
         for name, text in (
             ("cost", None if line.cost is None else format_micros(line.cost)),
             ("bonus", None if line.bonus is None else f"× {line.bonus.times}"),
-            ("terms", line.terms),
+            ("terms", _FLOOR_MICROS.sub(lambda floor: format_micros(int(floor[0])), line.terms or "")),
             ("request", line.token),
         )
         if text

@@ -54,7 +54,7 @@ def tariff() -> None:
     """
 
 
-@tariff.command("list")
+@tariff.command("list", short_help="List the versions that are kept.")
 @click.argument("tenant", required=False)
 @store_option
 @_json_option
@@ -86,7 +86,7 @@ def list_(tenant: str | None, store_url: str, as_json: bool) -> None:
         click.echo("* is the active one")
 
 
-@tariff.command("check")
+@tariff.command("check", short_help="Check tariff files by themselves, without a store.")
 @click.argument(
     "paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(exists=True, path_type=Path)
 )
@@ -121,14 +121,14 @@ def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
     else:
         show_findings(report)
         for name, kinds in held.items():
-            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            counted = ", ".join(_counted(count, kind) for kind, count in kinds.items())
             click.echo(f"tenant {quote(name)}: {counted}")
         click.echo(f"errors: {report.error_count}, warnings: {report.warning_count}")
     if report.error_count:
         sys.exit(EXIT_REFUSED)
 
 
-@tariff.command("activate")
+@tariff.command("activate", short_help="Go back to a version, or on to one.")
 @click.argument("tenant")
 @click.argument("version", type=_version_type)
 @store_option
@@ -165,7 +165,7 @@ def activate_(tenant: str, version: int, store_url: str, wait_s: float, as_json:
         click.echo(f"picked up by {raters} of {of} raters" if of else "no raters are running")
 
 
-@tariff.command("diff")
+@tariff.command("diff", short_help="Show what differs between two versions.")
 @click.argument("tenant")
 @click.argument("a", type=_version_type)
 @click.argument("b", type=_version_type)
@@ -258,9 +258,13 @@ def _differences_as_json(found: Differences) -> dict[str, Any]:
     return counts | {"shown": {how: [each._asdict() for each in them] for how, them in found.shown.items()}}
 
 
+def _counted(count: int | str, kind: str) -> str:
+    return f"{count} {kind[:-1] if str(count) == '1' else kind}"
+
+
 def _line(version: Version) -> str:
     known = version.known
-    counts = ", ".join(f"{known.get(kind, '?')} {kind}" for kind in ("rates", "destinations", "plans"))
+    counts = ", ".join(_counted(known.get(kind, "?"), kind) for kind in ("rates", "destinations", "plans"))
     state = _state(version)
     said = f"  ({state})" if state != "whole" else ""
     created, sources = (quote(known.get(name, "?"))[1:-1] for name in ("created", "sources"))

@@ -26,7 +26,7 @@ HEAD: Final = """\
 
 Every command of `ratel`, with its own `--help`. What is marked with an environment variable is a setting, and
 may stand in the [configuration file](configuration.md) too. `ratel completion` makes a shell
-complete all of it.
+complete all of it. [Every command, and what it prints](commands-printed.md) shows them in use.
 
 <!-- `make settings` writes this page from the commands -->
 

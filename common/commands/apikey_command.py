@@ -213,7 +213,7 @@ def list_(path: Path, as_json: bool) -> None:
         show_table(Console(highlight=False), file, shown)
 
 
-@apikey.command()
+@apikey.command(short_help="Refuse these keys from now on.")
 @_file_option
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @_json_option
@@ -267,10 +267,10 @@ def purge(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"purged": gone}))
     else:
-        click.echo(f"{len(gone)} keys taken out, {len(kept)} left")
+        click.echo(f"{len(gone)} key{'s' * (len(gone) != 1)} taken out, {len(kept)} left")
 
 
-@apikey.command()
+@apikey.command(short_help="Limit what a tenant asks by all its keys together.")
 @_file_option
 @click.argument("tenant")
 @_limit_options

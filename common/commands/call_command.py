@@ -119,9 +119,10 @@ def call(
     """Make one call of the API and show the answer.
 
     \b
-    ratel call GetCost CstmId=vdf Subject=rif DestinationPrefix=0256 \\
-        TimeStart=2012-02-02T17:30:00Z TimeEnd=2012-02-02T18:30:00Z
-    ratel call DebitBalance cstmid=vdf subj=rif amount=12.5
+    Examples:
+      ratel call GetCost CstmId=vdf Subject=rif DestinationPrefix=0256 \\
+          TimeStart=2012-02-02T17:30:00Z TimeEnd=2012-02-02T18:30:00Z
+      ratel call DebitBalance cstmid=vdf subj=rif amount=12.5
 
     Names of methods and fields may be written in any case, and as the HTTP interface calls them:
     subj, dest, start, end. A mutation is carried out once, however often the connection has to be

@@ -74,7 +74,11 @@ _OPTIONS: Final = (
     TIMEOUT,
     API_KEY_FILE,
     shared(
-        "client", "--tls", is_flag=True, envvar="RATEL_CLIENT_TLS", help="Speak TLS, as the options do too:"
+        "client",
+        "--tls",
+        is_flag=True,
+        envvar="RATEL_CLIENT_TLS",
+        help="Speak TLS. Each of the other --tls options means that, too.",
     ),
     TLS_CA,
     shared(

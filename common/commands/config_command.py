@@ -111,7 +111,10 @@ def unknown_variables(commands: Commands) -> list[str]:
     ]
 
 
-@config.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@config.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    short_help="Show settings, and where each value is from.",
+)
 @settings.file_option
 @json_option("A list of JSON objects, for programs.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [FLAG]...]")
@@ -124,6 +127,7 @@ def show(ctx: click.Context, as_json: bool, words: tuple[str, ...]) -> None:
     \b
     Examples:
       ratel config show
+      ratel config show --json rater
       ratel config show rater --credit 2048
       ratel config show tariff activate
     """
@@ -154,7 +158,7 @@ def named_command(commands: Commands, words: tuple[str, ...]) -> tuple[Commands,
     raise click.UsageError(f"there is no command {' '.join(words)!r}{hint(' '.join(words), names)}")
 
 
-@config.command()
+@config.command(short_help="Print a file with every setting explained.")
 @click.option("--table", is_flag=True, help="As a table in Markdown.")
 @click.pass_context
 def example(ctx: click.Context, table: bool) -> None:

@@ -17,6 +17,14 @@ from common.commands.client_options import Connect, call_errors, client_options
 from common.commands.command_line import EXIT_REFUSED
 from common.commands.explain_view import show_explanation
 from common.settings.options import json_option
+from common.times import format_rfc3339, parse_rfc3339
+
+
+def _a_minute_after(start: str) -> str:
+    try:
+        return format_rfc3339(parse_rfc3339(start) + 60_000_000)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--start") from None
 
 
 @click.command(no_args_is_help=True)
@@ -24,7 +32,7 @@ from common.settings.options import json_option
 @click.argument("subject")
 @click.argument("number")
 @click.option("--start", metavar="TIME", help="When the call starts, RFC 3339.  [default: now]")
-@click.option("--end", metavar="TIME", help="When it ends; needs --start.  [default: a minute later]")
+@click.option("--end", metavar="TIME", help="When it ends; needs --start.  [default: a minute after that]")
 @click.option(
     "--seconds", metavar="N", help="How long they would like to talk.  [default: as long as the call lasts]"
 )
@@ -46,12 +54,15 @@ def explain(
     Examples:
       ratel explain vdf rif 0256308200 --start 2012-02-02T17:30:00Z --end 2012-02-02T18:30:00Z
       ratel explain vdf anna 0723045326 --seconds 3600
+      ratel explain vdf anna 0723045326 --json
 
     It says which prefixes were tried, which rate and period hold, which interval wins at each time and why
     the others lose, what each minute bucket gives, the discount, and what each length of talk would cost.
     """
-    if (start is None) != (end is None):
-        raise click.UsageError("--start and --end go together")
+    if start is None and end is not None:
+        raise click.UsageError("--end needs --start")
+    if start is not None and end is None:
+        end = _a_minute_after(start)
     fields = {"CstmId": tenant, "Subject": subject, "DestinationPrefix": number}
     optional = {"TimeStart": start, "TimeEnd": end, "Amount": seconds}
     question: dict[str, Any] = read_fields(

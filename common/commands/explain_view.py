@@ -100,6 +100,7 @@ def _show_buckets(console: Console, buckets: Sequence[Tree]) -> None:
 def _show_spans(console: Console, answer: Tree) -> None:
     _heading(console, "Timespans")
     table = _table("From (local)", "Seconds", "Cost", "How", "Why", right=("Seconds", "Cost"))
+    table.columns[0].no_wrap = True
     for span in answer["Timespans"]:
         why = escape(span["Why"])
         if span["Bucket"] is not None:

@@ -65,7 +65,7 @@ def keys() -> None:
     """
 
 
-@keys.command()
+@keys.command(short_help="Make a key pair.")
 @click.argument("name")
 @click.option(
     "--role",
@@ -105,7 +105,7 @@ def new(name: str, role: str, folder: Path, as_json: bool) -> None:
     click.echo(f"public  {public_path}  {key.public}")
 
 
-@keys.command("list")
+@keys.command("list", short_help="Show the keys, and which are authorized.")
 @_folder_option
 @json_option()
 def list_(folder: Path, as_json: bool) -> None:
@@ -154,7 +154,7 @@ def _show(rows: list[dict[str, Any]], folder: Path) -> None:
         click.echo(f"no keys in {folder}")
 
 
-@keys.command()
+@keys.command(short_help="Let raters and clients in.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_folder_option
 def allow(files: tuple[Path, ...], folder: Path) -> None:
@@ -199,7 +199,7 @@ def _public_file(file: Path, folder: Path) -> Path:
     return folder / f"{file}{PUBLIC_SUFFIX}" if file.parent == Path() else file
 
 
-@keys.command()
+@keys.command(short_help="Let them in no more.")
 @click.argument("names", nargs=-1, required=True)
 @_folder_option
 def revoke(names: tuple[str, ...], folder: Path) -> None:

@@ -36,10 +36,10 @@ def _head(status: Status) -> Text:
 
 
 def _methods(status: Status) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method")
-    for name in ("answers/s", "errors/s", "half within", "90 %", "99 %", "total", "replays"):
-        table.add_column(name, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("method", overflow="ellipsis")
+    for name in ("answers/s", "errors/s", "50 %", "90 %", "99 %", "total", "replays"):
+        table.add_column(name, justify="right", no_wrap=True)
     rows = [*status["methods"].items(), ("all", status["all"])]
     for name, figures in rows:
         table.add_row(
@@ -55,25 +55,28 @@ def _methods(status: Status) -> Table:
 
 
 def _raters(status: Status) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("rater")
-    table.add_column("state")
-    for name in ("in flight", "busy", "requests/s", "tariff", "heard", "store", "memory"):
-        table.add_column(name, justify="right")
-    table.add_column("version")
+    """In 80 columns: names are cut first, and versions are shown where one is not the front's."""
+    versions = any(rater["version"] not in (None, status["version"]) for rater in status["raters"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("rater", min_width=len("rater"), overflow="ellipsis")
+    table.add_column("state", no_wrap=True)
+    for name in ("in flight", "busy", "per s", "tariff", "heard", "store", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if versions:
+        table.add_column("version", no_wrap=True)
     for rater in status["raters"]:
         store = rater["store"] or {}
         table.add_row(
             escape(rater["name"]),
             Text(rater["state"], COLOURS.get(rater["state"], "red")),
-            f"{rater['in_flight']:,} of {rater['credit']:,}",
+            f"{rater['in_flight']:,}/{rater['credit']:,}",
             f"{rater['busy']:.0%}",
             f"{rater['speed_per_s']:,}" if rater["speed_per_s"] else "–",
             str(rater["tariff_epoch"]),
-            f"{rater['seen_ms_ago'] / 1000:.1f} s ago",
+            f"{rater['seen_ms_ago'] / 1000:.1f} s",
             micros(store["round_trip_us"]) if store.get("ok") else "away" if store else "–",
             size(store.get("used_memory", 0)),
-            escape(rater["version"] or "–"),
+            *([escape(rater["version"] or "–")] if versions else []),
         )
     if not status["raters"]:
         table.add_row("none")

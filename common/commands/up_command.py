@@ -186,7 +186,7 @@ def up(
             began_s = time.monotonic()
             store_url = _start(supervisor, look, ends, wanted, given, front, watched)
             if paths:
-                _load(look, paths, tenant)
+                _load(look, paths, tenant, raters)
             _wait_until_ready(look, front, wanted.http, store_url)
             click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
             for example in examples:
@@ -267,8 +267,9 @@ def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Add
     return ()
 
 
-def _load(look: Look, paths: tuple[str, ...], tenant: str | None) -> None:
-    options = ["--tenant", tenant] if tenant else []
+def _load(look: Look, paths: tuple[str, ...], tenant: str | None, raters: int) -> None:
+    """With the raters that were started just now, of which the store knows nothing yet."""
+    options = ["--raters", str(raters), *(["--tenant", tenant] if tenant else [])]
     if _run(look, ratel("load", *options, *paths)):
         raise click.ClickException("the tariff was not loaded")
 

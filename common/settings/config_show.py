@@ -39,7 +39,8 @@ def resolve(
     file: ConfigFile, path: Names, command: click.Command, words: Sequence[str] = ()
 ) -> list[Setting]:
     """The settings of a command, were it called with these words. Raises UsageError."""
-    ctx = click.Context(command, info_name=" ".join(path), default_map=defaults(file, command, path))
+    name = " ".join(("ratel", *path))
+    ctx = click.Context(command, info_name=name, default_map=defaults(file, command, path))
     given = command.make_parser(ctx).parse_args(list(words))[0] if words else {}
     return [_resolve(file, path, option, ctx, given) for option in options_of(command)]
 

@@ -101,7 +101,7 @@ def journal() -> None:
     """The accounts' journals: archive them."""
 
 
-@journal.command()
+@journal.command(short_help="Write what is new since the last run into files.")
 @store_option
 @click.option(
     "--to",

@@ -37,6 +37,13 @@ KINDS: Final = ("rates", "destinations", "plans")
 @click.option("--dry-run", is_flag=True, help="Check and report everything, write nothing.")
 @click.option("--reset-balances", is_flag=True, help="Set accounts that exist to the balances in the files.")
 @wait_option
+@click.option(
+    "--raters",
+    type=click.IntRange(0, 65536),
+    default=0,
+    metavar="COUNT",
+    help="Wait for at least so many, those that are still starting too; 0 waits for those that run.",
+)
 @json_option()
 def load(
     paths: tuple[Path, ...],
@@ -45,6 +52,7 @@ def load(
     dry_run: bool,
     reset_balances: bool,
     wait_s: float,
+    raters: int,
     as_json: bool,
 ) -> None:
     """Load tariff files: check everything, publish it as a new version, open accounts.
@@ -76,7 +84,7 @@ def load(
     """
     if len(tenant) > MAX_NAME_CHARS or any("\ud800" <= character <= "\udfff" for character in tenant):
         raise click.BadParameter(f"expected up to {MAX_NAME_CHARS} characters of text", param_hint="--tenant")
-    options = LoadOptions(store_url, tenant, dry_run, reset_balances, wait_s)
+    options = LoadOptions(store_url, tenant, dry_run, reset_balances, wait_s, raters)
     with store_errors(), _progress() as progress:
         result = load_paths(paths, options, progress)
     if as_json:

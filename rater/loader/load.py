@@ -72,6 +72,8 @@ class LoadOptions:
     reset_balances: bool = False
     wait_s: float = 10.0
     """How long raters get to pick up what was published; 0 does not wait."""
+    raters: int = 0
+    """At least so many are waited for: those that are still starting are not in the store's table yet."""
 
 
 @dataclass
@@ -142,17 +144,19 @@ def _load_paths(paths: Sequence[Path], options: LoadOptions, progress: Progress)
         if not report.error_count and not options.dry_run:
             _publish(store, loads, result, active.read(), _sources(paths), progress)
             if result.epoch is not None and options.wait_s > 0:
-                result.picked_up = wait_for_raters(store, result.epoch, options.wait_s)
+                result.picked_up = wait_for_raters(
+                    store, result.epoch, options.wait_s, at_least=options.raters
+                )
             _open_accounts(store, loads, result, options.reset_balances, progress)
     return result
 
 
-def wait_for_raters(store: Store, epoch: int, wait_s: float) -> PickedUp:
+def wait_for_raters(store: Store, epoch: int, wait_s: float, *, at_least: int = 0) -> PickedUp:
     """How many of the live raters rate by that epoch or a later one, once all do or time is up."""
     give_up_s = time.monotonic() + wait_s
     while True:
         epochs = _live_epochs(store)
-        picked_up = PickedUp(sum(each >= epoch for each in epochs), len(epochs))
+        picked_up = PickedUp(sum(each >= epoch for each in epochs), max(len(epochs), at_least))
         if picked_up.raters == picked_up.of or time.monotonic() >= give_up_s:
             return picked_up
         time.sleep(_LOOK_EVERY_S)

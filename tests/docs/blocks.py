@@ -7,7 +7,8 @@
     ```json title="my/file"    a file that the reader writes
 
 A comment before a block keeps it from being run, `<!-- not run: why -->`, or says that its first command
-does not end, `<!-- keeps running -->`: that is typed in a terminal of its own, which stays open.
+does not end, `<!-- keeps running -->`: that is typed in a terminal of its own, which stays open; or names a
+program without which it is left out, `<!-- needs promtool -->`, since not every machine has it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _FENCE: Final = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]+)?(?P<more>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-_COMMENT: Final = re.compile(r"<!-- (not run: (?P<reason>[^>]+)|keeps running) -->\n\n?$")
+_COMMENT: Final = re.compile(
+    r"<!-- (?:not run: (?P<reason>[^>]+)|(?P<runs>keeps running)|needs (?P<needs>[\w-]+)) -->\n\n?$"
+)
 _TITLE: Final = re.compile(r'title="([^"]+)"')
 
 
@@ -33,6 +36,7 @@ class Block(NamedTuple):
     file: str | None
     not_run: str | None
     keeps_running: bool
+    needs: str | None
 
 
 class Step(NamedTuple):
@@ -55,7 +59,8 @@ def blocks(page: Path) -> list[Block]:
                 body,
                 title[1] if title else None,
                 comment["reason"] if comment else None,
-                comment is not None and comment["reason"] is None,
+                comment is not None and comment["runs"] is not None,
+                comment["needs"] if comment else None,
             )
         )
     return found

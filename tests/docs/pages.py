@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -10,7 +11,11 @@ from tests.docs.blocks import RUN, Block, Step, blocks, compact, pattern, printe
 from tests.docs.terminal import ROOT, Terminal
 
 DOCS: Final = ROOT / "docs"
-PAGES: Final = (ROOT / "README.md", DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md")))
+PAGES: Final = (
+    ROOT / "README.md",
+    *(DOCS / page for page in ("commands-printed.md", "monitoring.md", "status-page.md", "tutorial.md")),
+    *sorted((DOCS / "how-to").glob("*.md")),
+)
 
 
 class Ran(NamedTuple):
@@ -29,6 +34,11 @@ class Ran(NamedTuple):
         return f"the page shows\n{shown}and what is printed is\n{self.output}"
 
 
+def is_missing(block: Block) -> bool:
+    """Whether there is no such program here as it needs."""
+    return block.needs is not None and shutil.which(block.needs) is None
+
+
 def commands(block: Block, number: int) -> list[Step]:
     if block.language == "console":
         return steps(block)
@@ -40,7 +50,7 @@ def commands(block: Block, number: int) -> list[Step]:
 def run(page: Path, terminal: Terminal) -> list[Ran]:
     ran = []
     for number, block in enumerate(blocks(page)):
-        if block.not_run is not None:
+        if block.not_run is not None or is_missing(block):
             continue
         if block.file is not None:
             terminal.write(block.file, block.body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pty
+import random
 import re
 import select
 import shutil
@@ -41,18 +42,26 @@ CLONE: Final = (
 SHOWN_HOME: Final = "/home/you/ratel"
 """What pages call the folder of the clone."""
 PORTS: Final = {"2001": "RATEL_JSONRPC", "8000": "RATEL_HTTP", "2000": "RATEL_ROUTER"}
+"""Where a cluster listens by default."""
+MORE_PORTS: Final = ("2002", "2003", "2010", "8001", "8002", "9090", "9101")
+"""Of second balancers and the like; a command gets them as the page gives them."""
+UNASSIGNED: Final = (10_000, 32_000)
 WITHIN_S: Final = 60.0
-_ADDRESS: Final = re.compile(rf'(127\.0\.0\.1(?::|", ))({"|".join(PORTS)})\b')
+_ADDRESS: Final = re.compile(rf'(127\.0\.0\.1(?::|", ))({"|".join((*PORTS, *MORE_PORTS))})\b')
 COLUMNS: Final = "92"
 """So wide are tables, and so wide is the site's text."""
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def free_ports(count: int) -> list[str]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(server.getsockname()[1]) for server in held]
-    for server in held:
-        server.close()
+    """Below those that the kernel gives to whoever asks for any port: nobody else takes them before the
+    page's commands do, nor while a cluster is stopped and started again."""
+    ports: list[str] = []
+    while len(ports) < count:
+        port = random.randrange(*UNASSIGNED)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if str(port) not in ports:
+                ports.append(str(port))
     return ports
 
 
@@ -65,7 +74,7 @@ class Terminal:
             subprocess.run(["git", "clone", "--quiet", str(ROOT), str(self.home)], check=True)
         else:
             self._link()
-        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.ports = dict(zip((*PORTS, *MORE_PORTS), free_ports(len(PORTS) + len(MORE_PORTS)), strict=True))
         self._printed, terminal = pty.openpty()
         try:
             self._bash = subprocess.Popen(
@@ -100,6 +109,7 @@ class Terminal:
             | ports
             | {
                 "RATEL_ADDRESS": ports["RATEL_JSONRPC"],
+                "RATEL_URL": f"http://{ports['RATEL_HTTP']}",
                 "RATEL_CONFIG": os.devnull,
                 "HOME": str(self.home),
                 "XDG_DATA_HOME": "",

@@ -395,6 +395,28 @@ def test_a_load_waits_until_every_live_rater_has_picked_it_up(loader: Loader, st
     assert "rater" not in loader(sample_files(), "--wait", "0").stdout
 
 
+def test_a_load_waits_for_raters_that_are_still_starting(
+    loader: Loader, store: StoreConnection, store_server: EmbeddedStore
+) -> None:
+    """As the one of `ratel up`, whose raters are not in the table when the tariff is published."""
+    expected = "picked up by 0 of 2 raters within 0.2 s: the others follow by themselves"
+    assert expected in loader(sample_files(), "--raters", "2", "--wait", "0.2").stdout
+    epoch = read_active(store).epoch
+    looks = 0
+
+    class Joining(StoreConnection):
+        def execute(self, commands: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            if looks in (2, 3):
+                beat(store, f"rater-{looks}", epoch)
+            return super().execute(commands)
+
+    with Joining(store_server.url) as own:
+        assert wait_for_raters(own, epoch, 60, at_least=2) == (2, 2)
+    assert looks == 3
+
+
 def test_raters_are_told_apart_by_the_clock_of_the_store(
     loader: Loader, store: StoreConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,8 +56,8 @@ def test_versions_are_listed_with_the_active_one_marked(run: Run, store: StoreCo
     publish(store, [Tariff("other", (rate("1"),))], {}, METADATA)
     assert run("list", "vdf").stdout.splitlines() == [
         "tenant 'vdf':",
-        "     1  2026-01-02T03:04:05Z  1 rates, 0 destinations, 0 plans  from rates.json",
-        "*    2  2026-01-02T03:04:05Z  2 rates, 0 destinations, 1 plans  from rates.json",
+        "     1  2026-01-02T03:04:05Z  1 rate, 0 destinations, 0 plans  from rates.json",
+        "*    2  2026-01-02T03:04:05Z  2 rates, 0 destinations, 1 plan  from rates.json",
         "* is the active one",
     ]
     assert run("list").stdout.splitlines()[0] == "tenant 'other':"

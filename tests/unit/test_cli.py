@@ -27,6 +27,26 @@ def test_a_name_that_was_probably_meant_is_told() -> None:
     assert "There are up, balancer" in nothing.stderr
 
 
+def test_the_list_of_a_group_says_of_each_command_what_it_does_in_a_whole_sentence() -> None:
+    for group in ("apikey", "tariff", "account", "keys", "config", "journal"):
+        listed = (
+            CliRunner().invoke(main, [group, "--help"], terminal_width=80).stdout.partition("Commands:")[2]
+        )
+        assert listed.strip()
+        assert not [line for line in listed.splitlines() if line.endswith("...")], group
+
+
+def test_explain_takes_a_start_alone_and_no_end_alone() -> None:
+    for words, code, said in (
+        (["--end", "2012-02-02T17:30:00Z"], 2, "--end needs --start"),
+        (["--start", "yesterday"], 2, "expected an RFC 3339 time such as"),
+        (["--start", "2012-02-02T17:30:00Z", "--address", "127.0.0.1:1"], 3, "can't connect"),
+    ):
+        result = CliRunner().invoke(main, ["explain", "vdf", "rif", "0256", *words])
+        assert result.exit_code == code, result.output
+        assert said in result.stderr
+
+
 def test_every_command_has_help_with_an_example() -> None:
     without = []
     for names, _ in leaves(main, click.Context(main)):

@@ -31,6 +31,7 @@ ONE_RUN = {
     "--json",  # the form of one answer
     "--dry-run",  # what one run does
     "--reset-balances",
+    "--raters",  # of `ratel load`
     "--example",
     "--start",  # what one question is about
     "--end",

@@ -68,8 +68,8 @@ STATUS: dict[str, Any] = {
 }
 
 
-def shown(status: Any) -> str:
-    console = Console(file=StringIO(), width=160)
+def shown(status: Any, width: int = 160) -> str:
+    console = Console(file=StringIO(), width=width)
     console.print(render(status))
     text = console.file.getvalue()
     assert isinstance(text, str)
@@ -83,10 +83,10 @@ def test_all_is_shown() -> None:
     for part in (
         "one",
         "working",
-        "2 of 1,024",
+        "2/1,024",
         "25%",
         "50,000",
-        "0.1 s ago",
+        "0.1 s",
         "200 µs",
         "976.6 KiB",
         "ready",
@@ -103,6 +103,26 @@ def test_the_nodes_of_a_cluster_of_stores_are_shown() -> None:
     assert two == ["h:2", "away", "–", "–", "0"]
     silent = shown(STATUS | {"raters": [CLUSTERED | {"state": "silent"}]})
     assert "h:2" not in silent, "its word is old"
+
+
+def test_it_fits_a_terminal_of_80_columns_and_cuts_no_more_than_names() -> None:
+    status = deepcopy(STATUS)
+    status["raters"] = [
+        RATER | {"name": "rater-of-a-long-host-name-123456-abcd", "state": "no tariff", "in_flight": 1024}
+    ]
+    text = shown(status, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for part in ("rater-", "no tariff", "1,024/1,024", "25%", "50,000", "200 µs", "976.6 KiB"):
+        assert part in text
+    assert "version" not in text.partition("rater")[2]
+
+
+def test_versions_are_shown_where_they_differ() -> None:
+    status = deepcopy(STATUS)
+    status["raters"] = [RATER, RATER | {"name": "two", "version": "0.2.0"}]
+    text = shown(status, width=92)
+    assert "0.2.0" in text
+    assert text.count("0.1.0") == 2
 
 
 def test_a_rater_that_says_nothing_of_itself_is_shown() -> None:
