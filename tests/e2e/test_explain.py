@@ -68,6 +68,13 @@ def test_the_command(sample_cluster: Cluster) -> None:
     nothing = ratel(sample_cluster, "explain", "vdf", "rif", "999")
     assert (nothing.returncode, json.loads(nothing.stdout)["Verdict"]) == (1, "no_rate")
     alone = ratel(sample_cluster, "explain", "vdf", "rif", "0256", "--start", HOUR["TimeStart"])
-    assert (alone.returncode, "--start and --end go together" in alone.stderr) == (2, True)
+    answer = json.loads(alone.stdout)
+    assert (alone.returncode, answer["TimeStart"], answer["TimeEnd"]) == (
+        0,
+        "2012-02-02T17:30:00Z",
+        "2012-02-02T17:31:00Z",
+    )
+    alone = ratel(sample_cluster, "explain", "vdf", "rif", "0256", "--end", HOUR["TimeEnd"])
+    assert (alone.returncode, "--end needs --start" in alone.stderr) == (2, True)
     wrong = ratel(sample_cluster, "explain", "vdf", "rif", "0256", "--seconds", "long")
     assert (wrong.returncode, "expected a number" in wrong.stderr) == (2, True)
