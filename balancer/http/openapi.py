@@ -250,30 +250,30 @@ def _service_paths() -> Schema:
 
 def _watch_paths() -> Schema:
     """What is for operators, where API keys are asked for."""
-    whoami = _look("whoami", "Who the caller is, by the API key", ref("Identity"), keys=(Unauthorized,))
+    whoami = _look("whoami", "Who the caller is, by the API key", ref("Identity"), errors=(Unauthorized,))
     keys = (Unauthorized, Forbidden)
-    status = _look("status", "How this front does", ref("Status"), keys=keys)
+    status = _look("status", "How this front does", ref("Status"), errors=(InvalidParams, *keys))
     about = "1: with the last five minutes, second by second."
     history = {"description": about, "enum": ["1"], "type": "string", "examples": ["1"]}
     status["get"]["parameters"] = [_parameter("query", "history", history)]
-    events = _look("events", "The same as server-sent events, one a second", {}, keys=keys)
-    stream = {"text/event-stream": {"schema": {"type": "string", "description": _EVENTS}}}
-    metrics = _look("metrics", "Figures for Prometheus", {}, keys=keys)
+    events = _look("events", "The same as server-sent events, one a second", {}, errors=keys)
+    event = {"type": "string", "contentMediaType": "application/json", "contentSchema": ref("StatusEvent")}
+    stream = {"text/event-stream": {"schema": record({"event": {"const": "status"}, "data": event})}}
+    metrics = _look("metrics", "Figures for Prometheus", {}, errors=keys)
     texts = {_METRICS_TYPE: {"schema": {"type": "string"}}}
     for path, content in ((events, stream), (metrics, texts)):
         path["get"]["responses"]["200"]["content"] = content
     return {"/whoami": whoami, "/status.json": status, "/events": events, "/metrics": metrics}
 
 
-_EVENTS: Final = "Each event is named `status`; its data is a `StatusEvent`, see the schemas."
 _METRICS_TYPE: Final = "text/plain"
 
 
 def _look(
-    name: str, summary: str, schema: Schema, otherwise: Schema | None = None, keys: Errors = ()
+    name: str, summary: str, schema: Schema, otherwise: Schema | None = None, errors: Errors = ()
 ) -> Schema:
-    """GET, and HEAD for its status alone. `keys` are the errors of who may not see it."""
-    responses = {"200": _response("Yes.", schema, {}), **_error_responses((InternalError, *keys), {})}
+    """GET, and HEAD for its status alone."""
+    responses = {"200": _response("Yes.", schema, {}), **_error_responses((InternalError, *errors), {})}
     if otherwise is not None:
         content = responses["503"]["content"]["application/json"]
         content["schema"] = {"oneOf": [otherwise, content["schema"]]}

@@ -15,7 +15,7 @@ from balancer.http.message import Request, plain_error
 from balancer.metrics import registry
 from balancer.router import Router
 from balancer.status import describe, seconds_row
-from common.errors import Unauthorized
+from common.errors import InvalidParams, Unauthorized
 from common.metrics import CONTENT_TYPE, text
 from common.security.keyring import Grant
 
@@ -47,7 +47,7 @@ class HttpWatch:
         elif path == b"/metrics":
             request.respond_with(CONTENT_TYPE, text(self._registry))
         else:
-            with_history = b"history=1" in query.split(b"&")
+            with_history = _wants_history(query)
             status = describe(self._router, draining=self.closing, history=with_history)
             request.respond(200, msgspec.json.encode(status), _NO_STORE)
 
@@ -75,6 +75,15 @@ class HttpWatch:
         history = self._router.telemetry.history
         status["second"] = seconds_row(history[-1]) if history else None
         return b"event: status\ndata: %b\n\n" % msgspec.json.encode(status)
+
+
+def _wants_history(query: bytes) -> bool:
+    """Raises InvalidParams."""
+    pairs = [pair.partition(b"=") for pair in query.split(b"&")]
+    given = [value for name, _, value in pairs if name == b"history"]
+    if given not in ([], [b"1"]):
+        raise InvalidParams(field="history", detail="expected 1, once, or not at all")
+    return bool(given)
 
 
 def _may_go_on(request: Request, grant: Grant | None) -> bool:

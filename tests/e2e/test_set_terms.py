@@ -149,7 +149,12 @@ def test_what_is_wrong_is_named_and_changes_nothing(sample_cluster: Cluster) -> 
 
 def test_the_commands_that_the_page_shows(sample_cluster: Cluster) -> None:
     who = opened(sample_cluster, "shown")
-    section = (ROOT / "docs" / "rating.md").read_text().partition("## Terms")[2].partition("\n## ")[0]
+    section = (
+        (ROOT / "docs" / "rating.md")
+        .read_text()
+        .partition("## Terms of an account\n")[2]
+        .partition("\n## ")[0]
+    )
     commands = section.partition("```sh\n")[2].partition("```")[0].splitlines()
     assert len(commands) == 2
     host, port = sample_cluster.jsonrpc

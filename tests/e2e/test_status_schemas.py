@@ -65,15 +65,22 @@ def test_an_answer_has_its_schema(sample_cluster: Cluster, document: Any, path: 
 
 
 def test_events_and_history_have_their_schemas(sample_cluster: Cluster, document: Any) -> None:
-    assert "text/event-stream" in responses(document, "/events")["200"]["content"]
+    event_schema = content(document, "/events", "text/event-stream")["properties"]["data"]["contentSchema"]
+    assert event_schema == {"$ref": "#/components/schemas/StatusEvent"}
     for event in events(sample_cluster):
-        check(document, {"$ref": "#/components/schemas/StatusEvent"}, event)
+        check(document, event_schema, event)
         assert event["raters"]
         assert event["methods"]["GetCost"]["outcomes"]["unknown_tenant"] >= 1
     assert event["second"]["all"]  # by then a second has passed
     _, with_history = sample_cluster.get("/status.json", history=1)
     check(document, content(document, "/status.json"), with_history)
     assert with_history["history"]
+
+
+@pytest.mark.parametrize("query", ["history=2", "history=", "history=1&history=1"])
+def test_a_history_that_is_none_is_refused(sample_cluster: Cluster, query: str) -> None:
+    status, body = sample_cluster.get(f"/status.json?{query}")
+    assert (status, body["error"]["message"]) == (400, "history: expected 1, once, or not at all")
 
 
 def test_whatever_the_schemas_name_is_told(sample_cluster: Cluster, document: Any) -> None:
