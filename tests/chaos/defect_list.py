@@ -36,10 +36,10 @@ DEBIT: Final = "rater/lua/debit_balance.lua"
 _KILLS: Final = ("rater killed after_write", "rater killed before_write", "clients dropped", "rater killed")
 
 _CHANGE: Final = """        else:
-            keys = account_keys(descriptor.tenant, descriptor.subject)
-            work.changes.append(self._change(index, job, method, descriptor, keys))
+            change = self._change(index, job, method, descriptor, account_keys(tenant, subject))
+            work.changes.append(change)
 """
-_READ_FIRST: Final = "        elif method.name in PLAN_METHODS:\n"
+_READ_FIRST: Final = "        elif name in PLAN_METHODS:\n"
 _AFTER_THE_READ: Final = """                if tariff is None:
                     further.changes.append(self._steps.planned_change(index, job, descriptor, account))
 """
@@ -73,8 +73,8 @@ DEFECTS: Final = (
             Edit(
                 STEPS,
                 _CHANGE,
-                """        elif method.name == "DebitBalance":
-            keys = account_keys(descriptor.tenant, descriptor.subject)
+                """        elif name == "DebitBalance":
+            keys = account_keys(tenant, subject)
             self.later.append(self._change(index, job, method, descriptor, keys))
             work.read(index, keys.account, descriptor, None)
 """
@@ -162,7 +162,7 @@ DEFECTS: Final = (
     Defect(
         "the balance is read first and written back later",
         (
-            Edit(STEPS, _READ_FIRST, '        elif method.name in (*PLAN_METHODS, "DebitBalance"):\n'),
+            Edit(STEPS, _READ_FIRST, '        elif name in (*PLAN_METHODS, "DebitBalance"):\n'),
             Edit(
                 SERVICE,
                 _AFTER_THE_READ,
@@ -365,9 +365,9 @@ DEFECTS: Final = (
         (
             Edit(
                 "rater/account_admin.py",
-                "    [replies] = execute(store, [mutation_command(keys, mutation)])\n",
+                "    replies = change(store, mutation_command(keys, mutation), durability)\n",
                 """    [value] = store.execute([("GET", keys.account)])
-    [replies] = execute(store, [mutation_command(keys, mutation)])
+    replies = change(store, mutation_command(keys, mutation), durability)
     if mutation.method == "SetTerms":
         store.execute([("SETRANGE", keys.account, 16, value[16:56])])
 """,
