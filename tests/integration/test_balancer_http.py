@@ -19,7 +19,7 @@ from balancer.http.app import HttpApp
 from balancer.http.jsonrpc import MAX_CALLS, MAX_IN_FLIGHT
 from balancer.http.message import Request
 from balancer.router import Router
-from common.errors import StoreUnavailable, encode_error
+from common.errors import StoreUnavailable, encode_error, with_log_id
 from common.methods import BY_HTTP_NAME, BY_NAME
 from common.wire import Reply, WorkItem, encode_done
 from tests.integration.balancer_process import PATIENCE_S, BalancerProcess, message
@@ -147,7 +147,8 @@ def test_an_error_of_the_rater_has_the_status_of_its_class(
     rater.respond = refuse
     reply = balancer.get(f"/getcost?{QUERY}")
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-    assert reply.body == {"error": json.loads(encode_error(error))}
+    named = with_log_id(encode_error(error), reply.headers["x-request-id"])
+    assert reply.body == {"error": json.loads(named)}
 
 
 @pytest.mark.parametrize("chunked", [False, True])
