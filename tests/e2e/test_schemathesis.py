@@ -51,6 +51,8 @@ def interactions(report: Path) -> Iterator[tuple[str, Any]]:
 
 
 def error_name(response: Any) -> str:
+    if response["status_code"] < 400:  # not all results are JSON
+        return ""
     body = json.loads(base64.b64decode((response["content"] or {}).get("$base64", "")) or "null")
     error = body.get("error") if isinstance(body, dict) else None
     return error.get("name", "") if isinstance(error, dict) else ""

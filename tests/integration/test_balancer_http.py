@@ -8,9 +8,10 @@ import json
 import logging
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -522,6 +523,8 @@ class Sent(list[tuple[int, bytes]]):
 @pytest.mark.parametrize("verb", ["GET", "POST"])
 def test_a_defect_is_logged_and_answered_as_an_error(caplog: pytest.LogCaptureFixture, verb: str) -> None:
     class Broken:
+        refused: ClassVar = Counter[str]()
+
         def turn_away(self, _method: object) -> None:
             return None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -28,7 +30,7 @@ def with_gateway(
 ) -> None:
     async def run() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        gateway = HttpGateway(cast(Router, None), drain_s, limits=limits)
+        gateway = HttpGateway(cast(Router, SimpleNamespace(refused=Counter())), drain_s, limits=limits)
         await gateway.open(listener)
         try:
             await act(gateway, listener.getsockname())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from typing import Any, cast
 
 import pytest
@@ -385,6 +386,7 @@ class HeldRouter:
 
     def __init__(self) -> None:
         self.callbacks: list[OnAnswer] = []
+        self.refused: Counter[str] = Counter()
 
     def submit(self, method: object, params: bytes, key: str, callback: OnAnswer) -> int:
         self.callbacks.append(callback)
