@@ -192,7 +192,7 @@ def up(
             for example in examples:
                 click.echo(f"$ ratel call {example}")
                 _run(look, ratel("call", "--address", str(wanted.jsonrpc), *shlex.split(example)))
-            _keep_running(stop, supervisor, look)
+            _keep_running(stop, supervisor, look, wanted.http)
         except Stopped:
             click.echo("stopping")
         finally:
@@ -297,7 +297,7 @@ def _wait_until_ready(look: Look, front: list[list[Child]], http_: Address, stor
         look()
 
 
-def _keep_running(stop: StopSignals, supervisor: Supervisor, look: Look) -> None:
+def _keep_running(stop: StopSignals, supervisor: Supervisor, look: Look, http_: Address) -> None:
     """Until Stopped is raised. A SIGHUP is a request to replace what runs, or the end of the terminal."""
     in_terminal = _is_in_terminal()
     while True:
@@ -306,7 +306,7 @@ def _keep_running(stop: StopSignals, supervisor: Supervisor, look: Look) -> None
             continue
         if in_terminal and not _is_in_terminal():
             raise Stopped
-        roll(supervisor, look)
+        roll(supervisor, look, lambda: _is_ready(http_))
 
 
 def _is_in_terminal() -> bool:

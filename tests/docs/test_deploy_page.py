@@ -47,4 +47,4 @@ def test_every_command_in_its_text_is_typed_too_or_run_elsewhere() -> None:
 
 def test_a_block_without_a_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="line 7: a console block begins with a prompt, not with 'ratel up'"):
-        typed(Block(7, "console", "ratel up\n", None, None, False))
+        typed(Block(7, "console", "ratel up\n", None, None, None, False))
