@@ -42,15 +42,16 @@ test: check
 check: $(READY)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
-	$(BIN)/mypy
-	$(BIN)/mypy docs/examples/client.py
+	@# Types are checked on one core while the tests collect and wait, but not beside those that want to be alone.
 	@# Exit code 5 is "no tests collected", which PYTEST_ARGS may mean for one of the two, not for both.
-	@tests() { \
+	@{ $(BIN)/mypy && $(BIN)/mypy docs/examples/client.py; } & types=$$!; \
+	tests() { \
 		$(BIN)/python -m pytest "$$@" $(PYTEST_ARGS); code=$$?; \
 		case $$code in 0) ran=1;; 2) exit 2;; 5) ;; *) worst=$$code;; esac; \
 	}; \
 	ran=0 worst=; \
 	tests -m 'not alone' -n $(WORKERS) --dist loadfile --no-loadscope-reorder; \
+	wait $$types || { echo 'mypy has found errors, see above' >&2; worst=1; }; \
 	tests -m alone; \
 	exit $${worst:-$$((5 - 5 * ran))}
 

@@ -14,6 +14,8 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from msgspec.structs import asdict
+
 from balancer.actions import Rater
 from balancer.router import Router
 from balancer.telemetry import SECOND_US, WINDOW_S, Interval, Second, Totals, latency_us, together
@@ -119,6 +121,7 @@ def _rater(rater: Rater, about: About | None, now_us: int) -> Json:
             "used_memory": store.used_memory,
             "max_memory": store.max_memory,
             "round_trip_us": store.round_trip_us,
+            "nodes": [asdict(node) for node in store.nodes],
         },
     }
 

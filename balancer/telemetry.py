@@ -1,9 +1,9 @@
 """What a front counts about its requests, and its last minutes, second by second. Pure: it is told the time.
 
-Every answer is counted by method, outcome and how long it took: a tenth of a microsecond each where a rater
-answers many at once. Once a second `tick` sets down what that second brought, for charts and for the figures
-of the last ten seconds. `balancer.metrics` makes Prometheus' text of the totals, `balancer.status` what the
-status page and `ratel status` show.
+Every answer is counted by method, outcome and how long it took; where a rater answers many at once, those
+that are alike are counted together, some hundredths of a microsecond each. Once a second `tick` sets down
+what that second brought, for charts and for the figures of the last ten seconds. `balancer.metrics` makes
+Prometheus' text of the totals, `balancer.status` what the status page and `ratel status` show.
 
 What is refused at once took no time, and would make an overloaded front look fast: it counts as an answer
 with its outcome, and in no latency.
@@ -107,27 +107,28 @@ class Telemetry:
 
     def answered(self, answers: Iterable[Answer], now_us: int, deadline_us: int) -> None:
         """Count answers; `deadline_us` is the time from a request's arrival to its deadline."""
-        method = ""
         totals = _NOBODY
-        counts = totals.counts
+        method = ""
         deadline = -1
-        index = took_us = sum_us = 0
+        index = took_us = 0
+        alike = 0  # answers in a row to one method that came together, and so have the same deadline
         for request, code, _, replayed in answers:
-            if request.method is not method:  # the next best to ==, in less time
-                totals.sum_us += sum_us
-                sum_us = 0
-                method = request.method
-                totals = self._by_name.get(method) or self._totals(method)
-                counts = totals.counts
-            if request.deadline_us != deadline:  # those that came together have the same one
-                deadline = request.deadline_us
-                took_us = now_us + deadline_us - deadline if deadline else 0
-                index = index_of(took_us) if deadline else _REFUSED
-            counts[index] += 1
-            sum_us += took_us
+            if request.deadline_us != deadline or request.method is not method:  # the next best to !=
+                totals.counts[index] += alike
+                totals.sum_us += alike * took_us
+                alike = 0
+                if request.method is not method:
+                    method = request.method
+                    totals = self._by_name.get(method) or self._totals(method)
+                if request.deadline_us != deadline:
+                    deadline = request.deadline_us
+                    took_us = now_us + deadline_us - deadline if deadline else 0
+                    index = index_of(took_us) if deadline else _REFUSED
+            alike += 1
             if code or replayed:
                 self._count_apart(totals, code, replayed)
-        totals.sum_us += sum_us
+        totals.counts[index] += alike
+        totals.sum_us += alike * took_us
 
     def turned_one_away(self, method: str) -> None:
         self.turned_away += 1

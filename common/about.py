@@ -17,8 +17,27 @@ MAX_TENANTS: Final = 200
 """Whose tariffs are told of, so that the message stays small; the first ones by name."""
 
 
+MAX_NODES: Final = 200
+"""Of a cluster of stores that are told of, those that do not answer first."""
+
+
+class NodeHealth(msgspec.Struct, frozen=True):
+    """A primary of a cluster of stores, as one rater sees it."""
+
+    address: str = ""
+    ok: bool = False
+    used_memory: int = 0
+    max_memory: int = 0
+    """Bytes; 0 is not known, as of the store."""
+    replicas: int = 0
+    """That are connected to it."""
+
+
 class StoreHealth(msgspec.Struct, frozen=True):
-    """The store, as one rater sees it. 0 is not known."""
+    """The store, as one rater sees it. 0 is not known.
+
+    Of a cluster: whether any node answers, the memory of all that do, the longest round trip.
+    """
 
     ok: bool = False
     url: str = ""
@@ -27,6 +46,8 @@ class StoreHealth(msgspec.Struct, frozen=True):
     max_memory: int = 0
     """Bytes; 0 is no limit, too."""
     round_trip_us: int = 0
+    nodes: tuple[NodeHealth, ...] = ()
+    """Of a cluster; no other store has any."""
 
 
 class About(msgspec.Struct, frozen=True):

@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from common.errors import UnknownSubject
+from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
 from rater.account_opening import Opening, open_command, parse_open_reply
 from rater.account_value import unpack_account
 from rater.accounts import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
+from rater.confirmed import change
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
 from rater.keys import account_keys
 from rater.model import Account
-from rater.scripts import execute
 from rater.terms import Terms, fingerprint
 
 KEY_TTL_MS: Final = 86_400_000
@@ -46,14 +47,20 @@ def read(store: Store, tenant: str, subject: str) -> Found:
     return Found(account, seq, lines[0][0].decode() if lines else "")
 
 
-def create(store: Store, tenant: str, account: Account) -> bool:
+def create(store: Store, tenant: str, account: Account, durability: Durability = DEFAULT_DURABILITY) -> bool:
     """Whether it was created; one that exists is kept. Raises ValueError for figures out of range."""
-    [reply] = execute(store, [open_command(account_keys(tenant, account.subject), account)])
+    reply = change(store, open_command(account_keys(tenant, account.subject), account), durability)
     return parse_open_reply(reply) is Opening.CREATED
 
 
 def give(
-    store: Store, tenant: str, subject: str, kind: str, amount_micros: int, request_id: str
+    store: Store,
+    tenant: str,
+    subject: str,
+    kind: str,
+    amount_micros: int,
+    request_id: str,
+    durability: Durability = DEFAULT_DURABILITY,
 ) -> MutationResult:
     """Add to the credit or the SMS budget, once for each request id. Raises what the script refuses."""
     return _change(
@@ -67,10 +74,18 @@ def give(
             request_id=request_id,
             amount_micros=-amount_micros,
         ),
+        durability,
     )
 
 
-def decide(store: Store, tenant: str, subject: str, terms: Terms, request_id: str) -> MutationResult:
+def decide(
+    store: Store,
+    tenant: str,
+    subject: str,
+    terms: Terms,
+    request_id: str,
+    durability: Durability = DEFAULT_DURABILITY,
+) -> MutationResult:
     """Set terms, once for each request id: 1 when something has changed, 0 when it was so already. Raises
     UnknownSubject, and ValueError for figures out of range."""
     return _change(
@@ -85,12 +100,13 @@ def decide(store: Store, tenant: str, subject: str, terms: Terms, request_id: st
             destination=fingerprint(terms),
             terms=terms,
         ),
+        durability,
     )
 
 
-def _change(store: Store, mutation: Mutation) -> MutationResult:
+def _change(store: Store, mutation: Mutation, durability: Durability) -> MutationResult:
     keys = account_keys(mutation.tenant, mutation.subject)
-    [replies] = execute(store, [mutation_command(keys, mutation)])
+    replies = change(store, mutation_command(keys, mutation), durability)
     outcome = parse_mutation_reply(mutation, replies[0] if isinstance(replies, list) else replies)
     if isinstance(outcome, Refused):
         raise outcome.error

@@ -6,6 +6,7 @@ import secrets
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, Final
 
 import click
@@ -13,16 +14,17 @@ import msgspec
 
 from common.commands.command_line import EXIT_UNAVAILABLE, refuse
 from common.commands.store_access import open_store
-from common.errors import StoreUnavailable
+from common.errors import NotDurable, StoreUnavailable
 from common.methods import LAST_DAY
-from common.money import NotExact, format_micros, format_nanos, parse_decimal, to_micros, to_nanos
-from common.settings.options import json_option, store_option
+from common.money import NotExact, format_micros, parse_decimal, to_micros, to_nanos
+from common.settings.options import durability_options, durability_timeout_option, json_option, store_option
+from common.storage.durability import Durability, Level
 from common.storage.stores import Store
 from rater import account_admin
+from rater.account_text import line_text, rows
 from rater.account_value import NotAnAccount
-from rater.account_view import account_tree, instant, line_tree
-from rater.journal.lines import Damaged, Line
-from rater.model import MAX_BUCKETS, Account, Bucket, spendable_micros
+from rater.account_view import account_tree, line_tree
+from rater.model import MAX_BUCKETS, Account, Bucket
 from rater.terms import Terms
 
 STORE_TIMEOUT_MS: Final = 10_000
@@ -71,6 +73,18 @@ def _read_bucket(text: str) -> Bucket:
     return bucket
 
 
+def _durable(command: Callable[..., None]) -> Callable[..., None]:
+    """What of a change must be certain: the raters' settings, as one `Durability`."""
+
+    @wraps(command)
+    def call(durability: str, replicas: int, durability_timeout_ms: int, **others: Any) -> None:
+        command(durability=Durability(Level(durability), replicas, durability_timeout_ms), **others)
+
+    return durability_options("What must be certain of the change, as for raters.")(
+        durability_timeout_option(call)
+    )
+
+
 _micros: Final = _exact(to_micros)
 _type_option: Final = click.option("--type", "kind", type=click.Choice(["prepaid", "postpaid"]))
 _plan_option: Final = click.option("--plan", metavar="ID", help="The tariff plan; an empty text is none.")
@@ -90,7 +104,7 @@ def account() -> None:
       0  done
       1  refused: no such account, or it exists, or a rule says no
       2  the command line is wrong
-      3  the store is not available
+      3  the store is not available, or too few copies confirmed the change (--durability): run it again
     """
 
 
@@ -111,7 +125,7 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     if as_json:
         click.echo(_encode(account_tree(tenant, found)))
         return
-    for name, text in _rows(tenant, found):
+    for name, text in rows(tenant, found):
         click.echo(f"{name:<18} {text}")
 
 
@@ -134,6 +148,7 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     help="A minute bucket: seconds to a destination set, at a price a second (0), of a priority (0).",
 )
 @store_option
+@_durable
 @json_option()
 def create(
     tenant: str,
@@ -147,6 +162,7 @@ def create(
     reset_day: int | None,
     buckets: tuple[Bucket, ...],
     store_url: str,
+    durability: Durability,
     as_json: bool,
 ) -> None:
     """Open an account. One that exists is left as it is, and the command fails.
@@ -168,7 +184,7 @@ def create(
         buckets=buckets,
     )
     with _store(store_url) as store:
-        created = account_admin.create(store, tenant, new)
+        created = account_admin.create(store, tenant, new, durability)
     if not created:
         refuse(f"tenant {tenant!r} has an account for subject {subject!r} already; nothing was changed")
     click.echo(_encode({"CstmId": tenant, "Subject": subject, "Created": True}) if as_json else "created")
@@ -186,6 +202,7 @@ def create(
     help="Give it just once under this id, however often the command is run.  [default: a new one]",
 )
 @store_option
+@_durable
 @json_option()
 def credit(
     tenant: str,
@@ -194,6 +211,7 @@ def credit(
     kind: str,
     request_id: str | None,
     store_url: str,
+    durability: Durability,
     as_json: bool,
 ) -> None:
     """Add AMOUNT to the credit. A negative one, behind `--`, takes away, by the rules of a debit.
@@ -206,8 +224,8 @@ def credit(
     request_id = request_id or f"account-credit-{secrets.token_hex(8)}"
     with _store(store_url) as store:
         try:
-            given = account_admin.give(store, tenant, subject, kind, amount, request_id)
-        except StoreUnavailable as error:
+            given = account_admin.give(store, tenant, subject, kind, amount, request_id, durability)
+        except (StoreUnavailable, NotDurable) as error:
             refuse(
                 f"{error}; whether it was given is unknown: to have it given once, run this again with"
                 f" --request-id {shlex.quote(request_id)}",
@@ -232,6 +250,7 @@ def credit(
 @_plan_option
 @_reset_day_option
 @store_option
+@_durable
 @json_option()
 def set_(
     tenant: str,
@@ -242,6 +261,7 @@ def set_(
     plan: str | None,
     reset_day: int | None,
     store_url: str,
+    durability: Durability,
     as_json: bool,
 ) -> None:
     """Change terms: type, floor, tariff plan, reset day. What is not named stays, balances too.
@@ -263,37 +283,57 @@ def set_(
         terms["reset_day"] = reset_day
     if not terms:
         raise click.UsageError("nothing to set: give --type, --floor, --no-floor, --plan or --reset-day")
-    _decide(store_url, tenant, subject, Terms(**terms), as_json, "set", "it was so already")
+    _decide(store_url, durability, tenant, subject, Terms(**terms), as_json, "set", "it was so already")
 
 
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
+@_durable
 @json_option()
-def block(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
+def block(tenant: str, subject: str, store_url: str, durability: Durability, as_json: bool) -> None:
     """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
 
     \b
     Example:
       ratel account block vdf anna
     """
-    _decide(store_url, tenant, subject, Terms(blocked=True), as_json, "blocked", "it was blocked already")
+    _decide(
+        store_url,
+        durability,
+        tenant,
+        subject,
+        Terms(blocked=True),
+        as_json,
+        "blocked",
+        "it was blocked already",
+    )
 
 
 @account.command()
 @click.argument("tenant")
 @click.argument("subject")
 @store_option
+@_durable
 @json_option()
-def unblock(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
+def unblock(tenant: str, subject: str, store_url: str, durability: Durability, as_json: bool) -> None:
     """Lift a block.
 
     \b
     Example:
       ratel account unblock vdf anna
     """
-    _decide(store_url, tenant, subject, Terms(blocked=False), as_json, "unblocked", "it was not blocked")
+    _decide(
+        store_url,
+        durability,
+        tenant,
+        subject,
+        Terms(blocked=False),
+        as_json,
+        "unblocked",
+        "it was not blocked",
+    )
 
 
 @account.command()
@@ -314,7 +354,7 @@ def history(tenant: str, subject: str, last: int, store_url: str, as_json: bool)
         if not lines:
             account_admin.read(store, tenant, subject)  # says so when there is no account either
     for line in lines:
-        click.echo(_encode(line_tree(line)) if as_json else _line_text(line))
+        click.echo(_encode(line_tree(line)) if as_json else line_text(line))
     if not lines and not as_json:
         click.echo("the journal is empty")
 
@@ -333,12 +373,20 @@ def _store(url: str) -> Iterator[Store]:
 
 
 def _decide(
-    store_url: str, tenant: str, subject: str, terms: Terms, as_json: bool, done: str, same: str
+    store_url: str,
+    durability: Durability,
+    tenant: str,
+    subject: str,
+    terms: Terms,
+    as_json: bool,
+    done: str,
+    same: str,
 ) -> None:
     with _store(store_url) as store:
         # A new id each time: the command says what is to be, and may be given again.
         request_id = f"account-set-{secrets.token_hex(8)}"
-        changed = bool(account_admin.decide(store, tenant, subject, terms, request_id).value_micros)
+        decided = account_admin.decide(store, tenant, subject, terms, request_id, durability)
+    changed = bool(decided.value_micros)
     if as_json:
         click.echo(_encode({"CstmId": tenant, "Subject": subject, "Changed": changed}))
     else:
@@ -347,50 +395,3 @@ def _decide(
 
 def _encode(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _rows(tenant: str, found: account_admin.Found) -> Iterator[tuple[str, str]]:
-    account, floor = found.account, found.account.min_credit_micros
-    spendable = spendable_micros(account)
-    can_spend = "without limit" if spendable is None else f"{format_micros(spendable)} cents"
-    yield "account", f"{account.subject} of tenant {tenant}{'  BLOCKED' if account.blocked else ''}"
-    yield "type", f"{'postpaid' if account.postpaid else 'prepaid'}, {_floor(floor)}, can spend {can_spend}"
-    yield "credit", f"{format_micros(account.credit_micros)} cents"
-    yield "SMS", format_micros(account.sms_micros)
-    yield "traffic", format_micros(account.traffic_micros)
-    yield "volume discount", f"{format_micros(account.volume_discount_us)} s counted"
-    yield "received calls", f"{format_micros(account.received_us)} s counted"
-    yield "tariff plan", account.plan or "none"
-    yield "reset day", str(account.reset_day or "none")
-    for each in account.buckets:
-        yield (
-            "minute bucket",
-            f"{format_micros(each.seconds_us)} s to {each.destination}, "
-            f"{format_nanos(each.price_nanos)} a second, priority {each.priority}",
-        )
-    yield "changes", f"{found.seq}, the last one at {instant(found.last_change)}"
-
-
-def _floor(floor: int | None) -> str:
-    return "no floor" if floor is None else f"floor {format_micros(floor)}"
-
-
-def _line_text(line: Line | Damaged) -> str:
-    if isinstance(line, Damaged):
-        field, expected, found = line.difference
-        return f"{instant(line.id)}  DAMAGED {field}: expected {expected}, found {found}"
-    after = line.balances
-    rest = "".join(
-        f"  {name} {text}"
-        for name, text in (
-            ("cost", None if line.cost is None else format_micros(line.cost)),
-            ("bonus", None if line.bonus is None else f"× {line.bonus.times}"),
-            ("terms", line.terms),
-            ("request", line.token),
-        )
-        if text
-    )
-    return (
-        f"{instant(line.id)}  {line.seq:>6}  {line.op:<16} {format_micros(line.amount):>10}  "
-        f"credit {format_micros(after.credit)}  sms {format_micros(after.sms)}{rest}"
-    )

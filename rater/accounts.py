@@ -128,7 +128,7 @@ class Mutation(msgspec.Struct, frozen=True, kw_only=True):
     journal_lines: int = JOURNAL_LINES
 
 
-class MutationResult(NamedTuple):
+class MutationResult(msgspec.Struct, frozen=True, gc=False):
     value_micros: int
     replayed: bool
 

@@ -19,11 +19,12 @@ from redis.exceptions import ResponseError
 
 from common.errors import NotDurable
 from common.storage.cluster import ClusterConnection
-from common.storage.cluster_trip import NO_WAITS, ClusterCommand, Timed, Waits
+from common.storage.cluster_trip import NO_WAITS, ClusterCommand, Timed
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.store import Command, Reply
 from common.storage.stores import Store
 from rater.accounts import deadline_places, read_command
+from rater.confirmed import waits_of
 from rater.jobs import Job, Outcome, Undecided
 from rater.looks import JOURNAL_READ
 from rater.rating.snapshot import Snapshot
@@ -61,12 +62,13 @@ class ClusterService(Service):
             store, snapshot, key_ttl_ms=key_ttl_ms, journal_lines=journal_lines, durability=durability
         )
         self._cluster = store
-        in_vain = durability._replace(timeout_ms=1).waits
-        self._waits = Waits(durability.waits, durability.copies - 1, in_vain)
+        self._waits = waits_of(durability)
 
     def measure_store_clock(self) -> None:
         """Each node has its own, which its connection measures."""
+        self._cluster.connect_all()
         self._clock_of = self._cluster.number
+        self.store_round_trip_us = self._cluster.round_trip_us
 
     def _new_round(self) -> Round:
         return ClusterRound()

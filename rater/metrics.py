@@ -85,3 +85,28 @@ def _store(worker: Worker) -> Iterator[Metric]:
     yield gauge("ratel_rater_store_up", "1 while the store answers.", store.ok)
     yield gauge("ratel_rater_store_used_memory_bytes", "What the store says that it uses.", store.used_memory)
     yield gauge("ratel_rater_store_max_memory_bytes", "Its limit; 0 is none.", store.max_memory)
+    nodes = [((node.address,), node) for node in store.nodes]
+    yield gauges(
+        "ratel_rater_store_node_up",
+        "Of a cluster: 1 while this primary answers.",
+        ("node",),
+        [(label, node.ok) for label, node in nodes],
+    )
+    yield gauges(
+        "ratel_rater_store_node_used_memory_bytes",
+        "What it says that it uses.",
+        ("node",),
+        [(label, node.used_memory) for label, node in nodes],
+    )
+    yield gauges(
+        "ratel_rater_store_node_max_memory_bytes",
+        "Its limit; 0 is none.",
+        ("node",),
+        [(label, node.max_memory) for label, node in nodes],
+    )
+    yield gauges(
+        "ratel_rater_store_node_replicas",
+        "That are connected to it.",
+        ("node",),
+        [(label, node.replicas) for label, node in nodes],
+    )

@@ -61,19 +61,19 @@ class RequestSteps:
         if method is None:
             raise MethodNotFound(method="unknown to this rater")
         descriptor = parse_descriptor(job.params, method)
-        if job.tenants is not None and descriptor.tenant not in job.tenants:
-            raise Forbidden(what=f"tenant {descriptor.tenant!r}")
-        if method in LOOKS:
-            keys = account_keys(descriptor.tenant, descriptor.subject)
-            work.look(index, keys, descriptor, lines_of(method, descriptor))
+        tenant, subject, name = descriptor.tenant, descriptor.subject, method.name
+        if job.tenants is not None and tenant not in job.tenants:
+            raise Forbidden(what=f"tenant {tenant!r}")
+        if name in LOOKS:
+            work.look(index, account_keys(tenant, subject), descriptor, lines_of(method, descriptor))
         elif not method.mutates:
-            tariff = self._tariff(descriptor.tenant)
-            work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, tariff)
-        elif method.name in PLAN_METHODS:
-            work.read(index, account_key(descriptor.tenant, descriptor.subject), descriptor, None)
+            tariff = self.snapshot.tenants.get(tenant) or self._tariff(tenant)
+            work.read(index, account_key(tenant, subject), descriptor, tariff)
+        elif name in PLAN_METHODS:
+            work.read(index, account_key(tenant, subject), descriptor, None)
         else:
-            keys = account_keys(descriptor.tenant, descriptor.subject)
-            work.changes.append(self._change(index, job, method, descriptor, keys))
+            change = self._change(index, job, method, descriptor, account_keys(tenant, subject))
+            work.changes.append(change)
 
     def look(self, job: Job, look: Look, account: Reply, journal: Reply) -> Outcome:
         """What Account and History answer."""

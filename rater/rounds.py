@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from common.storage.store import Command
 from rater.accounts import MAX_SCRIPT_REQUESTS, Mutation, batch_command, read_command
@@ -18,7 +19,7 @@ tariff; none where the account's plan is wanted, for a change. A plain tuple, be
 does is to make one and take it apart."""
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
     job: int
     """Its number in the batch."""
     keys: AccountKeys

@@ -240,9 +240,10 @@ class Service:
 
     def _begin_all(self, jobs: Sequence[Job], outcomes: list[Outcome | Undecided]) -> Round:
         work = self._new_round()
+        begin = self._steps.begin
         for index, job in enumerate(jobs):
             try:
-                self._steps.begin(index, job, work)
+                begin(index, job, work)
             except Exception as error:  # whatever is wrong with one must not touch the others
                 outcomes[index] = _failed(error)
         for index in work.left:

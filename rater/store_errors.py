@@ -7,6 +7,7 @@ from typing import Final
 from redis.exceptions import ResponseError
 
 from common.errors import InternalError, RatelError, StoreUnavailable
+from common.storage.cluster_trip import NODE_LOST
 from common.storage.store import Reply
 
 _OUR_FAULTS: Final = ("ERR", "WRONGTYPE", "CROSSSLOT", "NOSCRIPT", "EXECABORT")
@@ -21,4 +22,4 @@ def store_error(reply: Reply) -> RatelError:
     text = str(reply)
     if text.split(" ", 1)[0] in _OUR_FAULTS:
         return InternalError(detail=f"the store refused a command: {text}")
-    return StoreUnavailable(detail=text)
+    return StoreUnavailable(detail=text.removeprefix(NODE_LOST))

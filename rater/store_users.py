@@ -66,6 +66,7 @@ STORE_USERS: Final = (
             "hdel",
             "wait",
             "waitaof",
+            "xrevrange",
             "info|memory",
         ),
         (*_ACCOUNTS, "~ratel:raters", "%R~ratel:tariff:*", "%R~ratel:{tariff}:*"),
@@ -74,7 +75,7 @@ STORE_USERS: Final = (
         OPERATOR,
         (
             *(*_CONNECT, *_CLUSTER, "cluster|nodes", *_SCRIPTS),
-            *("eval", "multi", "exec", "scan", "dbsize", "del", "exists", "incr"),
+            *("wait", "waitaof", "eval", "multi", "exec", "scan", "dbsize", "del", "exists", "incr"),
             *("hget", "hgetall", "hset", "hdel", "xrange", "xrevrange", "xtrim"),
         ),
         ("~ratel:*",),

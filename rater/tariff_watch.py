@@ -233,7 +233,6 @@ class TariffWatch:
                     wake()
                 self._has_looked = True
                 self._report()
-                self._look_at_memory()
                 if self._in_use is self._reader.latest:
                     self._reader.free_replaced()
             except Stopped:
@@ -243,6 +242,7 @@ class TariffWatch:
             except Exception:
                 log.exception("tariff watch")  # a mistake in here, which must not end the watch
                 self._stop.wait(MAX_RETRY_S)
+            self._look_at_memory()
             self._stop.wait(LOOK_EVERY_S)
         self._sign_off()
 
@@ -267,10 +267,15 @@ class TariffWatch:
         self._reported = (epoch, now_s)
 
     def _look_at_memory(self) -> None:
+        """Whatever became of the tariffs: in a cluster they may be on a node that is away."""
         now_s = time.monotonic()
-        if now_s >= self._next_memory_s:
-            self._next_memory_s = now_s + MEMORY_EVERY_S
+        if now_s < self._next_memory_s:
+            return
+        self._next_memory_s = now_s + MEMORY_EVERY_S
+        try:
             self.memory = read_memory(self._store)
+        except RatelError as error:
+            self._warn(str(error))
 
     def _sign_off(self) -> None:
         try:

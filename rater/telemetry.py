@@ -11,6 +11,7 @@ from itertools import islice
 
 from common.about import MAX_TENANTS, About, StoreHealth, own_version
 from common.histogram import SIZE_BUCKETS, Histogram, size_index
+from common.methods import Method
 from common.outcomes import OTHER
 from rater.jobs import Job, Outcome, Undecided
 
@@ -43,18 +44,27 @@ class RaterTelemetry:
 
     def answered(self, jobs: Sequence[Job], outcomes: Sequence[Outcome | Undecided]) -> None:
         counts = self.outcomes
-        method = key = None
+        method: Method | None = None
+        key = (OTHER, 0)
+        results = 0  # of that method, in a row: nearly all are like the one before
         for job, outcome in zip(jobs, outcomes, strict=True):
             if type(outcome) is not Outcome:
                 self.undecided += 1
                 continue
-            if job.method is not method or key is None or outcome.code != key[1]:
-                method = job.method
-                key = (method.name if method else OTHER, outcome.code)
-                counts.setdefault(key, 0)
-            counts[key] += 1
+            if job.method is not method:
+                if results:
+                    counts[key] = counts.get(key, 0) + results
+                method, results = job.method, 0
+                key = (method.name if method else OTHER, 0)
+            if outcome.code:
+                failure = (key[0], outcome.code)
+                counts[failure] = counts.get(failure, 0) + 1
+            else:
+                results += 1
             if outcome.replayed:
                 self.replays += 1
+        if results:
+            counts[key] = counts.get(key, 0) + results
 
     def about(self, now_us: int, versions: Mapping[str, int], store: StoreHealth) -> About:
         """What balancers are told, about once a second."""

@@ -26,7 +26,7 @@ from typing import Final
 
 import zmq
 
-from common.about import StoreHealth
+from common.about import MAX_NODES, NodeHealth, StoreHealth
 from common.about import encode as encode_about
 from common.clock import monotonic_us
 from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
@@ -35,7 +35,7 @@ from common.process.notify import Notifier
 from common.wire import HEARTBEAT_MS
 from rater.apart import Apart
 from rater.direct import DirectServer
-from rater.jobs import Job, Undecided, failed
+from rater.jobs import Job, Outcome, Undecided, failed
 from rater.link import Link
 from rater.outcome_log import log_outcomes
 from rater.rating.snapshot import Snapshot
@@ -247,10 +247,11 @@ class Worker:
             return
         if not self._flights:
             self._busy_since_us = now_us
+        backlog = self._backlog
         jobs = []
-        changes = max(MIN_AHEAD, len(self._backlog) // (self._max_flights - len(self._flights)))
-        for _ in range(min(self._batch_jobs, len(self._backlog))):
-            job = self._backlog.popleft()
+        changes = max(MIN_AHEAD, len(backlog) // (self._max_flights - len(self._flights)))
+        for _ in range(min(self._batch_jobs, len(backlog))):
+            job = backlog.popleft()
             if job.deadline_us <= now_us:
                 late = LATE_UNKNOWN if job.attempted else LATE
                 job.origin.reply(job.seq, late)
@@ -291,7 +292,9 @@ class Worker:
         if log.isEnabledFor(logging.DEBUG):
             log_outcomes(flight)
         for job, outcome in zip(flight.jobs, flight.outcomes, strict=True):
-            if outcome is Undecided.UNKNOWN:
+            if type(outcome) is Outcome:  # nearly all are
+                job.origin.reply(job.seq, outcome)
+            elif outcome is Undecided.UNKNOWN:
                 job.attempted = True
                 again.append(job)
                 self._retry_at_us = monotonic_us() + RETRY_US
@@ -299,8 +302,6 @@ class Worker:
                 again.append(job)
             elif outcome is Undecided.APART:
                 self._apart.add(job, monotonic_us())
-            else:
-                job.origin.reply(job.seq, outcome)
         if bool(lost) != bool(self._retry_at_us):
             self._next_beat_us = self._next_about_us = 0  # balancers should know at once whether to send work
         self._backlog.extendleft(reversed(again))
@@ -366,12 +367,14 @@ class Worker:
 
     def store_health(self) -> StoreHealth:
         memory = self._watch.memory
+        nodes = sorted(memory.nodes, key=lambda node: node.answers)
         return StoreHealth(
             ok=not self._retry_at_us and self._service.store_answers,
             url=self._service.store.where,
             used_memory=memory.used,
             max_memory=memory.limit,
             round_trip_us=self._service.store_round_trip_us,
+            nodes=tuple(NodeHealth(*node) for node in nodes[:MAX_NODES]),
         )
 
     def _tell_service_manager(self, store_answers: bool) -> None:

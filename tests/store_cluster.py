@@ -21,6 +21,9 @@ from typing import Any, Final
 from common.errors import StoreUnavailable
 from common.storage.cluster_map import SLOTS
 from common.storage.embedded_store import find_server
+from rater.store_users import RATER, REPLICA, STORE_USERS, acl_file
+from tests.secured_group import TESTER
+from tests.store_group import is_redis_7_0
 from tests.store_members import Member, Members, free_ports, wait_until
 
 NODE_TIMEOUT_MS: Final = 1_000
@@ -46,14 +49,17 @@ class StoreCluster(Members):
         server: str = SERVERS["valkey"],
         appendfsync: str = "no",
         password: str = "",
+        has_users: bool = False,
         options: tuple[str, ...] = (),
         environments: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
         certificates: Path | None = None,
     ) -> None:
-        """With `certificates`, a folder that has ca.crt, server.crt and server.key, all speak TLS only."""
+        """With `has_users`, every node has the users that `ratel acl` makes. With `certificates`, a folder
+        that has ca.crt, server.crt and server.key, all speak TLS only."""
         self._server = server
         self._appendfsync = appendfsync
         self._password = password
+        self._passwords = {user.name: f"secret-of-{user.name}" for user in STORE_USERS} if has_users else {}
         self._options = options
         self._environments = environments
         self._certificates = certificates
@@ -66,10 +72,20 @@ class StoreCluster(Members):
 
     @property
     def url(self) -> str:
-        """What `--store` takes: three of the nodes, the others are to be found."""
-        login = f":{self._password}@" if self._password else ""
+        """What `--store` of raters takes: three of the nodes, the others are to be found."""
+        return self.url_for(RATER)
+
+    def url_for(self, user: str) -> str:
+        """For one of the users, where there are any."""
+        login = f"{user}:{self._passwords[user]}@" if self._passwords else self._login
         hosts = ",".join(f"127.0.0.1:{self._ports[name]}" for name in self._names[:3])
         return f"{self._scheme}+cluster://{login}{hosts}{self._trust}"
+
+    @property
+    def _login(self) -> str:
+        if self._passwords:
+            return "tester:tester@"
+        return f":{self._password}@" if self._password else ""
 
     @property
     def _scheme(self) -> str:
@@ -113,8 +129,7 @@ class StoreCluster(Members):
         return [other for other in self._names if self._ports[other] in ports]
 
     def node_url(self, name: str) -> str:
-        login = f":{self._password}@" if self._password else ""
-        return f"{self._scheme}://{login}127.0.0.1:{self._ports[name]}{self._trust}"
+        return f"{self._scheme}://{self._login}127.0.0.1:{self._ports[name]}{self._trust}"
 
     def wait_for_new_owner(self, slot: int, old: str) -> Member:
         """Wait until another one than `old` serves a slot, and says so itself."""
@@ -139,7 +154,8 @@ class StoreCluster(Members):
     def move_keys(self, slot: int, source: str, to: str, most: int = 1_000_000) -> int:
         """Move so many of its keys; how many there were."""
         moved = 0
-        auth = ("AUTH", self._password) if self._password else ()
+        auth: tuple[str, ...] = ("AUTH", self._password) if self._password else ()
+        auth = ("AUTH2", "tester", "tester") if self._passwords else auth
         while moved < most:
             count = min(KEYS_AT_A_TIME, most - moved)
             keys = self._must(source, "CLUSTER", "GETKEYSINSLOT", slot, count)
@@ -230,6 +246,9 @@ class StoreCluster(Members):
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "conf").write_text("\n".join(self._config(name, folder)) + "\n")
+        if self._passwords:
+            acl = acl_file(STORE_USERS, self._passwords, redis_7_0=is_redis_7_0(self._server))
+            (folder / "users.acl").write_text(acl + TESTER)
         self._launch(name, [self._server, str(folder / "conf")], self._environments.get(name))
 
     def _config(self, name: str, folder: Path) -> list[str]:
@@ -259,6 +278,12 @@ class StoreCluster(Members):
                 f"tls-ca-cert-file {folder_of}/ca.crt",
                 f"tls-cert-file {folder_of}/server.crt",
                 f"tls-key-file {folder_of}/server.key",
+            ]
+        if self._passwords:
+            lines += [
+                f'aclfile "{folder}/users.acl"',
+                f"masteruser {REPLICA}",
+                f"masterauth {self._passwords[REPLICA]}",
             ]
         if self._password:
             lines += [f"requirepass {self._password}", f"masterauth {self._password}"]

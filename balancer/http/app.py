@@ -216,7 +216,8 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _answer(request: Request, code: int, body: bytes, replayed: bool) -> None:
-    more = b"x-request-id: %b\r\n" % request.id if request.id else b""
+    # A cache in between must not answer the next debit of that amount with this one's result.
+    more = b"%bx-request-id: %b\r\n" % (pages.NO_STORE, request.id) if request.id else pages.NO_STORE
     if replayed:
         more += REPLAYED
     if code:

@@ -74,6 +74,39 @@ def fetch(whom: Asked) -> Status:
     return status
 
 
+class StoreNode(NamedTuple):
+    """A primary of a cluster of stores, as the raters that are heard see it together."""
+
+    address: str
+    raters: int
+    """That tell of it."""
+    away: int
+    """Of them, those that it does not answer."""
+    used_memory: int
+    max_memory: int
+    replicas: int
+
+
+def store_nodes(status: Status) -> list[StoreNode]:
+    """By address. Other stores than clusters have none."""
+    told: dict[str, list[dict[str, Any]]] = {}
+    for rater in status["raters"]:
+        if rater["state"] != "silent":  # whose word is old
+            for node in (rater["store"] or {}).get("nodes", ()):
+                told.setdefault(node["address"], []).append(node)
+    return [
+        StoreNode(
+            address,
+            len(words),
+            sum(not node["ok"] for node in words),
+            max(node["used_memory"] for node in words),
+            max(node["max_memory"] for node in words),
+            max(node["replicas"] for node in words),
+        )
+        for address, words in sorted(told.items())
+    ]
+
+
 def problems(status: Status) -> list[str]:
     """Why it is not as it should be; an empty list is ready."""
     found: list[str] = []
@@ -85,6 +118,10 @@ def problems(status: Status) -> list[str]:
     for rater in status["raters"]:
         if rater["state"] not in ("working", "leaving"):
             found.append(f"rater {rater['name']} is {_IS[rater['state']]}")
+    for node in store_nodes(status):
+        if node.away:
+            whom = "" if node.away == node.raters else f" {node.away} of {node.raters} raters"
+            found.append(f"the store's node {node.address} does not answer{whom}: its accounts wait")
     if len({rater["tariff_epoch"] for rater in working}) > 1:
         found.append("raters rate by different tariffs")
     if status["queue"]["overloaded"]:

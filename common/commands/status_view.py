@@ -10,14 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from common.commands.status_client import Status, problems
+from common.commands.status_client import Status, StoreNode, problems, store_nodes
 
 COLOURS: Final = {"working": "green", "leaving": "yellow"}
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def render(status: Status) -> RenderableType:
-    return Group(_head(status), _methods(status), _raters(status), *_complaints(status))
+    nodes = store_nodes(status)
+    tables = [_methods(status), _raters(status), *([_nodes(nodes)] if nodes else [])]
+    return Group(_head(status), *tables, *_complaints(status))
 
 
 def _head(status: Status) -> Text:
@@ -75,6 +77,23 @@ def _raters(status: Status) -> Table:
         )
     if not status["raters"]:
         table.add_row("none")
+    return table
+
+
+def _nodes(nodes: list[StoreNode]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("store's node")
+    table.add_column("state")
+    for name in ("memory", "limit", "replicas"):
+        table.add_column(name, justify="right")
+    for node in nodes:
+        table.add_row(
+            escape(node.address),
+            Text("away", "red") if node.away else Text("answers", "green"),
+            size(node.used_memory),
+            size(node.max_memory),
+            "–" if node.away == node.raters else str(node.replicas),
+        )
     return table
 
 

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 import click
 
 from common.commands.command_line import EXIT_UNAVAILABLE, refuse
-from common.errors import RatelError, StoreUnavailable
+from common.errors import NotDurable, RatelError, StoreUnavailable
 from common.storage.store_url import StoreUrlError
 from common.storage.stores import Store, connect
 
@@ -21,7 +21,7 @@ def store_errors(*refusals: type[Exception]) -> Iterator[None]:
         yield
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
-    except StoreUnavailable as error:
+    except (StoreUnavailable, NotDurable) as error:
         refuse(str(error), EXIT_UNAVAILABLE)
     except refused as error:
         refuse(str(error))

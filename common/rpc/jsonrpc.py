@@ -200,24 +200,27 @@ class Session:
 
     def _handle(self, events: list[Request | PlainCall | bytes | RatelError], calls: list[Call]) -> None:
         self._found += len(events)
-        places = self._places
+        places, slot = self._places, self._next_slot
         for event in events:
             if isinstance(event, tuple):
                 self._bad_in_a_row = 0
                 id_text, form, method, params = event
-                slot = self._next_slot
-                self._next_slot = slot + 1
                 places[slot] = id_text if form == V1 else (id_text, form, None, 0)
                 calls.append(_new_tuple(Call, (slot, method, params)))
-            elif isinstance(event, Request):
+                slot += 1
+                continue
+            self._next_slot = slot
+            if isinstance(event, Request):
                 self._admit(event, calls, None, 0)
             elif isinstance(event, bytes):
                 self._read_text(event, calls)
             else:
                 self._refuse_message(event)
+            slot = self._next_slot
             if self._bad_in_a_row == MAX_BAD_IN_A_ROW:
                 self._give_up()
                 break
+        self._next_slot = slot
 
     def feed_eof(self) -> None:
         """The end of the stream: a message begun and not finished is a parse error.

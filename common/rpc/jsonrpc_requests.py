@@ -86,19 +86,18 @@ def decode_plain(text: bytes) -> list[PlainCall] | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     calls: list[PlainCall] = []
-    brackets = 0
+    lists = 0
     for request in requests:
         method = BY_RPC_NAME.get(request.method)
         params = bytes(request.params)
         id_text = bytes(request.id)
         if params[0] == _OPEN_LIST:
             params = params[1:-1] or params
-            brackets += 1
+            lists += 1
         if method is None or not id_text or params[0] != _OPEN_OBJECT or params[-1] != _CLOSE_OBJECT:
             return None
-        brackets += 2
         calls.append((id_text, V1 if request.jsonrpc is UNSET else V2, method, params))
-    return calls if text.count(b"{") + text.count(b"[") == brackets else None
+    return calls if text.count(b"{") + text.count(b"[") == 2 * len(calls) + lists else None
 
 
 def decode_request(text: bytes) -> Request | RatelError:

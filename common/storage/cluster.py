@@ -138,6 +138,10 @@ class ClusterConnection:
         together with us, takes itself for one for a while. Raises StoreUnavailable."""
         self._nodes.refresh()
 
+    def connect_all(self) -> None:
+        """Connect to all primaries that answer, which measures their clocks."""
+        self._nodes.connect_all()
+
     def measure_clocks(self) -> int:
         """Measure all nodes' clocks; by how many µs one was set forward, now or in the last seconds."""
         return self._nodes.measure_clocks()
@@ -145,6 +149,17 @@ class ClusterConnection:
     def survey(self) -> dict[Address, str]:
         """Each primary with what it holds, see `holdings`. Raises StoreUnavailable unless all answer."""
         return self._nodes.survey()
+
+    @property
+    def primaries(self) -> list[Address]:
+        """Those that serve slots, as far as it is known, in the order of their addresses."""
+        return self._nodes.primaries
+
+    @property
+    def round_trip_us(self) -> int:
+        """Of the node that took longest when all were asked for the time, or were connected to; 0 is not
+        known."""
+        return self._nodes.round_trip_us
 
     def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
         """As a `StoreConnection` has it, of the node that is asked for times."""

@@ -49,6 +49,8 @@ class Node:
         self.address = address
         self.offset_us = 0
         """What to add to our monotonic clock to get the node's."""
+        self.round_trip_us = 0
+        """When it was last asked for its state, with what was to be read from others before."""
         self.replicas = 0
         """How many are connected to it."""
         self.wants_scripts = False
@@ -60,6 +62,8 @@ class Node:
         self._unread: deque[Parcel] = deque()
         self._pause_s = 0.0
         self._quiet_until_s = 0.0
+        self._problem = ""
+        """Why it failed last."""
 
     @property
     def is_open(self) -> bool:
@@ -76,17 +80,17 @@ class Node:
         if connection.number and connection.number == self._clock_of:
             return
         if time.monotonic() < self._quiet_until_s:
-            raise StoreUnavailable(detail=f"{connection.where}: it failed a moment ago")
+            raise StoreUnavailable(detail=self._problem)
         try:
             if self._pause_s:
                 with StoreConnection(self._url, timeout_ms=PROBE_TIMEOUT_MS) as probe:
-                    probe.execute([("PING",)])
+                    probe.execute([("TIME",)])
             asked_us = monotonic_us()
             role, clock = connection.execute(STATE)
             if not isinstance(clock, list):
                 raise StoreUnavailable(detail=f"{connection.where}: {clock}")
-        except StoreUnavailable:
-            self.fail()
+        except StoreUnavailable as error:
+            self.fail(error)
             raise
         self.see_state(role, clock, asked_us)
         self._clock_of = connection.number
@@ -126,15 +130,17 @@ class Node:
         if not isinstance(clock, list):
             return 0
         before_us, now_us = self.offset_us, monotonic_us()
+        self.round_trip_us = now_us - asked_us
         self.offset_us = int(clock[0]) * 1_000_000 + int(clock[1]) - (asked_us + now_us) // 2
         return self.offset_us - before_us
 
-    def fail(self, error: StoreUnavailable | None = None) -> None:
+    def fail(self, error: StoreUnavailable) -> None:
         """Give the connection up, and leave the node alone for a moment."""
         self._pause_s = min(MAX_PAUSE_S, 2 * self._pause_s) or PAUSE_S
         self._quiet_until_s = time.monotonic() + self._pause_s
+        self._problem = str(error.data["detail"])
         self.connection.close()
-        self._lose(error or StoreUnavailable(detail=f"{self.connection.where}: given up"))
+        self._lose(error)
 
     def close(self) -> None:
         self.connection.close()

@@ -93,6 +93,20 @@ class ClusterNodes:
         at_s, step_us = self._jump
         return step_us if time.monotonic() - at_s < JUMP_MEMORY_S else 0
 
+    def connect_all(self) -> None:
+        for address in self.primaries:
+            with suppress(StoreUnavailable):
+                self.at(address).prepare()
+
+    @property
+    def primaries(self) -> list[Address]:
+        return sorted({address for *_, address in self._ranges})
+
+    @property
+    def round_trip_us(self) -> int:
+        """The longest, of the nodes that we are connected to."""
+        return max((node.round_trip_us for node in self._nodes.values() if node.is_open), default=0)
+
     def survey(self) -> dict[Address, str]:
         """Each primary with what it holds, see `holdings`. Raises StoreUnavailable unless all answer."""
         self.refresh()

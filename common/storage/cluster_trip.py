@@ -18,11 +18,14 @@ HOME_KEY: Final = "ratel:raters"
 _HOME_SLOT: Final = slot_of(HOME_KEY)
 
 
+NODE_LOST: Final = "NODELOST "
+
+
 class NodeLost(ResponseError):
     """The reply to a command whose node can't be reached, or broke off. Its text begins with NODELOST."""
 
     def __init__(self, error: StoreUnavailable) -> None:
-        super().__init__(f"NODELOST {error.data['detail']}")
+        super().__init__(f"{NODE_LOST}{error.data['detail']}")
 
 
 class Waits(NamedTuple):

@@ -20,8 +20,8 @@ return left
 """The least that a debit under a token can be: no checks, no journal."""
 
 TOKEN_TTL_MS: Final = 60_000
-"""Longer than a run. They are taken away behind it: hundreds of thousands that expire while the next ones are
-measured would cost those up to half of their rate."""
+"""Longer than a run. They are taken away behind it: hundreds of thousands that expire while debits are
+measured cost those a seventh of their rate."""
 
 REMOVED_AT_ONCE: Final = 1_000
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
-import msgspec
-
 from common.money import format_micros
 from common.times import format_rfc3339
 from rater.descriptor import Descriptor
 from rater.model import Account
-from rater.rating.call_cost import activation_text, minute_info
+from rater.rating.call_cost import activation_text, minute_info, quoted
 from rater.rating.intervals import CompiledInterval
 from rater.rating.schedule import sole_interval
 from rater.rating.snapshot import CompiledTariff, RatePlan
@@ -31,8 +29,6 @@ from rater.rating.spans import (
 )
 
 _NO_INTERVAL: Final = ',"Interval":null,"MinuteInfo":null}'
-
-_encode = msgspec.json.Encoder().encode
 
 
 def get_cost(tariff: CompiledTariff, call: Descriptor, account: Account | None) -> bytes:
@@ -71,9 +67,12 @@ def get_cost(tariff: CompiledTariff, call: Descriptor, account: Account | None) 
             f'"TimeEnd":"{call.end_text or format_rfc3339(end_us)}","Cost":{cost}'
             f"{activation_text(activation_us)}{interval.json_tail}"
         )
+    tenant, subject, prefix = call.tenant, call.subject, rate.prefix
+    if not (tenant.isalnum() and subject.isalnum() and prefix.isalnum()):  # else nothing is to be escaped
+        tenant, subject, prefix = quoted(tenant)[1:-1], quoted(subject)[1:-1], quoted(prefix)[1:-1]
     return (
-        f'{{"TOR":{call.tor},"CstmId":{_encode(call.tenant).decode()},"Subject":{_encode(call.subject).decode()},'
-        f'"DestinationPrefix":{_encode(rate.prefix).decode()},"Cost":{cost},"ConnectFee":{fee},'
+        f'{{"TOR":{call.tor},"CstmId":"{tenant}","Subject":"{subject}",'
+        f'"DestinationPrefix":"{prefix}","Cost":{cost},"ConnectFee":{fee},'
         f'"Timespans":[{spans}]}}'
     ).encode()
 

@@ -307,9 +307,9 @@ DEFECTS: Final = (
         (
             Edit(
                 SERVICE,
-                "                further.alone += changes\n",
-                """                for change in changes:
-                    outcomes[change.job] = failed(BelowFloor(amount="1", credit="0", min_credit="0"))
+                "                    further.alone += changes\n",
+                """                    for change in changes:
+                        outcomes[change.job] = failed(BelowFloor(amount="1", credit="0", min_credit="0"))
 """,
             ),
             Edit(SERVICE, "    DeadlineExceeded,\n", "    BelowFloor,\n    DeadlineExceeded,\n"),

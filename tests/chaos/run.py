@@ -167,7 +167,8 @@ def run_seed(seed: int, folder: Path, settings: Settings) -> SeedResult:
             folder, fsync=fsync, sentinels=kind == "replicated", clocks=clocks, gateways=gateways
         ) as cluster:
             cluster.start({})
-            operator = Operator(seed, cluster.group.url if cluster.group else cluster.store_url)
+            store_url = cluster.group.url if cluster.group else cluster.store_url
+            operator = Operator(seed, store_url, [front.jsonrpc for front in cluster.fronts])
             try:
                 _work(seed, cluster, settings, faults, struck, operator)
             except Exception as error:  # what was done up to here is reckoned all the same

@@ -4,7 +4,7 @@
             ├─ b2 ─┼─ r2 ─┼─ store
             └─ gw ─┘  r3 ─┘        every balancer to every rater, the gateway to both balancers
 
-Whatever speaks ZeroMQ has a key, and the store knows a user of ACL for whoever asks it.
+Whatever speaks ZeroMQ has a key, and the store has the users of `ratel acl`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from common.addresses import Address
 from common.security.curve import Role
 from common.storage.embedded_store import find_server
+from rater.store_users import OPERATOR, RATER, STORE_USERS, acl_file
 from tests.cluster.hosts import Network
 from tests.faults.nodes import Balancer, Gateway, Node, Site
 from tests.keyring import KeyRing
@@ -31,11 +32,6 @@ CABLES = (
     *((rater, "store") for rater in RATERS),
 )
 STORE_PORT = 6379
-RATER_MAY = "~* resetchannels -@all +@read +@write +@scripting +@connection +time +role"
-OPERATOR_MAY = f"{RATER_MAY} +@transaction"
-"""Users of the store: raters, and whoever loads tariffs and audits accounts."""
-
-
 FRONT = ("--allow-insecure",)
 """Clients have no API keys here: this is about what is behind the front."""
 
@@ -50,8 +46,8 @@ class HostedSite(Site):
     def __init__(self, folder: Path, network: Network) -> None:
         self.network = network
         self.ring = KeyRing(folder / "keys")
-        self.passwords = {user: secrets.token_hex(16) for user in ("rater", "operator")}
-        super().__init__(folder, raters=0, balancers=0, store_url=self._url("operator"))
+        self.passwords = {user: secrets.token_hex(16) for user in (RATER, OPERATOR)}
+        super().__init__(folder, raters=0, balancers=0, store_url=self._url(OPERATOR))
         self.store_server = self._store()
         self.balancers = [
             Balancer(host, folder, *FRONT, *self.ring.balancer_options, address=ports(network.address[host]))
@@ -65,7 +61,7 @@ class HostedSite(Site):
         for host in RATERS:
             self.ring.new(host, Role.RATER, allowed=True)
             options = self.ring.peer_options(host)
-            self.raters.append(self.rater(host, *options, store_url=self._url("rater")))
+            self.raters.append(self.rater(host, *options, store_url=self._url(RATER)))
         for node in (*self.balancers, *self.raters, self.gateway):
             node.command = network.on(node.name, node.command)
 
@@ -77,10 +73,7 @@ class HostedSite(Site):
         data.mkdir(mode=0o700)
         users = self.folder / "users.acl"
         users.touch(mode=0o600)
-        lines = ["user default off"]
-        for user, may in (("rater", RATER_MAY), ("operator", OPERATOR_MAY)):
-            lines.append(f"user {user} on >{self.passwords[user]} {may}")
-        users.write_text("\n".join(lines) + "\n")
+        users.write_text(acl_file(STORE_USERS, self.passwords))
         options = {
             "bind": self.network.address["store"],
             "port": str(STORE_PORT),

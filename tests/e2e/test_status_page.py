@@ -12,8 +12,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from common.about import About, NodeHealth, StoreHealth, encode
+from common.wire import encode_about
 from tests.e2e.browser import ENTER, TAB, Browser, missing
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, START_WITHIN_S, Cluster
+from tests.integration.balancer_process import BalancerProcess
+from tests.integration.fake_rater import FakeRater
 
 pytestmark = pytest.mark.skipif(
     bool(missing), reason=f"no {' and no '.join(missing)} on the PATH (Debian: chromium, chromium-driver)"
@@ -129,6 +133,31 @@ def test_the_cluster_is_shown_and_charts_move(
     assert "MiB" in browser.text("#stores")
     browser.run("document.querySelector('.chart details').open = true")
     browser.wait("[...document.querySelectorAll('.chart td')].some((td) => Number(td.innerText) > 0)")
+
+
+def test_the_nodes_of_a_cluster_of_stores_are_shown(browser: Browser) -> None:
+    mib = 1024 * 1024
+    here, there = NodeHealth("h:1", True, mib, 8 * mib, 1), NodeHealth("h:2", True, 2 * mib)
+    browser.resize(360)
+    browser.console()
+    with (
+        BalancerProcess() as balancer,
+        FakeRater(balancer.router_port, name="a") as one,
+        FakeRater(balancer.router_port, name="b") as two,
+    ):
+        for rater, nodes in ((one, (here, there)), (two, (here, NodeHealth("h:2")))):
+            rater.wait_for(lambda rater: rater.joined)
+            store = StoreHealth(True, "redis+cluster://h:1", 3 * mib, 0, 300, nodes)
+            rater.send_raw(encode_about(encode(About("1", 0, {}, store))))
+        browser.open(f"http://127.0.0.1:{balancer.http_port}/#cluster")
+        browser.wait("document.querySelector('#stores').innerText.includes('1 of 2 nodes does not answer')")
+        lines = browser.text("#stores").splitlines()
+        assert lines[lines.index("h:1") + 1] == "1 MiB of 8 MiB, 1 replica"
+        assert lines[lines.index("h:2") + 1] == "does not answer"
+        wide = browser.run("return document.documentElement.scrollWidth")
+        assert wide == 360
+        two.beating = False
+        browser.wait("document.querySelector('#stores').innerText.includes('2 MiB, no replicas')")
 
 
 def test_pause_stands_still(page: Callable[[str], Browser]) -> None:

@@ -17,17 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from common.cli import main
 from common.errors import ServiceError, StoreUnavailable
 from common.storage.cluster import ClusterConnection
 from common.storage.durability import Durability, Level
 from common.storage.stores import connect
 from rater.jobs import Outcome, Undecided
+from rater.store_users import OPERATOR
 from tests.faults.clusters import ACCOUNTS, UNKNOWN, accounts_of, move_key_by_key, sharded, slot_of_account
 from tests.faults.load import Load
+from tests.faults.lookers import Lookers
 from tests.faults.nodes import TENANT, Site
 from tests.integration.conftest import STORE_TIMEOUT_MS
 from tests.integration.test_cluster import debit, open_accounts, service, subjects
+from tests.integration.test_operators_durability import BRIEFLY, run, sure
 from tests.integration.test_service import job, results
 from tests.store_cluster import SERVERS, StoreCluster
 
@@ -220,6 +225,138 @@ def test_without_confirmation_a_failover_may_lose_and_never_doubles(tmp_path: Pa
         if not reckoning.lost:
             assert reckoning.clean, reckoning
         site.run("audit", "--store", site.store_url)
+
+
+# --- operators ------------------------------------------------------------------------------------------
+
+
+def block_some(site: Site, *options: str) -> list[str]:
+    """Accounts of every node, which are then blocked."""
+    blocked = [f"blocked{number}" for number in range(12)]
+    for subject in blocked:
+        operate(site, "create", subject, "--credit", "100", *options)
+        operate(site, "block", subject, *options)
+    return blocked
+
+
+def operate(site: Site, command: str, subject: str, *options: str) -> str:
+    """`ratel account` in this process: while it asks, debits of an account that moves are held up."""
+    words = ["account", command, TENANT, subject, *options, "--store", site.store_url]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, (words, done.output)
+    return done.output
+
+
+@servers
+def test_blocked_accounts_stay_blocked_and_looks_go_on_while_primaries_die(
+    tmp_path: Path, server: str
+) -> None:
+    with sharded(tmp_path, "--durability", "replicated", server=server, replicas=6) as (cluster, site):
+        blocked = block_some(site, "--durability", "replicated")
+        with (
+            Load(lambda _: site.client(), ACCOUNTS) as load,
+            Lookers(site.client, list(ACCOUNTS), blocked) as looks,
+        ):
+            load.wait(100)
+            strike(cluster, load, "kill", "restart")
+            [struck, *_] = [name for name in cluster.names if cluster.role(name) == "master"]
+            hit = [subject for subject in blocked if cluster.owner(slot_of_account(subject)).name == struck]
+            for subject in hit:  # told that it is done, and the primary dies
+                sure(cluster.url, "credit", TENANT, subject, "5", "--request-id", "last")
+                sure(cluster.url, "set", TENANT, subject, "--floor", "-7")
+            cluster.kill(struck)
+            for subject in hit:
+                cluster.wait_for_new_owner(slot_of_account(subject), struck)
+                found = json.loads(sure(cluster.url, "show", TENANT, subject, "--json"))
+                assert (found["Blocked"], found["Credit"], found["MinCredit"]) == (True, 105, -7)
+            load.wait(100)
+            load.stop()
+        looks.check(*UNKNOWN)
+        load.check(site, *UNKNOWN)
+        audited = json.loads(site.run("audit", "--json", "--store", cluster.url).splitlines()[-1])["summary"]
+        assert (audited["accounts"], audited["findings"]) == (len(ACCOUNTS) + len(blocked), 0)
+
+
+@servers
+def test_looks_and_operators_commands_do_not_fail_while_slots_move(tmp_path: Path, server: str) -> None:
+    with sharded(tmp_path, server=server, replicas=0) as (cluster, site):
+        blocked = block_some(site)
+        with (
+            Load(lambda _: site.client(), ACCOUNTS) as load,
+            Lookers(site.client, list(ACCOUNTS), blocked) as looks,
+        ):
+            for turn in range(1, ROUNDS + 1):
+                for number, subject in enumerate((*blocked, *ACCOUNTS)):
+                    slot, to = slot_of_account(subject), f"store-{(number + turn) % 3}"
+                    if cluster.owner(slot).name == to:
+                        continue
+                    source = cluster.begin_move(slot, to)
+                    cluster.move_keys(slot, source, to, 1)
+                    operate(site, "show", subject)  # half of its keys are there
+                    operate(site, "history", subject)
+                    cluster.move_keys(slot, source, to)
+                    cluster.end_move(slot, source, to)
+                    if subject in blocked:
+                        operate(site, "credit", subject, "1", "--request-id", f"{turn}")
+                site.run("tariff", "list", "--store", cluster.url)
+                site.run("audit", "--store", cluster.url)
+            load.wait(50)
+            load.stop()
+        looks.check()
+        load.check(site)
+        for subject in blocked:
+            found = json.loads(operate(site, "show", subject, "--json"))
+            assert found["Blocked"]
+            assert found["Credit"] == found["Changes"] + 98, "a line for the opening, the block and each cent"
+
+
+def test_what_an_operator_was_told_survives_a_failover_and_the_rest_is_told_as_such(tmp_path: Path) -> None:
+    with StoreCluster(tmp_path) as cluster:
+        names = {cluster.owner(slot_of_account(f"c{n}")).name: f"c{n}" for n in range(9)}
+        assert len(names) == 3
+        for subject in names.values():
+            sure(cluster.url, "create", TENANT, subject, "--credit", "100")
+            sure(cluster.url, "credit", TENANT, subject, "5")
+            sure(cluster.url, "block", TENANT, subject)
+        [struck, *_] = names
+        [replica] = cluster.replicas(struck)
+        slot = slot_of_account(names[struck])
+        cluster.kill(struck)
+        cluster.wait_for_new_owner(slot, struck)
+        for subject in names.values():
+            found = json.loads(sure(cluster.url, "show", TENANT, subject, "--json"))
+            assert (found["Blocked"], found["Credit"], found["Changes"]) == (True, 105, 3)
+        refused = run(cluster.url, "unblock", TENANT, names[struck], *BRIEFLY)
+        assert refused.exit_code == 3, "the successor has no replica"
+        assert "1 of 2 copies confirmed" in refused.stderr
+        cluster.restart(struck)
+        cluster.wait_for_replica(struck)
+        assert cluster.owner(slot).name == replica
+        assert "not blocked" in sure(cluster.url, "unblock", TENANT, names[struck])
+
+
+@servers
+def test_a_cluster_with_users_fails_over_and_hands_slots_over(tmp_path: Path, server: str) -> None:
+    """Replicas log in as the user that is for them, and operators find what has gone elsewhere."""
+    with StoreCluster(tmp_path, server=server, has_users=True) as cluster:
+        url = cluster.url_for(OPERATOR)
+        slot = slot_of_account("one")
+        sure(url, "create", TENANT, "one", "--credit", "100")
+        struck = cluster.owner(slot).name
+        cluster.kill(struck)
+        successor = cluster.wait_for_new_owner(slot, struck).name
+        cluster.restart(struck)
+        cluster.wait_for_replica(struck)
+        assert sure(url, "credit", TENANT, "one", "5").startswith("105 cents")
+        to = next(n for n in cluster.names if n != successor and cluster.role(n) == "master")
+        cluster.move_slot(slot, to)
+        assert sure(url, "credit", TENANT, "one", "5").startswith("110 cents")
+        entries = [
+            dict(zip(entry[::2], entry[1::2], strict=True))
+            for name in cluster.names
+            for entry in cluster.ask(name, "ACL", "LOG")
+        ]
+        assert [entry for entry in entries if entry[b"object"] != b"client"] == []
 
 
 # --- a rater's service by itself ----------------------------------------------------------------------

@@ -52,6 +52,7 @@ def test_every_method_by_get_in_the_documents_spelling(
     reply = balancer.get(f"/{path}?{QUERY}{separator}amount=100")
     assert reply.status == 200
     assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["cache-control"] == "no-store"  # else a proxy may answer the next debit
     assert reply.body.items() >= {"DestinationPrefix": "0257", "Amount": 100}.items()
     assert rater.received[-1].method == BY_HTTP_NAME[path].name
 
@@ -147,6 +148,7 @@ def test_an_error_of_the_rater_has_the_status_of_its_class(
     rater.respond = refuse
     reply = balancer.get(f"/getcost?{QUERY}")
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert reply.headers["cache-control"] == "no-store"
     named = with_log_id(encode_error(error), reply.headers["x-request-id"])
     assert reply.body == {"error": json.loads(named)}
 

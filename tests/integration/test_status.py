@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from common.about import About, StoreHealth, encode
+from common.about import About, NodeHealth, StoreHealth, encode
 from common.errors import NoRate, encode_error
 from common.wire import Reply, WorkItem, encode_about
 from tests.integration.balancer_process import PATIENCE_S, BalancerProcess
 from tests.integration.fake_rater import FakeRater, hold
 
 QUERY = "cstmid=vdf&subj=rif&dest=0257"
-ABOUT = About("9.9", 0.5, {"vdf": 4, "acme": 2}, StoreHealth(True, "redis://h:1/0", 1000, 2000, 300))
+NODES = (NodeHealth("h:1", True, 1000, 2000, 1), NodeHealth("h:2"))
+STORE = StoreHealth(True, "redis+cluster://h:1", 1000, 2000, 300, NODES)
+ABOUT = About("9.9", 0.5, {"vdf": 4, "acme": 2}, STORE)
 
 
 @pytest.fixture
@@ -128,10 +130,20 @@ def test_raters_are_told_with_what_they_say_of_themselves(balancer: BalancerProc
             "version": "9.9",
             "store": {
                 "ok": True,
-                "url": "redis://h:1/0",
+                "url": "redis+cluster://h:1",
                 "used_memory": 1000,
                 "max_memory": 2000,
                 "round_trip_us": 300,
+                "nodes": [
+                    {
+                        "address": "h:1",
+                        "ok": True,
+                        "used_memory": 1000,
+                        "max_memory": 2000,
+                        "replicas": 1,
+                    },
+                    {"address": "h:2", "ok": False, "used_memory": 0, "max_memory": 0, "replicas": 0},
+                ],
             },
         }
         assert found["tariffs"] == {"acme": 2, "vdf": 4}

@@ -51,7 +51,7 @@ def group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def refused(group: SecuredGroup, name: str = "store-0") -> list[tuple[str, str, str]]:
     """What the store has refused so far: user, reason, object."""
-    with StoreConnection(group.tester_url(name), timeout_ms=STORE_TIMEOUT_MS) as store:
+    with StoreConnection(group.node_url(name), timeout_ms=STORE_TIMEOUT_MS) as store:
         entries = [
             dict(zip(entry[::2], entry[1::2], strict=True)) for entry in store.execute([("ACL", "LOG")])[0]
         ]
@@ -87,11 +87,14 @@ def test_everything_works_for_the_user_that_it_is_for(group: SecuredGroup, tmp_p
             client.call("ResetVolumeDiscountSeconds", CALL)
             client.call("AddRecievedCallSeconds", CALL | {"Amount": 10})
             client.call("ResetUserBudget", CALL)
+            for method in ("Account", "History", "Explain"):
+                assert client.call(method, CALL)["Subject"] == "rif"
         ratel(operator, "load", str(SAMPLE_TARIFF), "--tenant", "vdf")
         ratel(operator, "tariff", "activate", "vdf", "1")
         ratel(operator, "account", "create", "vdf", "new", "--credit", "5")
         ratel(operator, "account", "credit", "vdf", "new", "1")
-        ratel(operator, "account", "block", "vdf", "new")
+        for _ in range(2):
+            ratel(operator, "account", "block", "vdf", "new", *_durability(group))
         for url in (operator, auditor):
             ratel(url, "account", "show", "vdf", "new")
             ratel(url, "account", "history", "vdf", "new")
@@ -253,7 +256,7 @@ def test_the_deployed_configuration_is_what_the_server_runs(group: SecuredGroup)
         "protected-mode": "yes",
         "stream-node-max-bytes": "1024",
     }
-    with StoreConnection(group.tester_url(), timeout_ms=STORE_TIMEOUT_MS) as store:
+    with StoreConnection(group.node_url("store-0"), timeout_ms=STORE_TIMEOUT_MS) as store:
         replies = store.execute([("CONFIG", "GET", name) for name in wanted])
     assert {reply[0].decode(): reply[1].decode() for reply in replies} == wanted
 
@@ -266,7 +269,7 @@ def test_what_was_written_is_there_after_a_restart_and_at_a_replica(tmp_path: Pa
         def journals() -> list[Any]:
             found = []
             for name in ("store-0", "store-1"):
-                with StoreConnection(group.tester_url(name), timeout_ms=STORE_TIMEOUT_MS) as one:
+                with StoreConnection(group.node_url(name), timeout_ms=STORE_TIMEOUT_MS) as one:
                     found.append(Accounts(one).journal())
                     assert refused(group, name) == []
             return found

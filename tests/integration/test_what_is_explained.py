@@ -18,12 +18,12 @@ from common.methods import BY_NAME
 from common.money import MICRO, format_micros
 from common.times import format_rfc3339
 from rater import scripts
+from rater.account_opening import open_command
 from rater.accounts import (
     Mutation,
     MutationResult,
     Refused,
     mutation_command,
-    open_command,
     parse_account,
     parse_mutation_reply,
     read_command,

@@ -9,15 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.about import MAX_TENANTS, About, StoreHealth, decode, encode, own_version
+from common.about import MAX_TENANTS, About, NodeHealth, StoreHealth, decode, encode, own_version
 from common.wire import Kind, encode_about
 from common.wire import decode as decode_frame
-from rater.store_memory import StoreMemory, parse_memory
+from rater.store_memory import NodeMemory, StoreMemory, parse_memory, total
 from rater.telemetry import RaterTelemetry
 
 
 def test_it_comes_as_it_was_sent() -> None:
-    about = About("1.2", 0.25, {"vdf": 3}, StoreHealth(True, "redis://h:1/0", 10, 20, 30))
+    about = About(
+        "1.2",
+        0.25,
+        {"vdf": 3},
+        StoreHealth(True, "redis+cluster://h:1", 10, 20, 30, (NodeHealth("h:1", True, 10, 20, 1),)),
+    )
     kind, [text] = decode_frame(encode_about(encode(about)))
     assert kind is Kind.ABOUT
     assert decode(text) == about
@@ -54,6 +59,14 @@ def test_it_names_a_bounded_number_of_tenants() -> None:
     about = RaterTelemetry(0).about(1, versions, StoreHealth())
     assert len(about.tariffs) == MAX_TENANTS
     assert about.tariffs["t0007"] == 7
+
+
+def test_a_cluster_s_memory_is_that_of_all_nodes_that_answer() -> None:
+    nodes = (NodeMemory("a:1", True, 100, 1000, 1), NodeMemory("b:1"), NodeMemory("c:1", True, 200, 500))
+    assert total(nodes) == StoreMemory(300, 1500, nodes)
+    without_limit = (*nodes, NodeMemory("d:1", True, 50))
+    assert total(without_limit) == StoreMemory(350, 0, without_limit)
+    assert total(()) == StoreMemory()
 
 
 def test_memory_is_what_the_store_says() -> None:

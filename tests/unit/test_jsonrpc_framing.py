@@ -225,7 +225,7 @@ def _text_of_plain_object(text: bytes) -> bytes | None:
         json.loads(text)
     except ValueError:
         return None
-    return text.rstrip(b"\r")
+    return text.rstrip(b" \t\r")
 
 
 def _lines_of_plain_objects(text: bytes) -> list[bytes] | None:

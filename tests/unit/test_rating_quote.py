@@ -129,6 +129,23 @@ def test_get_cost_is_the_encoded_call_cost(
 
 
 @pytest.mark.parametrize(
+    "text", ["rif", "été٣", 'r"if', "r\\if", "r\nif", "\x7f\x00", "+40 72", "\u2028", "😀"]
+)
+@pytest.mark.parametrize("field", ["tenant", "subject", "destination"])
+def test_get_cost_writes_any_text_as_the_definition_does(field: str, text: str) -> None:
+    [rate, *_] = TARIFF_2012.rates
+    prefix = text if field == "destination" else rate.prefix
+    anybodys = msgspec.structs.replace(rate, subject="*any", prefix=prefix)
+    tariff = compile_tariff(msgspec.structs.replace(TARIFF_2012, rates=(anybodys,)), MAX_CALL)
+    asked = descriptor(prefix + "1", at("2012-02-02T17:30"), at("2012-02-02T18:30"), written=True)
+    if field != "destination":
+        asked = msgspec.structs.replace(asked, **{field: text})
+    found = get_cost(tariff, asked, None)
+    assert found == outcome_by_definition(tariff, asked, None)
+    assert text in (msgspec.json.decode(found)[name] for name in ("CstmId", "Subject", "DestinationPrefix"))
+
+
+@pytest.mark.parametrize(
     ("number", "start", "end", "error"),
     [
         ("0999", "2012-02-02T17:30", "2012-02-02T18:30", NoRate),

@@ -40,6 +40,12 @@ RATER = {
         "round_trip_us": 200,
     },
 }
+NODES = [
+    {"address": "h:1", "ok": True, "used_memory": 2048, "max_memory": 8192, "replicas": 3},
+    {"address": "h:2", "ok": False, "used_memory": 0, "max_memory": 0, "replicas": 0},
+]
+CLUSTERED: dict[str, Any] = RATER | {"store": {**RATER["store"], "nodes": NODES}}  # type: ignore[dict-item]
+WHOLE = CLUSTERED | {"store": CLUSTERED["store"] | {"nodes": [NODES[0], NODES[1] | {"ok": True}]}}
 STATUS: dict[str, Any] = {
     "name": "host-1a2b",
     "version": "0.1.0",
@@ -89,6 +95,16 @@ def test_all_is_shown() -> None:
     assert text.rstrip().endswith("ready")
 
 
+def test_the_nodes_of_a_cluster_of_stores_are_shown() -> None:
+    lines = shown(STATUS | {"raters": [CLUSTERED, WHOLE]}).splitlines()
+    [one] = [line.split() for line in lines if line.strip().startswith("h:1")]
+    [two] = [line.split() for line in lines if line.strip().startswith("h:2")]
+    assert one == ["h:1", "answers", "2", "KiB", "8", "KiB", "3"]
+    assert two == ["h:2", "away", "–", "–", "0"]
+    silent = shown(STATUS | {"raters": [CLUSTERED | {"state": "silent"}]})
+    assert "h:2" not in silent, "its word is old"
+
+
 def test_a_rater_that_says_nothing_of_itself_is_shown() -> None:
     status = deepcopy(STATUS)
     status["raters"] = [RATER | {"store": None, "version": "", "name": "[bold]x"}]
@@ -110,6 +126,9 @@ def test_a_front_alone_is_shown() -> None:
         ({"raters": [RATER, RATER | {"state": "no tariff"}]}, "without a tariff"),
         ({"raters": [RATER, RATER | {"state": "leaving"}]}, None),
         ({"raters": [RATER, RATER | {"tariff_epoch": 2}]}, "different tariffs"),
+        ({"raters": [CLUSTERED]}, "the store's node h:2 does not answer: its accounts wait"),
+        ({"raters": [CLUSTERED, WHOLE]}, "the store's node h:2 does not answer 1 of 2 raters"),
+        ({"raters": [WHOLE]}, None),
         ({"queue": STATUS["queue"] | {"overloaded": True}}, "more is asked"),
     ],
 )

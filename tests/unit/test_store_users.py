@@ -33,7 +33,7 @@ CONTAINERS = ("SCRIPT", "CLIENT", "CLUSTER", "CONFIG", "ACL", "SENTINEL", "INFO"
 BY_THE_LIBRARY = {"select", "client|setinfo"}
 """What redis-py sends when it makes a connection."""
 
-NO_COMMANDS = {"CLUSTERDOWN", "ERR", "LOADING", "MOVED", "PING", "SMS", "TOR"}
+NO_COMMANDS = {"ASK", "CLUSTERDOWN", "ERR", "LOADING", "MOVED", "PING", "SMS", "TOR"}
 """Words in capitals at the beginning of tuples that are none; nobody sends a PING by itself."""
 
 

@@ -151,7 +151,7 @@ export class Cluster {
 
   drawStores(raters) {
     const stores = new Map();
-    for (const { store } of raters) {
+    for (const { store, state } of raters) {
       if (!store) continue;
       const known = stores.get(store.url);
       stores.set(store.url, {
@@ -159,18 +159,18 @@ export class Cluster {
         ok: store.ok && (known?.ok ?? true),
         used_memory: Math.max(store.used_memory, known?.used_memory ?? 0),
         round_trip_us: Math.max(store.round_trip_us, known?.round_trip_us ?? 0),
+        nodes: sameNodes(known?.nodes ?? [], (state !== "silent" && store.nodes) || []),  // else its word is old
         raters: (known?.raters ?? 0) + 1,
       });
     }
     const blocks = [...stores.values()].map((store) =>
       el("dl", { class: "facts" },
         fact("Address", el("code", {}, store.url || "–")),
-        fact("Health", badge(store.ok ? "answers" : "does not answer", store.ok ? "good" : "bad")),
-        fact("Memory", store.max_memory
-          ? bar(store.used_memory / store.max_memory, `${bytes(store.used_memory)} of ${bytes(store.max_memory)}`)
-          : `${store.used_memory ? bytes(store.used_memory) : "–"}, no limit`),
+        fact("Health", health(store)),
+        fact("Memory", memory(store)),
         fact("Slowest round trip", ms(store.round_trip_us)),
-        fact("Used by", `${store.raters} ${store.raters === 1 ? "rater" : "raters"}`)),
+        fact("Used by", `${store.raters} ${store.raters === 1 ? "rater" : "raters"}`),
+        store.nodes.map((node) => fact(el("code", {}, node.address), node.ok ? holds(node) : badge("does not answer", "bad")))),
     );
     show($("stores"), blocks.length ? blocks : el("p", { class: "note" }, "No rater has told of its store yet."));
   }
@@ -188,6 +188,38 @@ export class Cluster {
       fact("Turned away", number(queue.turned_away)),
       fact("State", queue.overloaded ? badge("overloaded", "bad") : badge("takes requests", "good"))));
   }
+}
+
+// The nodes of a cluster of stores, as two raters see them: away is what one of them misses.
+function sameNodes(known, told) {
+  const nodes = new Map(known.map((node) => [node.address, node]));
+  for (const node of told) {
+    const other = nodes.get(node.address) ?? node;
+    nodes.set(node.address, {
+      address: node.address,
+      ok: node.ok && other.ok,
+      used_memory: Math.max(node.used_memory, other.used_memory),
+      max_memory: Math.max(node.max_memory, other.max_memory),
+      replicas: Math.max(node.replicas, other.replicas),
+    });
+  }
+  return [...nodes.values()].sort((one, other) => (one.address < other.address ? -1 : 1));
+}
+
+function health({ ok, nodes }) {
+  const away = nodes.filter((node) => !node.ok).length;
+  if (ok && away) return badge(`${away} of ${nodes.length} nodes ${away === 1 ? "does" : "do"} not answer`, "bad");
+  return badge(ok ? "answers" : "does not answer", ok ? "good" : "bad");
+}
+
+function memory({ used_memory: used, max_memory: limit }) {
+  if (!used) return "–";
+  return limit ? bar(used / limit, `${bytes(used)} of ${bytes(limit)}`) : `${bytes(used)}, no limit`;
+}
+
+function holds({ used_memory: used, max_memory: limit, replicas }) {
+  const share = limit ? `${bytes(used)} of ${bytes(limit)}` : bytes(used);
+  return `${share}, ${replicas || "no"} ${replicas === 1 ? "replica" : "replicas"}`;
 }
 
 export const fact = (name, value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
