@@ -23,13 +23,13 @@ from common.clock import monotonic_us
 from common.methods import BY_NAME
 from common.storage.stores import Store, connect
 from loadtests.bench.figures import cpu_s
-from rater.account_opening import open_command
-from rater.cluster_service import service_for
-from rater.jobs import Job, Outcome
-from rater.keys import account_keys
+from rater.accounts.opening import open_command
 from rater.model import Account, Tariff
 from rater.rating.snapshot import Snapshot, compile_tariff
-from rater.scripts import execute
+from rater.store.keys import account_keys
+from rater.store.scripts import execute
+from rater.work.cluster_service import service_for
+from rater.work.jobs import Job, Outcome
 from tests.store_cluster import StoreCluster
 from tests.store_group import StoreGroup
 

@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import Command, StoreConnection
-from rater.account_opening import open_command
-from rater.accounts import Mutation, mutation_command
-from rater.keys import account_keys
+from rater.accounts.mutations import Mutation, mutation_command
+from rater.accounts.opening import open_command
 from rater.model import Account
-from rater.scripts import execute
+from rater.store.keys import account_keys
+from rater.store.scripts import execute
 
 TENANT = "vdf"
 DAY_S = 86_400

@@ -19,11 +19,17 @@ from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import Command, Reply, StoreConnection
 from loadtests.bench.figures import cpu_s
 from loadtests.bench.limits import SCRIPT
-from rater.account_opening import open_command
-from rater.accounts import Mutation, batch_command, parse_account, parse_mutation_reply, read_command
-from rater.keys import AccountKeys, account_keys
+from rater.accounts.mutations import (
+    Mutation,
+    batch_command,
+    parse_account,
+    parse_mutation_reply,
+    read_command,
+)
+from rater.accounts.opening import open_command
 from rater.model import Account, Bucket
-from rater.scripts import execute
+from rater.store.keys import AccountKeys, account_keys
+from rater.store.scripts import execute
 
 TENANT: Final = "vdf"
 ACCOUNTS: Final = 20_000

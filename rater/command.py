@@ -36,11 +36,11 @@ from common.settings.options import (
 from common.storage.durability import Durability, Level
 from common.storage.store_url import StoreUrlError, describe_store_url
 from common.storage.stores import Store, connect
-from rater.accounts import JOURNAL_LINES
-from rater.cluster_service import service_for
+from rater.accounts.mutations import JOURNAL_LINES
 from rater.direct import DirectServer
 from rater.link import Link
-from rater.tariff_watch import EMPTY, TariffWatch
+from rater.tariffs.watch import EMPTY, TariffWatch
+from rater.work.cluster_service import service_for
 from rater.worker import Worker
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from common.rpc.jsonrpc import Call
 from common.security.key_file import LOOK_EVERY_S, WatchedKeyring
 from common.security.scopes import unbind
 from rater.direct_connection import Connection
-from rater.jobs import Job
+from rater.work.jobs import Job
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from common.rpc.jsonrpc import Session
 from common.security.keyring import Keyring
 from common.security.visitor import Visitor
 from common.wire import TOKEN_KEY
-from rater.jobs import Outcome
+from rater.work.jobs import Outcome
 
 MAX_IN_FLIGHT: Final = 256
 """Unanswered calls of one connection, after which it is not read until some are answered: a deep

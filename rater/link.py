@@ -24,7 +24,7 @@ from common.wire import (
     encode_leave,
     encode_state,
 )
-from rater.jobs import Job, Outcome
+from rater.work.jobs import Job, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from common.errors import RatelError
 from common.outcomes import OTHER, outcome_name
 from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.descriptor import parse_descriptor
-from rater.jobs import Job, Undecided
-from rater.service import Flight
+from rater.work.jobs import Job, Undecided
+from rater.work.service import Flight
 
 log = logging.getLogger(__name__)
 

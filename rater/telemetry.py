@@ -13,7 +13,7 @@ from common.about import MAX_TENANTS, About, StoreHealth, own_version
 from common.histogram import SIZE_BUCKETS, Histogram, size_index
 from common.methods import Method
 from common.outcomes import OTHER
-from rater.jobs import Job, Outcome, Undecided
+from rater.work.jobs import Job, Outcome, Undecided
 
 
 class RaterTelemetry:

@@ -33,15 +33,15 @@ from common.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from common.histogram import Histogram
 from common.process.notify import Notifier
 from common.wire import HEARTBEAT_MS
-from rater.apart import Apart
 from rater.direct import DirectServer
-from rater.jobs import Job, Outcome, Undecided, failed
 from rater.link import Link
 from rater.outcome_log import log_outcomes
 from rater.rating.snapshot import Snapshot
-from rater.service import Flight, Service
-from rater.tariff_watch import TariffWatch
+from rater.tariffs.watch import TariffWatch
 from rater.telemetry import RaterTelemetry
+from rater.work.apart import Apart
+from rater.work.jobs import Job, Outcome, Undecided, failed
+from rater.work.service import Flight, Service
 
 log = logging.getLogger(__name__)
 

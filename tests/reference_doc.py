@@ -16,7 +16,8 @@ from typing import Final
 import click
 
 from common.cli import main
-from rater import account_value, keys
+from rater.accounts import value as account_value
+from rater.store import keys
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 WIDTH: Final = 92
@@ -96,7 +97,7 @@ All keys begin with `ratel:`, so several programs can share a store, and a user 
 [held to them](security.md#the-store). They are Ratel's own: programs ask by [the API](api.md), people by
 [`ratel account`](commands.md#ratel-account) and [`ratel tariff`](commands.md#ratel-tariff).
 
-<!-- `make settings` writes this page from rater/keys.py and rater/account_value.py -->
+<!-- `make settings` writes this page from rater/store/keys.py and rater/accounts/value.py -->
 """
 
 

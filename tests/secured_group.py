@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from common.storage.embedded_store import find_server
-from rater.store_users import OPERATOR, RATER, REPLICA, SENTINEL, SENTINEL_USERS, STORE_USERS, acl_file
+from rater.store.users import OPERATOR, RATER, REPLICA, SENTINEL, SENTINEL_USERS, STORE_USERS, acl_file
 from tests.certificates import HERE, Authority
 from tests.store_group import SERVICE, StoreGroup
 

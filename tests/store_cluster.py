@@ -21,7 +21,7 @@ from typing import Any, Final
 from common.errors import StoreUnavailable
 from common.storage.cluster_map import SLOTS
 from common.storage.embedded_store import find_server
-from rater.store_users import RATER, REPLICA, STORE_USERS, acl_file
+from rater.store.users import RATER, REPLICA, STORE_USERS, acl_file
 from tests.secured_group import TESTER
 from tests.store_group import is_redis_7_0
 from tests.store_members import Member, Members, free_ports, wait_until

@@ -1,5 +1,6 @@
-"""What the store holds of accounts and journals, read by the written layout alone (`rater.account_value`,
-`rater.accounts`): nothing of the product's code is used, so a mistake there can't hide itself here.
+"""What the store holds of accounts and journals, read by the written layout alone
+(`rater.accounts.value`,
+`rater.accounts.mutations`): nothing of the product's code is used, so a mistake there can't hide itself here.
 """
 
 from __future__ import annotations

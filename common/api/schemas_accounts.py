@@ -1,4 +1,4 @@
-"""JSON Schema of an account and of its history, which `rater.account_view` makes."""
+"""JSON Schema of an account and of its history, which `rater.accounts.view` makes."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from loadtests.bench.parts import Address, start
 from loadtests.bench.plan import Parts
 from loadtests.bench.requests import BALANCE, DEBITS, subject
 from loadtests.bench.tariff import TENANT, World
-from rater.account_opening import open_command, parse_open_reply
-from rater.accounts import parse_account, read_command
-from rater.keys import account_keys
+from rater.accounts.mutations import parse_account, read_command
+from rater.accounts.opening import open_command, parse_open_reply
 from rater.model import Account, Bucket
-from rater.scripts import execute
+from rater.store.keys import account_keys
+from rater.store.scripts import execute
 from tests.integration.balancer_process import BalancerProcess
 
 _BATCH: Final = 1000

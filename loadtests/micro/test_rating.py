@@ -9,8 +9,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from common.methods import BY_NAME
 from loadtests.micro.samples import ROUND, SECOND, descriptors, for_each, params, requests, tariff
-from rater.account_value import pack_account
-from rater.accounts import parse_account
+from rater.accounts.mutations import parse_account
+from rater.accounts.value import pack_account
 from rater.descriptor import parse_descriptor
 from rater.model import Account, Bucket
 from rater.rating.call_cost import encode_call_cost
@@ -104,7 +104,7 @@ def test_find_rate(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("buckets", [0, 2])
 def test_parse_account(benchmark: BenchmarkFixture, buckets: int) -> None:
-    """As the store replies to `rater.accounts.read_command`."""
+    """As the store replies to `rater.accounts.mutations.read_command`."""
     held = tuple(Bucket("national", 10**9, index, 0) for index in range(buckets))
     value = pack_account(Account("", 10**15, 10**8, reset_day=10, plan="evening", buckets=held), 1)
     benchmark(for_each(lambda subject: parse_account(subject, value), [str(n) for n in range(ROUND)]))

@@ -22,9 +22,9 @@ from loadtests.bench.client import Load, Outcome, RpcConnection
 from loadtests.bench.figures import cpu_s, quantile, rss_mib
 from loadtests.bench.requests import Pool, Request, encode_rpc
 from loadtests.scale.world import ANY, PLANS, TENANT, World, account_name, destinations, prefixes, rate_lines
-from rater.keys import RATERS, TARIFF_EPOCH
 from rater.model import ActivationPeriod, Interval, Rate, Tariff
 from rater.rating.snapshot import CompiledTariff, compile_tariff
+from rater.store.keys import RATERS, TARIFF_EPOCH
 from tests.e2e.cluster import RATEL, Process, address
 
 MAX_CALL_US: Final = 31 * 86_400_000_000

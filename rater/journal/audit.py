@@ -39,8 +39,8 @@ from rater.journal.lines import (
     encode_line,
 )
 from rater.journal.scan import BATCH_LINES, Name, ScanProgress, batches, checked, name_of, pattern, scan
-from rater.keys import AccountKeys, account_keys
-from rater.store_errors import store_error
+from rater.store.errors import store_error
+from rater.store.keys import AccountKeys, account_keys
 
 _PAGE_LINES: Final = 1_000
 """Lines in one round trip when one long journal is read on: 300 kB."""

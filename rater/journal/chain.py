@@ -1,6 +1,7 @@
 """The arithmetic of an account's journal, worked out anew from the lines' own figures.
 
-A journal (`rater.accounts` has its fields) is a chain: a line holds the change and the balances after it, so
+A journal (`rater.accounts.mutations` has its fields) is a chain: a line holds the change and the balances
+after it, so
 balances before + change = balances after for every two neighbours, and the last line's balances are
 the account's. What a line can't prove is what depended on the tariff at the time: which buckets matched a
 number, what a plan's figures were. So DebitSeconds is held to its amount, its cost and the order in

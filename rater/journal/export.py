@@ -59,8 +59,8 @@ from rater.journal.scan import (
     scan,
 )
 from rater.journal.state import Cursor, State
-from rater.keys import AccountKeys, account_keys
-from rater.scripts import SCRIPTS, execute
+from rater.store.keys import AccountKeys, account_keys
+from rater.store.scripts import SCRIPTS, execute
 
 STATE_FILE: Final = "state.sqlite"
 LOCK_FILE: Final = "lock"

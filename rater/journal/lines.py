@@ -2,7 +2,8 @@
 
 A line has just one form in the store and just one in texts, byte for byte: of two lines that are equal as
 values these are equal too. Everything that the scripts would not have written so is `Damaged`. The store's
-fields are those of `rater.accounts`; the texts have the sequence number, the balances, operation, amount and
+fields are those of `rater.accounts.mutations`; the texts have the sequence number, the balances, operation,
+amount and
 token as fields of their own, and the buckets as netstrings, `<bytes>:<text>,` one after the other, because a
 destination id may hold any character.
 """
@@ -15,7 +16,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from common.money import LIMIT
-from rater.account_value import FIGURES, NotAnAccount, unpack_account, unpack_buckets
+from rater.accounts.value import FIGURES, NotAnAccount, unpack_account, unpack_buckets
 from rater.model import Bucket
 
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,15}", re.ASCII)

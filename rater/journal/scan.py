@@ -17,8 +17,8 @@ from common.errors import InvalidParams, StoreUnavailable
 from common.storage.cluster import ClusterConnection
 from common.storage.store import Reply, StoreConnection
 from common.storage.stores import Store
-from rater.keys import AccountKeys, account_keys, encode_part
-from rater.store_errors import store_error
+from rater.store.errors import store_error
+from rater.store.keys import AccountKeys, account_keys, encode_part
 
 SCAN_COUNT: Final = 1_000
 """Keys that one step passes: well below a millisecond of the store's time."""

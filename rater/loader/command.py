@@ -14,7 +14,7 @@ import click
 from common.commands.command_line import refuse
 from common.commands.store_access import store_errors
 from common.settings.options import json_option, store_option, wait_option
-from rater.account_opening import Opening
+from rater.accounts.opening import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
 from rater.loader.report import MAX_SHOWN, Report, quote

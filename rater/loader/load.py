@@ -24,15 +24,15 @@ from typing import Final, NamedTuple
 from common.errors import StoreUnavailable
 from common.storage.stores import Store, connect
 from common.times import format_rfc3339
-from rater.account_opening import Opening, open_command, parse_open_reply
-from rater.keys import RATERS, account_keys
+from rater.accounts.opening import Opening, open_command, parse_open_reply
 from rater.loader.assembly import TenantLoad, assemble
 from rater.loader.files import read_paths
 from rater.loader.report import Report
 from rater.model import Account, Tariff
-from rater.scripts import execute
-from rater.store_errors import store_error
-from rater.tariff_store import Active, publish, read_active, read_version
+from rater.store.errors import store_error
+from rater.store.keys import RATERS, account_keys
+from rater.store.scripts import execute
+from rater.tariffs.store import Active, publish, read_active, read_version
 
 STORE_TIMEOUT_MS: Final = 10_000
 """A loader is patient: a store that is busy writing out its file is not gone."""

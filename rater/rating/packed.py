@@ -3,7 +3,7 @@
 Whoever publishes a tariff packs it once; raters only put it together, which for a million prefixes
 takes a fraction of a second instead of many. It comes in parts, each quick to decode: what a part
 holds is appended to what came before it. `rater.rating.snapshot` makes a `CompiledTariff` of them, and
-`rater.tariff_store` keeps them beside the tariff that they were made from.
+`rater.tariffs.store` keeps them beside the tariff that they were made from.
 """
 
 from __future__ import annotations

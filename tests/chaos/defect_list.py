@@ -27,8 +27,8 @@ class Defect(NamedTuple):
     """It shows only where clients go through gateways, or speak ZeroMQ."""
 
 
-SERVICE: Final = "rater/service.py"
-STEPS: Final = "rater/request_steps.py"
+SERVICE: Final = "rater/work/service.py"
+STEPS: Final = "rater/work/request_steps.py"
 BEGIN: Final = "rater/lua/_begin.lua"
 COMMIT: Final = "rater/lua/_commit.lua"
 DEBIT: Final = "rater/lua/debit_balance.lua"
@@ -180,7 +180,7 @@ DEFECTS: Final = (
                 "from msgspec.structs import replace\nfrom redis.exceptions import ResponseError\n",
             ),
             Edit(
-                "rater/accounts.py",
+                "rater/accounts/mutations.py",
                 '    "DebitSeconds": _matches,\n',
                 '    "DebitSeconds": _matches,\n    "DebitBalance": lambda mutation: (mutation.plan_id,),\n',
             ),
@@ -364,7 +364,7 @@ DEFECTS: Final = (
         "whoever changes an account's terms writes back the balances that were read before",
         (
             Edit(
-                "rater/account_admin.py",
+                "rater/accounts/admin.py",
                 "    replies = change(store, mutation_command(keys, mutation), durability)\n",
                 """    [value] = store.execute([("GET", keys.account)])
     replies = change(store, mutation_command(keys, mutation), durability)

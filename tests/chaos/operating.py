@@ -18,8 +18,8 @@ from common.addresses import Address
 from common.client import JSONClient
 from common.errors import ServiceError
 from common.storage.store import StoreConnection
-from rater.account_admin import decide
-from rater.terms import Terms
+from rater.accounts.admin import decide
+from rater.accounts.terms import Terms
 from tests.chaos.books import now_us
 from tests.chaos.wires import number
 from tests.chaos.workload import HELD, TENANT

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from common.errors import Blocked, KeyReused
 from common.storage.store import StoreConnection
-from rater.keys import account_keys
+from rater.store.keys import account_keys
 from tests.chaos.books import Entry
 from tests.chaos.operating import Decision
 from tests.chaos.timeline import Timeline

@@ -17,7 +17,7 @@ from pathlib import Path
 from common.addresses import Address
 from common.security.curve import Role
 from common.storage.embedded_store import find_server
-from rater.store_users import OPERATOR, RATER, STORE_USERS, acl_file
+from rater.store.users import OPERATOR, RATER, STORE_USERS, acl_file
 from tests.cluster.hosts import Network
 from tests.faults.nodes import Balancer, Gateway, Node, Site
 from tests.keyring import KeyRing

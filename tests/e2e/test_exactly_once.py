@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from common.storage.store import StoreConnection
-from rater.keys import account_keys
+from rater.store.keys import account_keys
 from tests.e2e.cluster import Cluster, StartCluster
 from tests.stored import account_fields, line_fields
 

@@ -12,8 +12,8 @@ import pytest
 from common.client import JSONClient
 from common.errors import RatelError
 from common.storage.store import StoreConnection
-from rater.accounts import parse_account, read_command
-from rater.keys import account_keys
+from rater.accounts.mutations import parse_account, read_command
+from rater.store.keys import account_keys
 from tests.e2e.cluster import Cluster, Process, address
 from tests.e2e.figures import ARITHMETIC, COSTS, DOORS, SESSION_TIMES, TENANT, Row, write_tariff
 

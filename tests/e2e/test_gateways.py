@@ -15,7 +15,7 @@ from common.addresses import Address
 from common.client import JSONClient
 from common.errors import InsufficientSms, MethodNotFound, RatelError, UnknownSubject
 from common.zmq_client import ZmqClient
-from rater.keys import account_keys
+from rater.store.keys import account_keys
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.faults.nodes import RATEL, TENANT, Node, Site, free_address, wait_until
 from tests.stored import account_fields, line_fields

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from common.storage.store import StoreConnection
-from rater.keys import RATERS
+from rater.store.keys import RATERS
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF, Cluster, Process, StartCluster
 
 LOAD_SAMPLE = ("--load", str(SAMPLE_TARIFF), "--tenant", "vdf")

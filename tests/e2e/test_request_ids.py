@@ -20,7 +20,7 @@ import pytest
 from common.errors import NoBucket, ShuttingDown, UnknownSubject, encode_error, with_log_id
 from common.storage.store import StoreConnection
 from common.zmq_client import ZmqClient
-from rater.keys import account_keys
+from rater.store.keys import account_keys
 from tests.e2e.cluster import RATEL, SAMPLE_TARIFF
 from tests.integration.balancer_process import PATIENCE_S
 

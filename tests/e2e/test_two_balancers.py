@@ -16,7 +16,7 @@ import pytest
 
 from common.client import JSONClient
 from common.errors import DeadlineExceeded
-from rater.keys import account_keys
+from rater.store.keys import account_keys
 from tests.faults.load import Load
 from tests.faults.nodes import TENANT, Balancer, Node, Site, wait_until
 from tests.stored import account_fields, line_fields

@@ -24,8 +24,8 @@ from common.errors import ServiceError, StoreUnavailable
 from common.storage.cluster import ClusterConnection
 from common.storage.durability import Durability, Level
 from common.storage.stores import connect
-from rater.jobs import Outcome, Undecided
-from rater.store_users import OPERATOR
+from rater.store.users import OPERATOR
+from rater.work.jobs import Outcome, Undecided
 from tests.faults.clusters import ACCOUNTS, UNKNOWN, accounts_of, move_key_by_key, sharded, slot_of_account
 from tests.faults.load import Load
 from tests.faults.lookers import Lookers

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.storage.cluster_map import slot_of
-from rater.keys import account_key
+from rater.store.keys import account_key
 from tests.faults.load import Load
 from tests.faults.nodes import TENANT, Site
 from tests.store_cluster import StoreCluster

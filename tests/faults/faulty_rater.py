@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import rater.request_steps
+import rater.work.request_steps
 from common.storage.store import Command, Reply, Sent, StoreConnection
 from rater.command import rater as rater_command
 from rater.link import Link
@@ -98,7 +98,7 @@ def main() -> None:
     StoreConnection.send = _before_writes(StoreConnection.send)  # type: ignore[method-assign]
     StoreConnection.receive = _after_writes(StoreConnection.receive)  # type: ignore[method-assign]
     Link.flush = _after_replies(Link.flush)  # type: ignore[method-assign]
-    steps = rater.request_steps
+    steps = rater.work.request_steps
     steps.parse_descriptor = _with_poison(steps.parse_descriptor)  # type: ignore[assignment]
     rater_command()
 

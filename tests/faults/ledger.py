@@ -18,12 +18,12 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from common.storage.stores import Store
-from rater.keys import account_keys
+from rater.store.keys import account_keys
 from tests.stored import account_fields, line_fields
 
 MICROS = 1_000_000
 CLIENT_TOKEN = "c:"
-"""The store's name for a client's key begins so, see `rater.request_steps`."""
+"""The store's name for a client's key begins so, see `rater.work.request_steps`."""
 
 
 class Intent(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.client import JSONClient
 from rater.loader.load import LoadOptions, load_paths
-from rater.tariff_store import KEEP_VERSIONS
+from rater.tariffs.store import KEEP_VERSIONS
 from tests.faults.load import Load
 from tests.faults.nodes import Node, Site, wait_until
 

@@ -14,7 +14,7 @@ from common.errors import InternalError, StoreUnavailable
 from common.storage.disk_sync import DiskSync
 from common.storage.embedded_store import Fsync
 from common.storage.store import Command, StoreConnection
-from rater.keys import account_keys
+from rater.store.keys import account_keys
 from tests.faults.load import Load
 from tests.faults.nodes import TENANT, Site, wait_until
 from tests.faults.proxy import Proxy

@@ -16,9 +16,8 @@ from common.errors import CallTooLong, NoRate, NotActive, TariffUnreadable
 from common.money import LIMIT
 from common.storage.store import Command
 from common.times import DAY_US, MAX_INSTANT_US, MIN_INSTANT_US, SECOND_US
-from rater.account_opening import open_command
+from rater.accounts.opening import open_command
 from rater.descriptor import Descriptor
-from rater.keys import account_keys, tariff_chunk_key, tariff_key
 from rater.loader.assembly import TenantLoad
 from rater.model import DAY_S, Account, Tariff
 from rater.rating.call_cost import encode_call_cost
@@ -26,7 +25,8 @@ from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, compile_in_steps, compile_tariff
 from rater.rating.spans import Call, rate_call
-from rater.tariff_store import publish, read_index, read_version
+from rater.store.keys import account_keys, tariff_chunk_key, tariff_key
+from rater.tariffs.store import publish, read_index, read_version
 from tests.unit.tariff_sample import BUDGETS, DESTINATIONS, PLANS, RATES, FakeActive, read, sample_files
 
 FILES: Final = (RATES, DESTINATIONS, PLANS, BUDGETS)
@@ -39,7 +39,7 @@ _FINDING: Final = re.compile(
 
 
 class FakeStore:
-    """As much of a store as `rater.tariff_store` needs, in a dictionary of words and hashes."""
+    """As much of a store as `rater.tariffs.store` needs, in a dictionary of words and hashes."""
 
     def __init__(self) -> None:
         self.words: dict[str, bytes] = {}

@@ -11,9 +11,7 @@ import pytest
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from common.storage.stores import Store
-from rater import scripts
-from rater.account_opening import Opening, open_command, parse_open_reply
-from rater.accounts import (
+from rater.accounts.mutations import (
     Mutation,
     MutationResult,
     PlanChanged,
@@ -23,8 +21,10 @@ from rater.accounts import (
     parse_mutation_reply,
     read_command,
 )
-from rater.keys import account_keys
+from rater.accounts.opening import Opening, open_command, parse_open_reply
 from rater.model import Account
+from rater.store import scripts
+from rater.store.keys import account_keys
 from tests.stored import line_fields, with_figures
 
 STORE_TIMEOUT_MS = 20_000

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from common.errors import StoreUnavailable
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
-from rater.account_commands import account as command
-from rater.keys import account_keys
+from rater.accounts.commands import account as command
 from rater.model import Account, Bucket
+from rater.store.keys import account_keys
 
 MICRO = 1_000_000
 

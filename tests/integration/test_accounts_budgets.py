@@ -22,10 +22,10 @@ from common.errors import (
     UnknownSubject,
 )
 from common.money import LIMIT
-from rater.account_opening import Opening
-from rater.accounts import PlanChanged, parse_journal_buckets
-from rater.keys import account_keys
+from rater.accounts.mutations import PlanChanged, parse_journal_buckets
+from rater.accounts.opening import Opening
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Plan
+from rater.store.keys import account_keys
 
 MICRO = 1_000_000
 DIALLED: dict[str, Any] = {"destination": "0723", "matches": (("nationale", 2), ("retea", 4))}

@@ -9,10 +9,10 @@ from threading import Barrier
 from typing import Any
 
 from common.storage.store import StoreConnection
-from rater import scripts
-from rater.accounts import JOURNAL_LINES, MutationResult, mutation_command, parse_mutation_reply
-from rater.keys import account_keys
+from rater.accounts.mutations import JOURNAL_LINES, MutationResult, mutation_command, parse_mutation_reply
 from rater.model import Account
+from rater.store import scripts
+from rater.store.keys import account_keys
 
 WORKERS = 32
 DEBITS_EACH = 100

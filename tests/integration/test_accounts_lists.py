@@ -17,9 +17,7 @@ from redis.exceptions import ResponseError
 
 from common.errors import InternalError, StoreUnavailable
 from common.storage.store import Command, StoreConnection
-from rater import scripts
-from rater.account_opening import open_command, parse_open_reply
-from rater.accounts import (
+from rater.accounts.mutations import (
     MAX_SCRIPT_REQUESTS,
     Mutation,
     MutationResult,
@@ -29,8 +27,10 @@ from rater.accounts import (
     parse_account,
     parse_mutation_reply,
 )
-from rater.keys import AccountKeys, account_keys
+from rater.accounts.opening import open_command, parse_open_reply
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Plan
+from rater.store import scripts
+from rater.store.keys import AccountKeys, account_keys
 from tests.integration.conftest import Accounts
 from tests.integration.test_accounts_model import ACCOUNTS, MUTATIONS, Model, mutation_of, outcome_of
 from tests.stored import FIGURES, account_fields, line_fields

@@ -13,9 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.money import LIMIT, MICRO, price_of
-from rater import scripts
-from rater.account_opening import open_command
-from rater.accounts import (
+from rater.accounts.mutations import (
     Mutation,
     MutationResult,
     PlanChanged,
@@ -24,8 +22,10 @@ from rater.accounts import (
     parse_account,
     parse_mutation_reply,
 )
-from rater.keys import account_keys
+from rater.accounts.opening import open_command
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Plan, spendable_micros
+from rater.store import scripts
+from rater.store.keys import account_keys
 from tests.stored import account_fields, bucket_texts, line_fields
 
 DESTINATIONS = ("a", "b", "c d\n", "é{:}")

@@ -8,8 +8,7 @@ import pytest
 
 from common.errors import Blocked, InternalError, KeyReused, UnknownSubject
 from common.money import LIMIT
-from rater import scripts
-from rater.accounts import (
+from rater.accounts.mutations import (
     Mutation,
     MutationResult,
     Refused,
@@ -17,10 +16,11 @@ from rater.accounts import (
     mutation_command,
     parse_mutation_reply,
 )
+from rater.accounts.terms import Terms, fingerprint
 from rater.journal.audit import Selection, audit
-from rater.keys import account_keys
 from rater.model import Account, Bucket
-from rater.terms import Terms, fingerprint
+from rater.store import scripts
+from rater.store.keys import account_keys
 
 MICRO = 1_000_000
 DIALLED: dict[str, Any] = {"destination": "0723", "matches": (("retea", 4),)}

@@ -22,11 +22,11 @@ from common.errors import (
     StoreUnavailable,
 )
 from common.money import LIMIT
-from rater import scripts
-from rater.account_opening import parse_open_reply
-from rater.accounts import MutationResult, Refused, mutation_command, parse_mutation_reply
-from rater.keys import account_keys
+from rater.accounts.mutations import MutationResult, Refused, mutation_command, parse_mutation_reply
+from rater.accounts.opening import parse_open_reply
 from rater.model import Account, Bonus, Bucket, Plan
+from rater.store import scripts
+from rater.store.keys import account_keys
 
 MICRO = 1_000_000
 PLAN = Plan("p", sms_micros=5, received_limit_us=10, bonus=Bonus(7), buckets=(Bucket("d", 9, 0, 0),))

@@ -20,17 +20,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.storage.store import Command, Reply, StoreConnection
-from rater import scripts
-from rater.account_opening import open_command
-from rater.accounts import mutation_command
+from rater.accounts.mutations import mutation_command
+from rater.accounts.opening import open_command
 from rater.journal.audit import Result as AccountResult
 from rater.journal.audit import Selection, Summary
 from rater.journal.audit import audit as audit_store
 from rater.journal.chain import KEY_TTL_MS
 from rater.journal.commands import audit, journal
 from rater.journal.scan import BATCH_ACCOUNTS, BATCH_LINES
-from rater.keys import account_keys
 from rater.model import Account, Bonus, Bucket, Plan
+from rater.store import scripts
+from rater.store.keys import account_keys
 from tests.integration.conftest import Accounts
 from tests.integration.test_accounts_model import ACCOUNTS, MUTATIONS, SUBJECTS, mutation_of
 from tests.stored import account_fields, entry_fields, line_fields

@@ -20,15 +20,15 @@ from common.errors import StoreUnavailable
 from common.storage.cluster import ClusterConnection
 from common.storage.cluster_map import slot_of
 from common.storage.durability import Durability
-from rater import scripts
-from rater.account_opening import open_command
-from rater.cluster_service import ClusterService
-from rater.jobs import Undecided
+from rater.accounts.opening import open_command
 from rater.journal.commands import audit
 from rater.journal.scan import pattern, scan
-from rater.keys import account_keys
 from rater.model import Account
 from rater.rating.snapshot import Snapshot, compile_tariff
+from rater.store import scripts
+from rater.store.keys import account_keys
+from rater.work.cluster_service import ClusterService
+from rater.work.jobs import Undecided
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.faults.clock import LIBRARIES, Clock
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts

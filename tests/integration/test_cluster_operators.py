@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from common.cli import main
 from common.client import JSONClient
 from common.errors import Blocked, UnknownSubject
-from rater import account_commands
-from rater.store_users import AUDITOR, OPERATOR
+from rater.accounts import commands as account_commands
+from rater.store.users import AUDITOR, OPERATOR
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster, Process, is_free
 from tests.integration.test_cluster import subjects
 from tests.store_cluster import CHOSEN, SERVERS, StoreCluster

@@ -25,9 +25,9 @@ from common.storage.store import StoreConnection
 from rater import direct
 from rater.direct import LINGER_US, STUCK_US, DirectServer
 from rater.direct_connection import MAX_IN_FLIGHT
-from rater.jobs import Job, Outcome
 from rater.model import Account, Tariff
-from rater.tariff_store import publish
+from rater.tariffs.store import publish
+from rater.work.jobs import Job, Outcome
 from tests.integration.balancer_process import PATIENCE_S, RpcConnection, message
 
 DEBIT = {"CstmId": "vdf", "Subject": "rif", "Amount": 1}

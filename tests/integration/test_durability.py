@@ -17,16 +17,16 @@ from common.errors import StoreUnavailable
 from common.storage.durability import Durability, Level
 from common.storage.embedded_store import EmbeddedStore, find_server
 from common.storage.store import Command, Reply, Sent, StoreConnection
-from rater import service as service_module
-from rater.account_opening import open_command
-from rater.accounts import Mutation, Refused, mutation_command, parse_mutation_reply
+from rater.accounts.mutations import Mutation, Refused, mutation_command, parse_mutation_reply
+from rater.accounts.opening import open_command
 from rater.command import rater
-from rater.jobs import Outcome, Undecided
-from rater.keys import account_keys
 from rater.model import Account, Bonus, Bucket, Plan
 from rater.rating.snapshot import Snapshot, compile_tariff
-from rater.scripts import execute
-from rater.service import Service
+from rater.store.keys import account_keys
+from rater.store.scripts import execute
+from rater.work import service as service_module
+from rater.work.jobs import Outcome, Undecided
+from rater.work.service import Service
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts
 from tests.integration.test_service import ANNA, TARIFF, cost, job, results
 from tests.store_group import StoreGroup, is_redis_7_0

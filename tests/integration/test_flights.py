@@ -14,12 +14,12 @@ from common.storage.durability import Durability, Level
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from rater import worker as worker_module
-from rater.jobs import Job, Outcome, Undecided
 from rater.link import Link
 from rater.rating.snapshot import Snapshot
-from rater.service import MAX_CLOCK_STEP_US, Flight, Service
-from rater.store_memory import StoreMemory
-from rater.tariff_watch import TariffWatch
+from rater.store.memory import StoreMemory
+from rater.tariffs.watch import TariffWatch
+from rater.work.jobs import Job, Outcome, Undecided
+from rater.work.service import MAX_CLOCK_STEP_US, Flight, Service
 from rater.worker import MIN_AHEAD, Worker
 from tests.integration.conftest import Accounts
 from tests.integration.test_service import (

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.storage.store import StoreConnection
-from rater import scripts
-from rater.accounts import mutation_command
+from rater.accounts.mutations import mutation_command
 from rater.journal.archive import (
     COLUMNS,
     ArchiveError,
@@ -34,8 +33,9 @@ from rater.journal.commands import audit, journal
 from rater.journal.export import LOCK_FILE, STATE_FILE
 from rater.journal.lines import Balances, BonusFigures, Line
 from rater.journal.scan import BATCH_LINES
-from rater.keys import account_keys
 from rater.model import Account, Bucket
+from rater.store import scripts
+from rater.store.keys import account_keys
 from tests.integration.conftest import Accounts
 from tests.stored import FIGURES, entry_fields
 

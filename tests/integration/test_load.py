@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from common.errors import StoreUnavailable
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
-from rater.accounts import parse_account, read_command
-from rater.keys import RATERS, TARIFF_EPOCH, account_keys, tariff_chunk_key
+from rater.accounts.mutations import parse_account, read_command
 from rater.loader.command import load
 from rater.loader.load import LoadOptions, LoadResult, load_paths, wait_for_raters
 from rater.model import Account, Destination, Plan, Tariff
-from rater.tariff_store import (
+from rater.store.keys import RATERS, TARIFF_EPOCH, account_keys, tariff_chunk_key
+from rater.tariffs.store import (
     Active,
     publish,
     read_active,

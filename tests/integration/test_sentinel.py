@@ -18,10 +18,10 @@ from common.storage.durability import Durability, Level
 from common.storage.sentinel import Sentinels, parse_sentinel_url
 from common.storage.store import StoreConnection
 from common.storage.store_url import StoreUrlError, describe_store_url
-from rater.jobs import Job, Outcome
 from rater.journal.commands import audit
 from rater.rating.snapshot import Snapshot, compile_tariff
-from rater.service import Service
+from rater.work.jobs import Job, Outcome
+from rater.work.service import Service
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.faults.nodes import wait_until
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts

@@ -14,9 +14,6 @@ from common.methods import BY_NAME
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import Command, Reply, Sent, StoreConnection
 from common.wire import CLIENT_KEY
-from rater import request_steps
-from rater import service as service_module
-from rater.jobs import Job, Outcome, Undecided
 from rater.model import (
     Account,
     ActivationPeriod,
@@ -29,7 +26,10 @@ from rater.model import (
     Tariff,
 )
 from rater.rating.snapshot import Snapshot, compile_tariff
-from rater.service import Service
+from rater.work import request_steps
+from rater.work import service as service_module
+from rater.work.jobs import Job, Outcome, Undecided
+from rater.work.service import Service
 from tests.integration.conftest import Accounts
 
 MINUTE_US = 60_000_000
@@ -251,7 +251,7 @@ def test_a_command_that_cannot_be_made_is_an_error_of_its_batch_and_of_nothing_e
     def break_down(*_: object) -> None:
         raise ValueError("odd")
 
-    monkeypatch.setattr("rater.rounds.batch_command", break_down)
+    monkeypatch.setattr("rater.work.rounds.batch_command", break_down)
     assert results(service.process([cost(), job("DebitBalance", Amount=1)])) == ["internal_error"] * 2
     monkeypatch.undo()
     assert results(service.process([job("DebitBalance", Amount=1)])) == [99]

@@ -18,7 +18,7 @@ from common.errors import DeadlineExceeded, InsufficientSeconds, StoreUnavailabl
 from common.storage.store import StoreConnection
 from common.storage.store_url import StoreUrlError, describe_store_url
 from rater.model import Account
-from rater.store_users import AUDITOR, OPERATOR, RATER, REPLICA, SENTINEL
+from rater.store.users import AUDITOR, OPERATOR, RATER, REPLICA, SENTINEL
 from tests.certificates import Authority
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster
 from tests.integration.conftest import STORE_TIMEOUT_MS, Accounts

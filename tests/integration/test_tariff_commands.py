@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
-from rater.keys import RATERS, tariff_chunk_key, tariff_key
 from rater.model import ActivationPeriod, Bonus, Destination, Interval, Plan, Rate, Tariff
-from rater.tariff_commands import tariff as command
-from rater.tariff_store import Active, publish, read_active
+from rater.store.keys import RATERS, tariff_chunk_key, tariff_key
+from rater.tariffs.commands import tariff as command
+from rater.tariffs.store import Active, publish, read_active
 
 METADATA = {"created": "2026-01-02T03:04:05Z", "sources": "rates.json"}
 

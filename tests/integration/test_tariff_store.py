@@ -11,10 +11,10 @@ import pytest
 from common.errors import TariffConflict, TariffUnreadable
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
-from rater import tariff_parts
-from rater.keys import TARIFF_ACTIVE, tariff_chunk_key, tariff_key
 from rater.model import Destination, Plan, Rate, Tariff
-from rater.tariff_store import (
+from rater.store.keys import TARIFF_ACTIVE, tariff_chunk_key, tariff_key
+from rater.tariffs import parts as tariff_parts
+from rater.tariffs.store import (
     KEEP_VERSIONS,
     Active,
     Switch,

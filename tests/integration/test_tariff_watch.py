@@ -17,14 +17,14 @@ import pytest
 from common.errors import StoreUnavailable
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
-from rater import tariff_watch
-from rater.keys import RATERS, TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key
 from rater.model import ActivationPeriod, Interval, Rate, Tariff
 from rater.rating import packed
 from rater.rating.packed import IndexPart
 from rater.rating.snapshot import Snapshot
-from rater.tariff_store import Active, publish
-from rater.tariff_watch import MAX_RETRY_S, RETRY_S, Stopped, TariffReader, TariffWatch
+from rater.store.keys import RATERS, TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key
+from rater.tariffs import watch as tariff_watch
+from rater.tariffs.store import Active, publish
+from rater.tariffs.watch import MAX_RETRY_S, RETRY_S, Stopped, TariffReader, TariffWatch
 
 MAX_CALL_US = 86_400_000_000
 WITHIN_S = 60.0

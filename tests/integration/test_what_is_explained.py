@@ -17,9 +17,7 @@ from common.errors import Blocked, CallerError, InsufficientCredit, Insufficient
 from common.methods import BY_NAME
 from common.money import MICRO, format_micros
 from common.times import format_rfc3339
-from rater import scripts
-from rater.account_opening import open_command
-from rater.accounts import (
+from rater.accounts.mutations import (
     Mutation,
     MutationResult,
     Refused,
@@ -28,14 +26,16 @@ from rater.accounts import (
     parse_mutation_reply,
     read_command,
 )
+from rater.accounts.opening import open_command
 from rater.descriptor import parse_descriptor
-from rater.keys import account_keys
 from rater.model import ANY_SUBJECT, Account, Bucket, Destination, Plan, Tariff, Threshold, spendable_micros
 from rater.rating.explain import answer
 from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, compile_tariff
 from rater.rating.spans import consume_buckets
+from rater.store import scripts
+from rater.store.keys import account_keys
 from tests.unit.rating_oracle import DAY, HOUR, MAX_CALL, MINUTE, SECOND, TURNING_POINTS, rates
 
 SUBJECTS = count()

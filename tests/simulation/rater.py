@@ -1,4 +1,4 @@
-"""A rater as the simulated world has it: it does what `rater.worker` and `rater.service` do.
+"""A rater as the simulated world has it: it does what `rater.worker` and `rater.work.service` do.
 
 One loop: what has arrived is a batch; what is late is dropped; the batch's commands go to the store
 together; what the store did not decide is tried again. Beats go out between batches. Its clock for

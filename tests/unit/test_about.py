@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.about import MAX_TENANTS, About, NodeHealth, StoreHealth, decode, encode, own_version
 from common.wire import Kind, encode_about
 from common.wire import decode as decode_frame
-from rater.store_memory import NodeMemory, StoreMemory, parse_memory, total
+from rater.store.memory import NodeMemory, StoreMemory, parse_memory, total
 from rater.telemetry import RaterTelemetry
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from rater import apart
-from rater.apart import Apart
-from rater.jobs import Job, Outcome
+from rater.work import apart
+from rater.work.apart import Apart
+from rater.work.jobs import Job, Outcome
 
 
 class Client:

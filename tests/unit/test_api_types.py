@@ -18,8 +18,8 @@ from common.api.calls import Calls, descriptor
 from common.api.schemas import SCHEMAS, result
 from common.methods import BY_NAME, METHODS, TERMS, Method
 from common.rpc.jsonrpc_replies import encode_call
+from rater.accounts.terms import Terms, parse_terms
 from rater.descriptor import parse_descriptor
-from rater.terms import Terms, parse_terms
 
 SEEN: dict[str, Any] = {}
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from common.cli import main
 from common.settings.config import leaves
-from rater.tariff_commands import tariff
+from rater.tariffs.commands import tariff
 
 SAMPLE = Path(__file__).resolve().parents[2] / "deploy" / "sample-tariff"
 

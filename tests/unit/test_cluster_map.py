@@ -20,7 +20,7 @@ from common.storage.cluster_map import (
 from common.storage.store import StoreConnection
 from common.storage.store_url import StoreUrlError, describe_store_url
 from common.storage.stores import connect
-from rater import keys
+from rater.store import keys
 
 ASKED = Address("10.0.0.9", 7000)
 

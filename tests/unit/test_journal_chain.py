@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.money import LIMIT
-from rater.account_value import pack_account, pack_buckets
+from rater.accounts.value import pack_account, pack_buckets
 from rater.journal.chain import KEY_TTL_MS, Finding, check_archive, check_stretch
 from rater.journal.lines import (
     Balances,

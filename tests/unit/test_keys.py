@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import InvalidParams
-from rater.keys import account_key, account_keys, encode_part, tariff_chunk_key, tariff_key, tariff_next_key
+from rater.store.keys import (
+    account_key,
+    account_keys,
+    encode_part,
+    tariff_chunk_key,
+    tariff_key,
+    tariff_next_key,
+)
 
 TEXTS = st.text(alphabet=st.one_of(st.sampled_from(":{}%\n\x00\"'é😀25A7Bab "), st.characters(codec="utf-8")))
 

@@ -10,8 +10,8 @@ import zmq
 from common.addresses import Address
 from common.clock import DIFFERENCE_PERIOD_US
 from common.wire import MAX_FRAME_BYTES, PROBE, Kind, WorkItem, decode, encode_beat, encode_work
-from rater.jobs import Job, Outcome
 from rater.link import Link
+from rater.work.jobs import Job, Outcome
 
 OK = Outcome(0, b"1", False)
 

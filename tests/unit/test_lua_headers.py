@@ -13,9 +13,9 @@ import pytest
 
 import rater
 from common.methods import METHODS
-from rater.account_value import HEADER as ACCOUNT_HEADER
-from rater.account_value import MAGIC
-from rater.scripts import SCRIPTS
+from rater.accounts.value import HEADER as ACCOUNT_HEADER
+from rater.accounts.value import MAGIC
+from rater.store.scripts import SCRIPTS
 
 FOLDER = Path(rater.__file__).parent / "lua"
 VERBS = sorted(path.stem for path in FOLDER.glob("*.lua") if not path.stem.startswith("_"))
@@ -248,7 +248,7 @@ def test_numbers_become_text_only_by_an_exact_format(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_layout_of_an_account_is_that_of_the_product(verb: str) -> None:
-    """The first bytes and the sizes that the scripts know are those of `rater.account_value`."""
+    """The first bytes and the sizes that the scripts know are those of `rater.accounts.value`."""
     text = body(verb)
     assert set(re.findall(r"'(RATEL\w*)'", text)) <= {MAGIC.decode()}
     assert set(re.findall(r"#(?:value|known|account) (?:>=|<) (\d+)", text)) <= {str(ACCOUNT_HEADER.size)}

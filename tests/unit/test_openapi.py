@@ -28,7 +28,7 @@ from common.api.errors import ELSEWHERE, OF_METHOD, errors_of
 from common.api.schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_of, parameter_names
 from common.errors import BY_CODE, InvalidParams, KeyReused, RatelError, UnknownSubject
 from common.methods import BY_HTTP_NAME, METHODS, Method
-from rater.accounts import _SCRIPT_OF
+from rater.accounts.mutations import _SCRIPT_OF
 from rater.descriptor import parse_descriptor
 
 DOCUMENT = document()

@@ -19,8 +19,8 @@ from common.rpc.jsonrpc_requests import descriptor
 from common.security.api_keys import KeyFile
 from common.security.keyring import Keyring
 from common.security.visitor import ONE_IS_ENOUGH, Visitor, refuse_here
+from rater.accounts.terms import parse_terms
 from rater.descriptor import FIELDS, parse_descriptor
-from rater.terms import parse_terms
 from tests.unit.test_openapi import ask
 
 DOCUMENT = document()

@@ -77,8 +77,8 @@ PURE = (
     "rater/loader/rates.py",
     "rater/loader/strict_json.py",
     "rater/loader/report.py",
-    "rater/store_users.py",
-    "rater/tariff_parts.py",
+    "rater/store/users.py",
+    "rater/tariffs/parts.py",
 )
 
 IMPURE = {

@@ -7,7 +7,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from common.errors import StoreUnavailable
-from rater.store_failures import KINDS, StoreFailures
+from rater.work.store_failures import KINDS, StoreFailures
 
 
 def counted(failures: StoreFailures) -> dict[str, int]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rater.acl_command import acl
-from rater.store_users import (
+from rater.store.acl_command import acl
+from rater.store.users import (
     AUDITOR,
     OPERATOR,
     RATER,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.money import LIMIT
-from rater.account_opening import open_command
-from rater.keys import account_keys
+from rater.accounts.opening import open_command
 from rater.model import Tariff
 from rater.rating.snapshot import compile_tariff
+from rater.store.keys import account_keys
 from tests.unit.tariff_sample import FakeActive, read, sample_files
 
 BYTES = {name: json.dumps(value, indent=1).encode() for name, value in sample_files().items()}

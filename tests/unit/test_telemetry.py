@@ -20,8 +20,8 @@ from common.errors import BY_CODE, Overloaded, StoreUnavailable, UnknownTenant
 from common.histogram import SIZE_BUCKETS, index_of
 from common.methods import METHODS
 from common.outcomes import OTHER
-from rater.jobs import Job, Outcome, Undecided
 from rater.telemetry import RaterTelemetry
+from rater.work.jobs import Job, Outcome, Undecided
 
 DEADLINE_US = 5_000_000
 NOW_US = 100_000_000

@@ -11,8 +11,8 @@ from balancer.http.query import descriptor_of, parse_body, parse_query
 from common.errors import InvalidParams, ParseError
 from common.methods import BY_NAME, TERMS
 from common.money import LIMIT
+from rater.accounts.terms import Terms, fingerprint, parse_terms
 from rater.descriptor import parse_descriptor
-from rater.terms import Terms, fingerprint, parse_terms
 
 WHO = {"CstmId": "vdf", "Subject": "anna"}
 SET_TERMS = BY_NAME["SetTerms"]

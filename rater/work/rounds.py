@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import msgspec
 
 from common.storage.store import Command
-from rater.accounts import MAX_SCRIPT_REQUESTS, Mutation, batch_command, read_command
+from rater.accounts.looks import MAX_LOOKS, Look, journal_command
+from rater.accounts.mutations import MAX_SCRIPT_REQUESTS, Mutation, batch_command, read_command
 from rater.descriptor import Descriptor
-from rater.keys import AccountKeys
-from rater.looks import MAX_LOOKS, Look, journal_command
 from rater.rating.snapshot import CompiledTariff
+from rater.store.keys import AccountKeys
 
 Read = tuple[int, int, Descriptor, CompiledTariff | None]
 """The number of its job in the batch, the place of its account in the reply, what is asked and by which

@@ -1,4 +1,4 @@
-"""What a rater does with a batch when its store is a cluster: as `rater.service`, account by account.
+"""What a rater does with a batch when its store is a cluster: as `rater.work.service`, account by account.
 
 A script call must keep to one slot, so each account has calls and reads of its own; they go out together, a
 pipeline to each node. A node that can't be reached, or a slot that is on its way to another one, leaves the
@@ -23,14 +23,14 @@ from common.storage.cluster_trip import NO_WAITS, ClusterCommand, Timed
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.store import Command, Reply
 from common.storage.stores import Store
-from rater.accounts import deadline_places, read_command
-from rater.confirmed import waits_of
-from rater.jobs import Job, Outcome, Undecided
-from rater.looks import JOURNAL_READ
+from rater.accounts.looks import JOURNAL_READ
+from rater.accounts.mutations import deadline_places, read_command
 from rater.rating.snapshot import Snapshot
-from rater.rounds import Change, Read, Round, account_of
-from rater.scripts import LOADS
-from rater.service import LATE_THERE, MAX_CLOCK_STEP_US, Flight, Service, passes
+from rater.store.confirmed import waits_of
+from rater.store.scripts import LOADS
+from rater.work.jobs import Job, Outcome, Undecided
+from rater.work.rounds import Change, Read, Round, account_of
+from rater.work.service import LATE_THERE, MAX_CLOCK_STEP_US, Flight, Service, passes
 
 log = logging.getLogger(__name__)
 

@@ -29,11 +29,11 @@ from typing import Final, NamedTuple, TypeVar
 from common.errors import RatelError, StoreUnavailable
 from common.logs import Throttle
 from common.storage.stores import Store
-from rater.keys import RATERS
 from rater.rating.snapshot import CompiledTariff, Snapshot, compile_in_steps
-from rater.store_errors import store_error
-from rater.store_memory import StoreMemory, read_memory
-from rater.tariff_store import Active, read_active, read_index
+from rater.store.errors import store_error
+from rater.store.keys import RATERS
+from rater.store.memory import StoreMemory, read_memory
+from rater.tariffs.store import Active, read_active, read_index
 
 T = TypeVar("T")
 

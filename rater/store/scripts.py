@@ -69,7 +69,7 @@ def execute(store: Store, commands: Sequence[Command], waits: Sequence[Command] 
     if not commands and not waits:
         return []
     if isinstance(store, ClusterConnection):
-        assert not waits, "in a cluster they go to each node, see rater.cluster_service"
+        assert not waits, "in a cluster they go to each node, see rater.work.cluster_service"
         return store.receive(store.send(commands, loads=LOADS)).replies
     steps = round_trip(store, commands, waits)
     while True:

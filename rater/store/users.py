@@ -11,7 +11,7 @@ touch no key that its user may not, so the scripts' own commands are among those
 holds the table to the code: each command that is sent is in it, and each one in it is sent.
 
 What the store tells apart are key patterns, in which braces stand for themselves. An account's keys hold
-`{TENANT:SUBJECT}` (`rater.keys`), so no tenant's name makes one of them match the tariffs' patterns.
+`{TENANT:SUBJECT}` (`rater.store.keys`), so no tenant's name makes one of them match the tariffs' patterns.
 """
 
 from __future__ import annotations

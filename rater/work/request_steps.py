@@ -5,7 +5,7 @@
       │                            └──▶ `planned_change`: a change by the account's tariff plan
       └─────▶ a change ──▶ `finish`: the outcome, or None and a change by the plan of now
 
-Every error is raised. When commands go out and how replies come back is `rater.service`'s.
+Every error is raised. When commands go out and how replies come back is `rater.work.service`'s.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from common.methods import BY_NAME, Method
 from common.money import format_micros
 from common.storage.store import Reply
 from common.wire import CLIENT_KEY, TOKEN_KEY
-from rater.accounts import Mutation, MutationResult, Refused, parse_mutation_reply
+from rater.accounts.looks import LOOKS, Look, describe, lines_of
+from rater.accounts.mutations import Mutation, MutationResult, Refused, parse_mutation_reply
+from rater.accounts.terms import fingerprint, parse_terms
 from rater.descriptor import Descriptor, parse_descriptor
-from rater.jobs import Job, Outcome, failed
-from rater.keys import AccountKeys, account_key, account_keys
-from rater.looks import LOOKS, Look, describe, lines_of
 from rater.model import Account
 from rater.rating.explain import answer
 from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
-from rater.rounds import Change, Round
-from rater.terms import fingerprint, parse_terms
+from rater.store.keys import AccountKeys, account_key, account_keys
+from rater.work.jobs import Job, Outcome, failed
+from rater.work.rounds import Change, Round
 
 TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its

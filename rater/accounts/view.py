@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from common.money import format_micros, format_nanos
-from rater.account_admin import Found
+from rater.accounts.admin import Found
 from rater.journal.lines import Damaged, Line
 from rater.model import spendable_micros
 

@@ -13,7 +13,7 @@ from common.storage.cluster_trip import Waits
 from common.storage.durability import Durability
 from common.storage.store import Command, Reply
 from common.storage.stores import Store
-from rater.scripts import LOADS, execute
+from rater.store.scripts import LOADS, execute
 
 
 def change(store: Store, command: Command, durability: Durability) -> Reply:

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from common.storage.store_login import LoginError, read_secret
-from rater.store_users import SENTINEL_USERS, STORE_USERS, User, acl_file
+from rater.store.users import SENTINEL_USERS, STORE_USERS, User, acl_file
 
 _PASSWORD_BYTES: Final = 32
 """Random, so that the hash in the ACL file, which is a fast one, gives nothing away."""

@@ -1,6 +1,6 @@
 """Accounts: the commands that read and change them, and what the store's replies mean.
 
-A mutation is done under one token; a script (`rater.scripts`) does a list of them, of one method, and
+A mutation is done under one token; a script (`rater.store.scripts`) does a list of them, of one method, and
 replies with a list. What it says of each is a word and figures: `OK <result>`, a refusal with the figures
 that its message needs, `Plan <id>`, `Expired`, `UnknownSubject` or `KeyReused`; an asterisk in front marks a
 replay. `OK` and refusals are stored under the token, together with a fingerprint of the request (method,
@@ -24,7 +24,8 @@ whose entry ids are the times. A line's fields:
 The operation is the method's name, `Open` for a new account, or `Load` for one that was replaced; the
 amount is as requested, in micros, 0 where the method has none. Sequence numbers are 1, 2, 3 … without
 gaps. SetTerms that changes nothing is no line.
-An account is opened by `rater.account_opening`. The layout of an account is in `rater.account_value`.
+An account is opened by `rater.accounts.opening`. The layout of an account is in
+`rater.accounts.value`.
 """
 
 from __future__ import annotations
@@ -54,19 +55,19 @@ from common.errors import (
 )
 from common.money import format_micros
 from common.storage.store import Command, Reply
-from rater import terms
-from rater.account_value import (
+from rater.accounts import terms
+from rater.accounts.terms import Terms
+from rater.accounts.value import (
     NotAnAccount,
     pack_buckets,
     pack_terms,
     unpack_account,
     unpack_buckets,
 )
-from rater.keys import AccountKeys, encode_part, utf8
 from rater.model import MAX_BUCKETS, Account, Bucket, Plan
-from rater.scripts import SCRIPTS
-from rater.store_errors import store_error
-from rater.terms import Terms
+from rater.store.errors import store_error
+from rater.store.keys import AccountKeys, encode_part, utf8
+from rater.store.scripts import SCRIPTS
 
 JOURNAL_LINES: Final = 10_000
 """About how many lines an account's journal keeps: some 1 MB, years of a busy subscriber."""

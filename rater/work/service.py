@@ -1,9 +1,10 @@
 """What a rater does with a batch of requests: from jobs to outcomes, in few round trips to the store.
 
 Every request is begun, which gives an outcome at once (it is wrong, it has no rate), or a *read* of an
-account or a *change* of one; these steps of one request are in `rater.request_steps`. All reads of a batch
-are one command, all changes by one method one script call or a few (`rater.accounts`), and they go out
-together. Most requests take that one round trip; a change that depends on the account's tariff plan is a
+account or a *change* of one; these steps of one request are in `rater.work.request_steps`. All reads of a
+batch
+are one command, all changes by one method one script call or a few (`rater.accounts.mutations`), and they go
+out together. Most requests take that one round trip; a change that depends on the account's tariff plan is a
 read first, then a change that names the plan.
 
 A batch is a `Flight`: it pauses while its commands are with the store, and another one may begin meanwhile.
@@ -50,15 +51,15 @@ from common.logs import Throttle
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.store import Command, Reply, StoreConnection
 from common.storage.stores import Store
-from rater.accounts import is_expired, is_stored, parse_account
-from rater.jobs import Job, Outcome, Undecided, failed
-from rater.looks import Look
+from rater.accounts.looks import Look
+from rater.accounts.mutations import is_expired, is_stored, parse_account
 from rater.rating.snapshot import Snapshot
-from rater.request_steps import RequestSteps, read_answer
-from rater.rounds import Change, Read, Round
-from rater.scripts import round_trip
-from rater.store_errors import store_error
-from rater.store_failures import StoreFailures
+from rater.store.errors import store_error
+from rater.store.scripts import round_trip
+from rater.work.jobs import Job, Outcome, Undecided, failed
+from rater.work.request_steps import RequestSteps, read_answer
+from rater.work.rounds import Change, Read, Round
+from rater.work.store_failures import StoreFailures
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,8 @@ PASSING_ERRORS_OF_CLUSTERS: Final = ("CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", 
 MAX_CLOCK_STEP_US: Final = 30_000_000
 """The store's clock may be set forward by this much without requests failing for it. After a larger step
 tokens may have expired, or in truth this host stood still and others have done the work long ago: what the
-script drops then stays dropped. Half of `rater.request_steps.TOKEN_MARGIN_MS`, so that tokens outlive what is
-done so late."""
+script drops then stays dropped. Half of `rater.work.request_steps.TOKEN_MARGIN_MS`, so that tokens outlive
+what is done so late."""
 
 TIME_BUDGET_US: Final = 50_000
 """Rating in one batch; reads beyond it are left for the next. A call of a month at hourly prices takes

@@ -2,14 +2,15 @@
 
 A version is in chunks of two kinds, one after the other: first the *index*, which is what raters rate
 by (`rater.rating.packed`), then the *source*, from which the tenant's `Tariff` comes back as it was loaded
-(`rater.tariff_parts`). A hash beside them says how many there are and what their SHA-256 is. A version is
+(`rater.tariffs.parts`). A hash beside them says how many there are and what their SHA-256 is. A
+version is
 complete before anything points to it, and never changed afterwards. One script switches the pointers
 of all tenants of a load at once, and only if each still points to the version that the load was
 based on: of two loads at the same time one wins, the other changes nothing. Going back to an earlier
 version is the same switch.
 
 The last `KEEP_VERSIONS` numbers of each tenant are kept. What a loader that died left behind has a
-number too, so it goes the same way. Keys: `rater.keys`; the fields of the hash:
+number too, so it goes the same way. Keys: `rater.store.keys`; the fields of the hash:
 
 | field | holds |
 | --- | --- |
@@ -30,11 +31,11 @@ from typing import Final, NamedTuple, TypeVar
 from common.errors import TariffConflict, TariffUnreadable
 from common.storage.store import Command, Reply
 from common.storage.stores import Store
-from rater.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
 from rater.model import Tariff
 from rater.rating.packed import IndexPart, pack_tariff
-from rater.store_errors import store_error
-from rater.tariff_parts import (
+from rater.store.errors import store_error
+from rater.store.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
+from rater.tariffs.parts import (
     BadPart,
     SourcePart,
     join,

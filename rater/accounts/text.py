@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from common.money import format_micros, format_nanos
-from rater.account_admin import Found
-from rater.account_view import instant
+from rater.accounts.admin import Found
+from rater.accounts.view import instant
 from rater.journal.lines import Damaged, Line
 from rater.model import spendable_micros
 

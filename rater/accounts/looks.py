@@ -15,9 +15,9 @@ from common.errors import InvalidParams, ResultTooLarge, UnknownSubject
 from common.methods import BY_NAME, MAX_HISTORY_LINES, Method
 from common.money import MICRO
 from common.storage.store import Command, Reply
-from rater.account_admin import Found
-from rater.account_value import unpack_account
-from rater.account_view import account_tree, line_tree
+from rater.accounts.admin import Found
+from rater.accounts.value import unpack_account
+from rater.accounts.view import account_tree, line_tree
 from rater.descriptor import Descriptor
 from rater.journal.lines import decode_entry
 

@@ -12,15 +12,15 @@ from common.errors import UnknownSubject
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
-from rater.account_opening import Opening, open_command, parse_open_reply
-from rater.account_value import unpack_account
-from rater.accounts import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
-from rater.confirmed import change
+from rater.accounts.mutations import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
+from rater.accounts.opening import Opening, open_command, parse_open_reply
+from rater.accounts.terms import Terms, fingerprint
+from rater.accounts.value import unpack_account
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
-from rater.keys import account_keys
 from rater.model import Account
-from rater.terms import Terms, fingerprint
+from rater.store.confirmed import change
+from rater.store.keys import account_keys
 
 KEY_TTL_MS: Final = 86_400_000
 """For how long a request id is remembered: as raters do unless told otherwise."""

@@ -17,7 +17,7 @@ from common.methods import LAST_DAY, MAX_TEXT_CHARS, TERMS
 from common.money import LIMIT
 from common.storage.store import Command
 from rater.descriptor import kind_of, quantity, read_fields
-from rater.keys import utf8
+from rater.store.keys import utf8
 
 _BY_LOWER: Final = {name.lower(): name for name in TERMS}
 _TYPES: Final = {"prepaid": False, "postpaid": True}

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Final
 
 from common.errors import StoreUnavailable
-from rater.jobs import Job, failed
+from rater.work.jobs import Job, failed
 
 AGAIN_US: Final = 10_000
 AGAIN_US_FOR_EACH: Final = 200

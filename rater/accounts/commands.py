@@ -20,12 +20,12 @@ from common.money import NotExact, format_micros, parse_decimal, to_micros, to_n
 from common.settings.options import durability_options, durability_timeout_option, json_option, store_option
 from common.storage.durability import Durability, Level
 from common.storage.stores import Store
-from rater import account_admin
-from rater.account_text import line_text, rows
-from rater.account_value import NotAnAccount
-from rater.account_view import account_tree, line_tree
+from rater.accounts import admin as account_admin
+from rater.accounts.terms import Terms
+from rater.accounts.text import line_text, rows
+from rater.accounts.value import NotAnAccount
+from rater.accounts.view import account_tree, line_tree
 from rater.model import MAX_BUCKETS, Account, Bucket
-from rater.terms import Terms
 
 STORE_TIMEOUT_MS: Final = 10_000
 MAX_LINES: Final = 10_000

@@ -1,16 +1,16 @@
-"""Opening an account: the command for the store and its reply, as `rater.accounts` has them."""
+"""Opening an account: the command for the store and its reply, as `rater.accounts.mutations` has them."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from common.storage.store import Command, Reply
-from rater.account_value import pack_account
-from rater.accounts import JOURNAL_LINES
-from rater.keys import AccountKeys
+from rater.accounts.mutations import JOURNAL_LINES
+from rater.accounts.value import pack_account
 from rater.model import Account
-from rater.scripts import SCRIPTS
-from rater.store_errors import store_error
+from rater.store.errors import store_error
+from rater.store.keys import AccountKeys
+from rater.store.scripts import SCRIPTS
 
 
 class Opening(Enum):

@@ -2,13 +2,13 @@
 
 | key | type | holds |
 | --- | --- | --- |
-| `ratel:{T:S}:account` | STRING | one account, see `rater.account_value` |
-| `ratel:{T:S}:journal` | STREAM | its changes, oldest first, see `rater.accounts` |
+| `ratel:{T:S}:account` | STRING | one account, see `rater.accounts.value` |
+| `ratel:{T:S}:journal` | STREAM | its changes, oldest first, see `rater.accounts.mutations` |
 | `ratel:{T:S}:token:<token>` | STRING, expires after its last use | fingerprint and outcome of one mutation |
 | `ratel:{tariff}:epoch` | STRING | counter, raised by every switch of a tariff |
 | `ratel:{tariff}:active` | HASH | tenant → active version |
 | `ratel:tariff:<T>:next` | STRING | counter, the last version number given out |
-| `ratel:tariff:<T>:<version>` | HASH | what is known of it, see `rater.tariff_store` |
+| `ratel:tariff:<T>:<version>` | HASH | what is known of it, see `rater.tariffs.store` |
 | `ratel:tariff:<T>:<version>:<n>` | STRING | part n of it, compressed, from 0 |
 | `ratel:raters` | HASH | rater's name → "<epoch> <unix ms>" of its last sign of life, by the store's clock |
 

@@ -21,8 +21,8 @@ from rater.loader.files import read_paths
 from rater.loader.load import STORE_TIMEOUT_MS, wait_for_raters
 from rater.loader.report import Report, quote
 from rater.model import Rate
-from rater.tariff_parts import BadPart, Rates, join
-from rater.tariff_store import (
+from rater.tariffs.parts import BadPart, Rates, join
+from rater.tariffs.store import (
     FORMAT,
     Switch,
     Version,

@@ -1,0 +1,1 @@
+"""How a batch of requests becomes outcomes, step by step and round by round."""
