@@ -170,7 +170,7 @@ DEFECTS: Final = (
                     change = self._steps.planned_change(index, job, descriptor, account)
                     if change.mutation.method == "DebitBalance":
                         read = replace(change.mutation, plan_id=str(account.credit_micros))
-                        change = change._replace(mutation=read)
+                        change = replace(change, mutation=read)
                     further.changes.append(change)
 """,
             ),

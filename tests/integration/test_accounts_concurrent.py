@@ -48,7 +48,7 @@ def test_concurrent_debits_of_one_account_end_exact_and_the_journal_adds_up(
                 for mutation, [one], [two] in zip(mutations, first, again, strict=True):
                     result = parse_mutation_reply(mutation, one)
                     assert isinstance(result, MutationResult)
-                    assert parse_mutation_reply(mutation, two) == (result.value_micros, True)
+                    assert parse_mutation_reply(mutation, two) == MutationResult(result.value_micros, True)
                     results.append(result.value_micros)
         return results
 
