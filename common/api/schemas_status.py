@@ -41,6 +41,16 @@ _FIGURES: Final = _record(
     description="Rates and percentiles of the last seconds (`window_s`).",
 )
 
+_NODE: Final = _record(
+    {
+        "address": _TEXT,
+        "ok": {"type": "boolean"},
+        "used_memory": _COUNT | {"description": "Bytes."},
+        "max_memory": _COUNT | {"description": "Bytes; 0 is no limit, or not known."},
+        "replicas": _COUNT | {"description": "That are connected to it."},
+    }
+)
+
 _STORE: Final = _record(
     {
         "ok": {"type": "boolean"},
@@ -48,6 +58,11 @@ _STORE: Final = _record(
         "used_memory": _COUNT | {"description": "Bytes."},
         "max_memory": _COUNT | {"description": "Bytes; 0 is no limit."},
         "round_trip_us": _US,
+        "nodes": {
+            "type": "array",
+            "items": _NODE,
+            "description": "The primaries of a cluster; of any other store there are none.",
+        },
     }
 )
 

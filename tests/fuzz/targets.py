@@ -79,7 +79,7 @@ def parse_http(data: bytes) -> None:
     assert (found.tenant, found.subject, found.destination) == (
         params["cstmid"],
         params["subj"],
-        params["dest"],
+        params.get("dest", ""),
     )
     assert found.request_id == params.get("requestid", "")
     assert found.amount_micros == Decimal(params.get("amount", "0")) * MICRO
