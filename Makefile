@@ -8,7 +8,7 @@
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
 #   make test-cluster   a cluster on eight hosts (network namespaces whose cables are cut; root), and clusters of stores
-#                under load, of Valkey and of Debian's redis-server; some 8 minutes
+#                under load, of Valkey and of Debian's redis-server; some 10 minutes
 #   make simulate   the dispatcher's simulator, SEEDS=100000 FROM=0
 #   make fuzz    coverage-guided fuzzing of every parser, TARGET=all SECONDS_EACH=300
 #   make wheelhouse     what deploy/install.sh installs: the wheels of Ratel and of all that it needs, in dist/wheelhouse
