@@ -37,7 +37,14 @@ from common.storage.cluster_map import (
 from common.storage.cluster_node import Node, Parcel
 from common.storage.cluster_nodes import ClusterNodes
 from common.storage.cluster_trip import NO_WAITS, ClusterCommand, NodeLost, Trip, Unit, Waits, units_of
-from common.storage.store import DEFAULT_TIMEOUT_MS, NOT_DONE, Command, Reply, StoreConnection
+from common.storage.store import (
+    DEFAULT_TIMEOUT_MS,
+    NOT_DONE,
+    Command,
+    Reply,
+    StoreConnection,
+    clock_offset_us,
+)
 from common.storage.store_url import StoreUrlError, describe_store_url
 
 MAX_TRIPS: Final = 5
@@ -163,12 +170,7 @@ class ClusterConnection:
 
     def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
         """As a `StoreConnection` has it, of the node that is asked for times."""
-        before_us = mono_us()
-        reply = self.execute([("TIME",)])[0]
-        after_us = mono_us()
-        if isinstance(reply, ResponseError):
-            raise StoreUnavailable(detail=f"{self.where}: {reply}")
-        return int(reply[0]) * 1_000_000 + int(reply[1]) - (before_us + after_us) // 2
+        return clock_offset_us(self.execute, self.where, mono_us)
 
     def part(self, address: Address) -> StoreConnection:
         """The connection to one node, for what is asked of a node and not of a key."""

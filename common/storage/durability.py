@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+from common.errors import NotDurable
+
 DEFAULT_REPLICAS: Final = 1
 DEFAULT_TIMEOUT_MS: Final = 500
 MAX_TIMEOUT_MS: Final = 700
@@ -68,6 +70,13 @@ class Durability(NamedTuple):
             return 0
         local, replicas = reply
         return int(local) + min(int(replicas), self.copies - 1)
+
+    def shortfall(self, reply: Any) -> NotDurable | None:
+        """The error when fewer than `copies` have confirmed, by the same reply."""
+        confirmed = self.confirmed(reply)
+        if confirmed >= self.copies:
+            return None
+        return NotDurable(confirmed=confirmed, copies=self.copies, timeout_ms=self.timeout_ms)
 
 
 DEFAULT_DURABILITY: Final = Durability()

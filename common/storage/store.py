@@ -205,13 +205,7 @@ class StoreConnection:
 
     def clock_offset_us(self, mono_us: Callable[[], int]) -> int:
         """What to add to the local clock `mono_us` to get the store's, to within half a round trip."""
-        before_us = mono_us()
-        reply = self.execute([("TIME",)])[0]
-        after_us = mono_us()
-        if isinstance(reply, ResponseError):
-            raise StoreUnavailable(detail=f"{self.where}: {reply}")
-        seconds, micros = reply
-        return int(seconds) * 1_000_000 + int(micros) - (before_us + after_us) // 2
+        return clock_offset_us(self.execute, self.where, mono_us)
 
     def leave_old_primary(self) -> None:
         """Close the connection to a server that no sentinel takes for the primary any more. Call it often.
@@ -318,6 +312,20 @@ class StoreConnection:
         if text.startswith(NOT_DONE):
             self.was_redirected = True
         return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
+
+
+def clock_offset_us(
+    execute: Callable[[list[Command]], list[Reply]], where: str, mono_us: Callable[[], int]
+) -> int:
+    """What to add to the local clock `mono_us` to get that of the store behind `execute`, to within half a
+    round trip. Raises StoreUnavailable, which names `where`."""
+    before_us = mono_us()
+    reply = execute([("TIME",)])[0]
+    after_us = mono_us()
+    if isinstance(reply, ResponseError):
+        raise StoreUnavailable(detail=f"{where}: {reply}")
+    seconds, micros = reply
+    return int(seconds) * 1_000_000 + int(micros) - (before_us + after_us) // 2
 
 
 def _set_timeout(sock: socket.socket, timeout_s: float) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from redis.exceptions import ResponseError
 
-from common.errors import NotDurable
 from common.storage.cluster import ClusterConnection
 from common.storage.cluster_trip import Waits
 from common.storage.durability import Durability
@@ -26,9 +25,9 @@ def change(store: Store, command: Command, durability: Durability) -> Reply:
         [reply, *waiting] = execute(store, [command], durability.waits)
         waited = waiting[-1] if waiting else None
     if durability.waits and not isinstance(reply, ResponseError):
-        confirmed, copies = durability.confirmed(waited), durability.copies
-        if confirmed < copies:
-            raise NotDurable(confirmed=confirmed, copies=copies, timeout_ms=durability.timeout_ms)
+        missing = durability.shortfall(waited)
+        if missing is not None:
+            raise missing
     return reply
 
 

@@ -372,21 +372,20 @@ class Service:
             flight.outcomes[index] = late
 
     def _shortfall(self, waited: Reply) -> NotDurable | None:
-        level, _, timeout_ms = self._durability
-        confirmed, copies = self._durability.confirmed(waited), self._durability.copies
-        if confirmed >= copies:
+        missing = self._durability.shortfall(waited)
+        if missing is None:
             return None
         held = self._warnings.passes(time.monotonic())
         if held is not None:
             log.warning(
                 "not_durable level=%s copies=%s of=%s held_back=%s reply=%s",
-                level.value,
-                confirmed,
-                copies,
+                self._durability.level.value,
+                missing.data["confirmed"],
+                missing.data["copies"],
                 held,
                 waited,
             )
-        return NotDurable(confirmed=confirmed, copies=copies, timeout_ms=timeout_ms)
+        return missing
 
     def _complain(self, undecided: int, error: StoreUnavailable) -> None:
         self.failures.unavailable(error)

@@ -382,7 +382,13 @@ DEFECTS: Final = (
     ),
     Defect(
         "too few replicas are enough",
-        (Edit(SERVICE, "        if confirmed >= copies:\n", "        if confirmed >= 0:\n"),),
+        (
+            Edit(
+                "common/storage/durability.py",
+                "        if confirmed >= self.copies:\n",
+                "        if confirmed >= 0:\n",
+            ),
+        ),
         ("replicas cut off and primary killed",),
         replicated=True,
     ),
