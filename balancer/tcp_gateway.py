@@ -25,8 +25,8 @@ from collections import deque
 from dataclasses import replace
 from typing import Final
 
+from balancer.arrivals import Arrivals
 from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
-from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from balancer.tcp_connection import Connection
 from balancer.tls_entrance import JSONRPC, PLAIN_MESSAGE, Certificates, TlsEntrance
@@ -42,7 +42,6 @@ STUCK_S: Final = 30.0
 default of a setting."""
 
 SWEEP_S: Final = 1.0
-BACKLOG: Final = 1024
 WARN_EVERY_S: Final = 5.0
 
 
@@ -66,39 +65,29 @@ class TcpGateway:
         self._connections: set[Connection] = set()
         self._to_write: list[Connection] = []
         self._to_go_on: deque[Connection] = deque()
-        self._server: asyncio.Server | None = None
-        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
-        self._entrance: TlsEntrance | None = None
+        entrance: TlsEntrance | None = None
         if certificates is not None:
-            self._entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self), _no_tls)
+            entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self), _no_tls)
+        self._arrivals = Arrivals(lambda: Connection(self), entrance)
 
     async def open(self, listener: socket.socket) -> None:
-        self._listener = listener
-        self._server = await self._loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
+        await self._arrivals.open(listener)
         self._sweep()
 
     @property
     def awaits_first(self) -> bool:
         """Somebody has connected, and not sent a call yet."""
-        if self._entrance is not None and self._entrance.is_busy:
-            return True
-        return any(connection.awaits_first for connection in self._connections)
+        return self._arrivals.shake_hands or any(each.awaits_first for each in self._connections)
 
     async def stop_accepting(self) -> None:
-        if self._server is not None and self._listener is not None:
-            await accept_the_rest(self._listener, self._arrive)
-            self._server.close()
-
-    def _arrive(self) -> asyncio.Protocol:
-        return Connection(self) if self._entrance is None else self._entrance()
+        await self._arrivals.stop()
 
     async def drain(self, timeout_s: float) -> None:
         """Let every connection end once it has its answers; cut what is left after `timeout_s`."""
         self.closing = True
-        if self._entrance is not None:
-            self._entrance.stop()
+        self._arrivals.abandon_handshakes()
         for connection in self._connections:
             self.write_soon(connection)
         give_up_s = time.monotonic() + timeout_s

@@ -11,11 +11,11 @@ import socket
 import time
 from typing import Final
 
+from balancer.arrivals import Arrivals
 from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
 from balancer.http.app import HttpApp
 from balancer.http.connection import Connection
 from balancer.http.message import encode_date, encode_response, plain_error
-from balancer.last_accepts import accept_the_rest
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
 from balancer.tls_entrance import HTTP, PLAIN_MESSAGE, Certificates, TlsEntrance
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 SWEEP_S: Final = 1.0
 """Clients are let go so much later than they might be, and so late the header Date may be."""
 
-BACKLOG: Final = 1024
 WARN_EVERY_S: Final = 5.0
 
 
@@ -54,17 +53,15 @@ class HttpGateway:
         self.serve = self._app.serve
         self._drain_s = drain_s
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
-        self._listener: socket.socket | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
-        self._entrance: TlsEntrance | None = None
+        entrance: TlsEntrance | None = None
         if certificates is not None:
-            self._entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self), self._no_tls)
+            entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self), self._no_tls)
+        self._arrivals = Arrivals(lambda: Connection(self), entrance)
 
     async def open(self, listener: socket.socket) -> None:
-        self._listener = listener
-        self._server = await self.loop.create_server(self._arrive, sock=listener, backlog=BACKLOG)
+        await self._arrivals.open(listener)
         self._sweep()
 
     def make_responses_last(self) -> None:
@@ -76,24 +73,16 @@ class HttpGateway:
     @property
     def awaits_first(self) -> bool:
         """Somebody has connected, and not sent a request yet."""
-        if self._entrance is not None and self._entrance.is_busy:
-            return True
-        return any(connection.awaits_first for connection in self._connections)
+        return self._arrivals.shake_hands or any(each.awaits_first for each in self._connections)
 
     async def stop_accepting(self) -> None:
         self.make_responses_last()
-        if self._server is not None and self._listener is not None:
-            await accept_the_rest(self._listener, self._arrive)
-            self._server.close()
-
-    def _arrive(self) -> asyncio.Protocol:
-        return Connection(self) if self._entrance is None else self._entrance()
+        await self._arrivals.stop()
 
     async def drain(self) -> None:
         """Let every connection end once it has its responses; cut what is left after `drain_s`."""
         give_up_s = self.loop.time() + self._drain_s
-        if self._entrance is not None:
-            self._entrance.stop()
+        self._arrivals.abandon_handshakes()
         for connection in list(self._connections):
             connection.end_if_idle()
         while self._connections and self.loop.time() < give_up_s:
