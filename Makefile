@@ -4,6 +4,8 @@
 #   make check   the same, for the habit's sake; continuous integration runs exactly this
 #   make bench   the benchmark, some 25 minutes; BENCH=--quick is a minute
 #   make calls   a day of calls by locust against a cluster of its own, a report, and every cent reckoned up
+#   make compiled   the hot path as machine code in var/compiled; needs a C compiler. With COMPILED=1 the targets run, test,
+#                bench, chaos and wheelhouse use that
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
@@ -28,23 +30,34 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 # Of the tests that run side by side: most of them wait for other processes most of the time.
-CODE := balancer rater common tests loadtests docs
+CODE := balancer rater common tests loadtests docs deploy
 
-.PHONY: run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings docs docs-serve \
+# The hot path as machine code: a copy of the packages, which stands before the source on Python's path.
+COMPILED ?=
+FAST := var/compiled/.ready
+ifneq ($(filter-out 0,$(COMPILED)),)
+export RATEL_COMPILED := 1
+export PYTHONSAFEPATH := 1
+export PYTHONPATH := $(CURDIR)/var/compiled:$(CURDIR)
+BUILT := $(FAST)
+override PYTEST_ARGS += -o pythonpath=
+endif
+
+.PHONY: compiled run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings docs docs-serve \
 	docs-outputs tutorial-cast setup audit-deps wheelhouse lock clean
 
-run: $(READY)
+run: $(READY) $(BUILT)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
 		--example 'GetCost CstmId=vdf Subject=rif DestinationPrefix=0256 TimeStart=2012-02-02T17:30:00Z TimeEnd=2012-02-02T18:30:00Z'
 
 test: check
 
-check: $(READY)
+check: $(READY) $(BUILT)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	@# Types are checked on one core while the tests collect and wait, but not beside those that want to be alone.
 	@# Exit code 5 is "no tests collected", which PYTEST_ARGS may mean for one of the two, not for both.
-	@{ $(BIN)/mypy && $(BIN)/mypy docs/examples/client.py; } & types=$$!; \
+	@{ $(BIN)/mypy && $(BIN)/mypy docs/examples/client.py deploy/compile.py; } & types=$$!; \
 	tests() { \
 		$(BIN)/python -m pytest "$$@" $(PYTEST_ARGS); code=$$?; \
 		case $$code in 0) ran=1;; 2) exit 2;; 5) ;; *) worst=$$code;; esac; \
@@ -55,7 +68,7 @@ check: $(READY)
 	tests -m alone; \
 	exit $${worst:-$$((5 - 5 * ran))}
 
-bench: $(READY)
+bench: $(READY) $(BUILT)
 	@mkdir -p var
 	$(BIN)/python -m loadtests.bench --json var/bench.json --plot var/bench.svg $(BENCH)
 
@@ -71,7 +84,7 @@ micro: $(READY)
 		--benchmark-warmup-iterations=2 --benchmark-max-time=0.3 --benchmark-time-unit=ms \
 		--benchmark-columns=min,median,rounds --benchmark-sort=name $(MICRO)
 
-chaos: $(READY)
+chaos: $(READY) $(BUILT)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000) \
 		--steps $(or $(STEPS),8)
 
@@ -110,6 +123,12 @@ tutorial-cast: $(READY)
 
 setup: $(READY)
 
+compiled: $(FAST)
+
+$(FAST): $(READY) deploy/compile.py $(shell find balancer common rater -type f -not -path '*/__pycache__/*')
+	env -u PYTHONPATH $(BIN)/python deploy/compile.py var/compiled
+	@touch $@
+
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found on the PATH" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
@@ -119,10 +138,13 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 # Ratel's wheel and those of all that it needs, of the locked versions: what install.sh takes. FOR=3.13 is for hosts
-# with another Python than this. What only some patch versions need is there too: hosts differ in that.
+# with another Python than this. COMPILED=1 adds a wheel for this Python and platform that pip prefers where it fits; the
+# other one stays beside it. What only some patch versions need is there too: hosts differ in that.
 wheelhouse: $(READY)
+	@test -z "$(and $(BUILT),$(FOR))" || { echo 'COMPILED=1 compiles for the Python that is here: leave FOR out' >&2; exit 2; }
 	rm -rf dist/wheelhouse
-	$(BIN)/python -m hatchling build -t wheel -d dist/wheelhouse
+	RATEL_COMPILED=0 $(BIN)/python -m hatchling build -t wheel -d dist/wheelhouse
+	$(if $(BUILT),env -u PYTHONPATH $(BIN)/python -m hatchling build -t wheel -d dist/wheelhouse)
 	sed -n '/implementation_name/!s/^\([^ ;]*==[^ ;]*\).*/\1/p' deploy/requirements.lock > dist/requirements.txt
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
 		$(if $(FOR),--python-version $(FOR)) --dest dist/wheelhouse --requirement dist/requirements.txt

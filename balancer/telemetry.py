@@ -78,7 +78,7 @@ class Second(NamedTuple):
     """How long those took that were not refused at once."""
 
 
-NOTHING: Final = Second(0, 0, (0,) * SLOTS)
+NOTHING: Final = Second(0, 0, tuple([0] * SLOTS))
 
 
 class Interval(NamedTuple):

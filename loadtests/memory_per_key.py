@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import Command, StoreConnection
-from rater.accounts.mutations import Mutation, mutation_command
+from rater.accounts.mutation import Mutation
+from rater.accounts.mutations import mutation_command
 from rater.accounts.opening import open_command
 from rater.model import Account
 from rater.store.keys import account_keys

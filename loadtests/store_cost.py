@@ -19,13 +19,8 @@ from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import Command, Reply, StoreConnection
 from loadtests.bench.figures import cpu_s
 from loadtests.bench.limits import SCRIPT
-from rater.accounts.mutations import (
-    Mutation,
-    batch_command,
-    parse_account,
-    parse_mutation_reply,
-    read_command,
-)
+from rater.accounts.mutation import Mutation
+from rater.accounts.mutations import batch_command, parse_account, parse_mutation_reply, read_command
 from rater.accounts.opening import open_command
 from rater.model import Account, Bucket
 from rater.store.keys import AccountKeys, account_keys

@@ -36,7 +36,7 @@ from common.settings.options import (
 from common.storage.durability import Durability, Level
 from common.storage.store_url import StoreUrlError, describe_store_url
 from common.storage.stores import Store, connect
-from rater.accounts.mutations import JOURNAL_LINES
+from rater.accounts.mutation import JOURNAL_LINES
 from rater.direct import DirectServer
 from rater.link import Link
 from rater.tariffs.watch import EMPTY, TariffWatch

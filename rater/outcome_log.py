@@ -8,7 +8,7 @@ from common.clock import monotonic_us
 from common.errors import RatelError
 from common.outcomes import OTHER, outcome_name
 from common.wire import CLIENT_KEY, TOKEN_KEY
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 from rater.work.jobs import Job, Undecided
 from rater.work.service import Flight
 

@@ -47,8 +47,6 @@ from common.rpc.jsonrpc_requests import (
     V1,
     V2,
     PlainCall,
-    Request,
-    decode_list,
     decode_plain,
     decode_quick,
     decode_request,
@@ -58,6 +56,7 @@ from common.rpc.jsonrpc_requests import (
     nothing,
     place_of_malformed,
 )
+from common.rpc.jsonrpc_shapes import Request, decode_list
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET
 
 from common.errors import InvalidParams, InvalidRequest, ParseError, RatelError
 from common.methods import BY_RPC_NAME, Method
+from common.rpc.jsonrpc_shapes import Request, decode, decode_envelope, decode_lines, decode_list
 
 _OPEN_LIST: Final = 0x5B
 _OPEN_OBJECT: Final = 0x7B
@@ -23,32 +24,11 @@ SILENT: Final = 3
 """The form of an answer: 1.0, 2.0, or a notification's."""
 
 
-class Request(msgspec.Struct, gc=False):
-    method: str
-    id: Raw = Raw(b"")
-    params: Raw = Raw(b"null")
-    jsonrpc: Literal["2.0"] | UnsetType = UNSET
-
-
 PlainCall = tuple[bytes, int, Method, bytes]
 """A request that is right in every respect: id, form (not SILENT), method, descriptor."""
 
 PLAIN_DEPTH: Final = 3
 """How deep a plain call is nested: the message, the list of its parameters, the descriptor."""
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    """Any object, to find out what is wrong with it."""
-
-    id: Raw = Raw(b"")
-    method: Raw = Raw(b"")
-    jsonrpc: Raw = Raw(b"")
-
-
-_decode = msgspec.json.Decoder(Request).decode
-_decode_lines = msgspec.json.Decoder(Request).decode_lines
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
-decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
 def is_utf8(text: bytes) -> bool:
@@ -67,7 +47,7 @@ def decode_quick(text: bytes) -> Request | None:
     if not (text.isascii() or is_utf8(text)):
         return None
     try:
-        return _decode(text)
+        return decode(text)
     except msgspec.DecodeError:
         return None
 
@@ -82,7 +62,7 @@ def decode_plain(text: bytes) -> list[PlainCall] | None:
     if not (text.isascii() or is_utf8(text)):
         return None
     try:
-        requests = _decode_lines(text)
+        requests = decode_lines(text)
     except (msgspec.DecodeError, RecursionError):
         return None
     calls: list[PlainCall] = []
@@ -102,7 +82,7 @@ def decode_plain(text: bytes) -> list[PlainCall] | None:
 
 def decode_request(text: bytes) -> Request | RatelError:
     try:
-        return _decode(text)
+        return decode(text)
     except msgspec.ValidationError:
         return _what_is_wrong(text)
     except msgspec.DecodeError as error:
@@ -114,7 +94,7 @@ def _what_is_wrong(text: bytes) -> RatelError:
     if not text.startswith(b"{"):
         return InvalidRequest(detail="a request is an object")
     try:
-        envelope = _decode_envelope(text)
+        envelope = decode_envelope(text)
     except msgspec.DecodeError as error:
         return ParseError(detail=explain(error))
     if bytes(envelope.jsonrpc) not in (b"", b'"2.0"'):
@@ -129,7 +109,7 @@ def place_of_malformed(text: bytes) -> tuple[bytes, int]:
     if not text.startswith(b"{"):
         return b"null", V2
     try:
-        envelope = _decode_envelope(text)
+        envelope = decode_envelope(text)
     except msgspec.DecodeError:
         return b"null", V2
     return bytes(envelope.id) or b"null", V2 if bytes(envelope.jsonrpc) else V1

@@ -12,7 +12,7 @@ from typing import Any, Final
 from common.methods import BY_NAME
 from loadtests.bench.requests import Request, encode_rpc, make_requests, number_of
 from loadtests.bench.tariff import ON_NET, TENANT, World, peak_price, prefix
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 from rater.model import ActivationPeriod, Destination, Interval, Plan, Rate, Tariff, Threshold
 from rater.rating.snapshot import CompiledTariff, compile_tariff
 

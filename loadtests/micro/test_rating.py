@@ -11,7 +11,7 @@ from common.methods import BY_NAME
 from loadtests.micro.samples import ROUND, SECOND, descriptors, for_each, params, requests, tariff
 from rater.accounts.mutations import parse_account
 from rater.accounts.value import pack_account
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 from rater.model import Account, Bucket
 from rater.rating.call_cost import encode_call_cost
 from rater.rating.session_time import max_session_us

@@ -12,7 +12,8 @@ from common.errors import UnknownSubject
 from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
-from rater.accounts.mutations import Mutation, MutationResult, Refused, mutation_command, parse_mutation_reply
+from rater.accounts.mutation import Mutation, MutationResult, Refused
+from rater.accounts.mutations import mutation_command, parse_mutation_reply
 from rater.accounts.opening import Opening, open_command, parse_open_reply
 from rater.accounts.terms import Terms, fingerprint
 from rater.accounts.value import unpack_account

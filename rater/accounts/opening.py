@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from common.storage.store import Command, Reply
-from rater.accounts.mutations import JOURNAL_LINES
+from rater.accounts.mutation import JOURNAL_LINES
 from rater.accounts.value import pack_account
 from rater.model import Account
 from rater.store.errors import store_error

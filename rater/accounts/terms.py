@@ -16,7 +16,7 @@ from common.errors import InvalidParams
 from common.methods import LAST_DAY, MAX_TEXT_CHARS, TERMS
 from common.money import LIMIT
 from common.storage.store import Command
-from rater.descriptor import kind_of, quantity, read_fields
+from rater.json_fields import kind_of, quantity, read_fields
 from rater.store.keys import utf8
 
 _BY_LOWER: Final = {name.lower(): name for name in TERMS}

@@ -20,7 +20,8 @@ from common.errors import InvalidParams, ParseError, RatelError
 from common.methods import BY_NAME
 from common.money import NotExact, parse_decimal, to_micros
 from common.times import format_rfc3339, parse_rfc3339
-from rater.descriptor import Descriptor, parse_descriptor
+from rater.descriptor import Descriptor
+from rater.descriptor_reader import parse_descriptor
 
 FIELDS: Final = {
     "cstmid": "CstmId",

@@ -13,7 +13,7 @@ import msgspec
 
 from common.money import format_micros, format_nanos
 from common.times import format_rfc3339
-from rater.rating.spans import BucketUse, CallCost
+from rater.rating.values import BucketUse, CallCost
 
 _CACHED_ACTIVATIONS: Final = 4096
 """Activation times whose text is kept: a tariff has few distinct ones."""

@@ -20,12 +20,9 @@ from rater.descriptor import Descriptor
 from rater.model import ANY_SUBJECT, Account, Bucket, spendable_micros
 from rater.rating.explain_spans import Tree, explain_spans, number, price
 from rater.rating.session_time import STEPS, max_session_us
-from rater.rating.snapshot import CompiledRate, CompiledTariff
+from rater.rating.snapshot import CompiledTariff
 from rater.rating.spans import (
-    BucketUse,
     Call,
-    CallCost,
-    Span,
     charge_micros,
     check_length,
     consume_buckets,
@@ -33,6 +30,7 @@ from rater.rating.spans import (
     rate_call,
     sort_buckets,
 )
+from rater.rating.values import BucketUse, CallCost, CompiledRate, Span
 
 DEFAULT_CALL_US: Final = 60 * SECOND_US
 _encode = msgspec.json.Encoder().encode

@@ -14,8 +14,9 @@ from common.times import SECOND_US, format_rfc3339
 from rater.model import Account
 from rater.rating.contest import Rival, rivals, why_it_won
 from rater.rating.schedule import Zone
-from rater.rating.snapshot import CompiledTariff, RatePlan
-from rater.rating.spans import Call, CallCost, Span, find_discount
+from rater.rating.snapshot import CompiledTariff
+from rater.rating.spans import Call, find_discount
+from rater.rating.values import CallCost, RatePlan, Span
 
 MAX_SPANS: Final = 100
 MAX_RIVALS: Final = 20

@@ -17,9 +17,8 @@ from rater.model import Account
 from rater.rating.call_cost import activation_text, minute_info, quoted
 from rater.rating.intervals import CompiledInterval
 from rater.rating.schedule import sole_interval
-from rater.rating.snapshot import CompiledTariff, RatePlan
+from rater.rating.snapshot import CompiledTariff
 from rater.rating.spans import (
-    BucketUse,
     charge_micros,
     check_length,
     consume_buckets,
@@ -27,6 +26,7 @@ from rater.rating.spans import (
     find_discount,
     price_pieces,
 )
+from rater.rating.values import BucketUse, RatePlan
 
 _NO_INTERVAL: Final = ',"Interval":null,"MinuteInfo":null}'
 

@@ -153,6 +153,13 @@ class _Days(dict[int, DayPlan]):
         return plan
 
 
+def _no_plan(_day: int) -> DayPlan:
+    raise LookupError("the schedule was freed")
+
+
+_GONE: Final = _Days(_no_plan)
+
+
 class Schedule:
     """The winners of one period's intervals, by local day."""
 
@@ -200,6 +207,10 @@ class Schedule:
         assert self.weeks_repeat
         weeks = self.weeks = self._plan_weeks()
         return weeks
+
+    def free(self) -> None:
+        """Let go of the days: they hold the schedule as it holds them. Nothing may be looked up any more."""
+        self.days = _GONE
 
     def _plan_weeks(self) -> DayPlan:
         ends: list[int] = []

@@ -16,7 +16,6 @@ from common.errors import Blocked
 from rater.model import Account, spendable_micros
 from rater.rating.snapshot import CompiledTariff
 from rater.rating.spans import (
-    BucketUse,
     Route,
     charge_micros,
     check_length,
@@ -25,6 +24,7 @@ from rater.rating.spans import (
     find_discount,
     price_pieces,
 )
+from rater.rating.values import BucketUse
 
 STEPS: Final = 10
 

@@ -19,37 +19,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from rater.model import ANY_SUBJECT, Interval, Plan, Tariff
 from rater.rating.intervals import compile_intervals
 from rater.rating.packed import Definition, IndexPart, TablePart, append_column, pack_tariff
 from rater.rating.prefixes import ANSWER_MASK, MAX_DIGITS, SCALES, TAILS, PrefixTable, leading_digits
-from rater.rating.schedule import Schedule, Zone, load_zone
+from rater.rating.schedule import Schedule, load_zone
+from rater.rating.values import CompiledRate, RatePlan
 
 T = TypeVar("T")
 
 ENTRIES_PER_STEP: Final = 500
 """Entries that are freed at a time: half a millisecond when each is the last that held a plan."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RatePlan:
-    """What a rate says, without whose it is: periods in a time zone."""
-
-    zone: Zone
-    activations_us: tuple[int, ...]
-    """Strictly ascending, not empty."""
-    schedules: tuple[Schedule, ...]
-    """`schedules[i]` holds from `activations_us[i]` on."""
-
-
-class CompiledRate(msgspec.Struct, frozen=True, gc=False):
-    """The rate found for a number."""
-
-    prefix: str
-    """The stored prefix that matched."""
-    plan: RatePlan
 
 
 class RateTable:
@@ -236,7 +216,7 @@ def _free(tables: Iterable[dict[Any, Any]], lists: Iterable[list[Any]]) -> Itera
             # A schedule and its days hold each other: cut, they go at once and need no collector.
             for schedule in islice(reversed(each), ENTRIES_PER_STEP):
                 if type(schedule) is Schedule:
-                    del schedule.days
+                    schedule.free()
             del each[-ENTRIES_PER_STEP:]
             yield
 

@@ -12,15 +12,13 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from common.errors import CallTooLong, InvalidParams, NoRate, NotActive
 from common.money import NANO, format_micros, price_of
 from common.times import SECOND_US, format_rfc3339
 from rater.model import Account, Bucket, spendable_micros
-from rater.rating.intervals import CompiledInterval
 from rater.rating.schedule import Piece, Winner, walk
-from rater.rating.snapshot import CompiledRate, CompiledTariff, RatePlan
+from rater.rating.snapshot import CompiledTariff
+from rater.rating.values import BucketUse, CallCost, CompiledRate, RatePlan, Span
 
 
 class Call(NamedTuple):
@@ -43,43 +41,6 @@ class Route(Protocol):
     def subject(self) -> str: ...
     @property
     def destination(self) -> str: ...
-
-
-class BucketUse(msgspec.Struct, frozen=True, gc=False):
-    """What a minute bucket contributes to a call."""
-
-    destination: str
-    """The id of the bucket's destination set."""
-    quantity_us: int
-    price_nanos: int
-    """Per second; 0 is free."""
-    cost_micros: int
-
-
-class Span(msgspec.Struct, frozen=True, gc=False):
-    """A part of a call, covered by one interval, by one bucket, or (both None) by nothing."""
-
-    start_us: int
-    end_us: int
-    cost_micros: int
-    activation_us: int
-    """Of the period in effect at the start."""
-    interval: CompiledInterval | None
-    bucket: BucketUse | None
-
-
-class CallCost(msgspec.Struct, frozen=True, gc=False):
-    """The spans cover the call exactly and in order; an empty call has none."""
-
-    tor: int
-    tenant: str
-    subject: str
-    prefix: str
-    """The stored destination prefix that matched."""
-    cost_micros: int
-    connect_fee_micros: int
-    """Of the first span, not part of the cost."""
-    spans: tuple[Span, ...]
 
 
 def rate_call(tariff: CompiledTariff, call: Call, account: Account | None) -> CallCost:

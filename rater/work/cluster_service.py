@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Sequence
 from itertools import groupby, repeat
+from typing import ClassVar
 
 from redis.exceptions import ResponseError
 
@@ -28,8 +29,9 @@ from rater.accounts.mutations import deadline_places, read_command
 from rater.rating.snapshot import Snapshot
 from rater.store.confirmed import waits_of
 from rater.store.scripts import LOADS
+from rater.work.change import Change
 from rater.work.jobs import Job, Outcome, Undecided
-from rater.work.rounds import Change, Read, Round, account_of
+from rater.work.rounds import Read, Round, account_of
 from rater.work.service import LATE_THERE, MAX_CLOCK_STEP_US, Flight, Service, passes
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class ClusterRound(Round):
 class ClusterService(Service):
     """The lists of a round are as many commands, and each read is one; else as its base."""
 
-    _passing = Undecided.APART
+    _passing: ClassVar = Undecided.APART
 
     def __init__(
         self,

@@ -20,17 +20,20 @@ from common.money import format_micros
 from common.storage.store import Reply
 from common.wire import CLIENT_KEY, TOKEN_KEY
 from rater.accounts.looks import LOOKS, Look, describe, lines_of
-from rater.accounts.mutations import Mutation, MutationResult, Refused, parse_mutation_reply
+from rater.accounts.mutation import Mutation, MutationResult, Refused
+from rater.accounts.mutations import parse_mutation_reply
 from rater.accounts.terms import fingerprint, parse_terms
-from rater.descriptor import Descriptor, parse_descriptor
+from rater.descriptor import Descriptor
+from rater.descriptor_reader import parse_descriptor
 from rater.model import Account
 from rater.rating.explain import answer
 from rater.rating.quote import get_cost
 from rater.rating.session_time import max_session_us
 from rater.rating.snapshot import CompiledTariff, Snapshot
 from rater.store.keys import AccountKeys, account_key, account_keys
+from rater.work.change import Change
 from rater.work.jobs import Job, Outcome, failed
-from rater.work.rounds import Change, Round
+from rater.work.rounds import Round
 
 TOKEN_MARGIN_MS: Final = 60_000
 """How much longer than its deadline a gateway's token lives. Nobody sends a request again after its

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from common.storage.store import Command
 from rater.accounts.looks import MAX_LOOKS, Look, journal_command
-from rater.accounts.mutations import MAX_SCRIPT_REQUESTS, Mutation, batch_command, read_command
+from rater.accounts.mutations import MAX_SCRIPT_REQUESTS, batch_command, read_command
 from rater.descriptor import Descriptor
 from rater.rating.snapshot import CompiledTariff
 from rater.store.keys import AccountKeys
+from rater.work.change import Change
 
 Read = tuple[int, int, Descriptor, CompiledTariff | None]
 """The number of its job in the batch, the place of its account in the reply, what is asked and by which
 tariff; none where the account's plan is wanted, for a change. A plain tuple, because most of what a rater
 does is to make one and take it apart."""
-
-
-class Change(msgspec.Struct, frozen=True, eq=False, gc=False):
-    job: int
-    """Its number in the batch."""
-    keys: AccountKeys
-    descriptor: Descriptor
-    mutation: Mutation
 
 
 class Round:

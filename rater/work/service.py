@@ -33,7 +33,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from itertools import repeat
 from time import monotonic_ns
-from typing import Final
+from typing import ClassVar, Final
 
 from redis.exceptions import ResponseError
 
@@ -56,9 +56,10 @@ from rater.accounts.mutations import is_expired, is_stored, parse_account
 from rater.rating.snapshot import Snapshot
 from rater.store.errors import store_error
 from rater.store.scripts import round_trip
+from rater.work.change import Change
 from rater.work.jobs import Job, Outcome, Undecided, failed
 from rater.work.request_steps import RequestSteps, read_answer
-from rater.work.rounds import Change, Read, Round
+from rater.work.rounds import Read, Round
 from rater.work.store_failures import StoreFailures
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Flight:
 class Service:
     """Processes batches against one store connection and the tariff `snapshot`."""
 
-    _passing = Undecided.UNKNOWN
+    _passing: ClassVar = Undecided.UNKNOWN
     """What a look is for which the store has no answer now."""
 
     def __init__(

@@ -17,7 +17,8 @@ from common.storage.store import StoreConnection
 from loadtests.calls.__main__ import write
 from loadtests.calls.books import EXIT_MONEY, Books
 from loadtests.calls.plan import TENANT, subject
-from rater.accounts.mutations import Mutation, mutation_command
+from rater.accounts.mutation import Mutation
+from rater.accounts.mutations import mutation_command
 from rater.store.keys import account_keys
 from rater.store.scripts import execute
 from tests.e2e.cluster import ROOT, Cluster

@@ -22,7 +22,8 @@ from common.errors import CallerError, InvalidParams, ParseError, encode_error
 from common.methods import METHODS
 from common.money import LIMIT, MICRO
 from common.wire import Kind, Reply, WireError, WorkItem
-from rater.descriptor import MAX_TEXT_CHARS, Descriptor, parse_descriptor
+from rater.descriptor import Descriptor
+from rater.descriptor_reader import MAX_TEXT_CHARS, parse_descriptor
 from tests.fuzz.http_targets import converse
 from tests.fuzz.jsonrpc_targets import read_replies, serve_stream
 from tests.fuzz.tariff_targets import load_files, read_damaged_version

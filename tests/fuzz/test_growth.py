@@ -16,7 +16,7 @@ from common.methods import BY_NAME
 from common.rpc.jsonrpc import DEFAULT_LIMITS, Session
 from common.rpc.jsonrpc_replies import NotAReply, ReplyReader
 from common.wire import WireError, decode
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 from tests.unit.tariff_sample import RATES, read
 
 pytestmark = pytest.mark.alone

@@ -11,16 +11,8 @@ import pytest
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from common.storage.stores import Store
-from rater.accounts.mutations import (
-    Mutation,
-    MutationResult,
-    PlanChanged,
-    Refused,
-    mutation_command,
-    parse_account,
-    parse_mutation_reply,
-    read_command,
-)
+from rater.accounts.mutation import Mutation, MutationResult, PlanChanged, Refused
+from rater.accounts.mutations import mutation_command, parse_account, parse_mutation_reply, read_command
 from rater.accounts.opening import Opening, open_command, parse_open_reply
 from rater.model import Account
 from rater.store import scripts

@@ -22,7 +22,8 @@ from common.errors import (
     UnknownSubject,
 )
 from common.money import LIMIT
-from rater.accounts.mutations import PlanChanged, parse_journal_buckets
+from rater.accounts.mutation import PlanChanged
+from rater.accounts.mutations import parse_journal_buckets
 from rater.accounts.opening import Opening
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Plan
 from rater.store.keys import account_keys

@@ -9,7 +9,8 @@ from threading import Barrier
 from typing import Any
 
 from common.storage.store import StoreConnection
-from rater.accounts.mutations import JOURNAL_LINES, MutationResult, mutation_command, parse_mutation_reply
+from rater.accounts.mutation import JOURNAL_LINES, MutationResult
+from rater.accounts.mutations import mutation_command, parse_mutation_reply
 from rater.model import Account
 from rater.store import scripts
 from rater.store.keys import account_keys

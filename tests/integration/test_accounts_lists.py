@@ -17,11 +17,9 @@ from redis.exceptions import ResponseError
 
 from common.errors import InternalError, StoreUnavailable
 from common.storage.store import Command, StoreConnection
+from rater.accounts.mutation import Mutation, MutationResult, Refused
 from rater.accounts.mutations import (
     MAX_SCRIPT_REQUESTS,
-    Mutation,
-    MutationResult,
-    Refused,
     batch_command,
     mutation_command,
     parse_account,

@@ -13,15 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.money import LIMIT, MICRO, price_of
-from rater.accounts.mutations import (
-    Mutation,
-    MutationResult,
-    PlanChanged,
-    Refused,
-    mutation_command,
-    parse_account,
-    parse_mutation_reply,
-)
+from rater.accounts.mutation import Mutation, MutationResult, PlanChanged, Refused
+from rater.accounts.mutations import mutation_command, parse_account, parse_mutation_reply
 from rater.accounts.opening import open_command
 from rater.model import MAX_BUCKETS, Account, Bonus, Bucket, Plan, spendable_micros
 from rater.store import scripts

@@ -8,14 +8,8 @@ import pytest
 
 from common.errors import Blocked, InternalError, KeyReused, UnknownSubject
 from common.money import LIMIT
-from rater.accounts.mutations import (
-    Mutation,
-    MutationResult,
-    Refused,
-    batch_command,
-    mutation_command,
-    parse_mutation_reply,
-)
+from rater.accounts.mutation import Mutation, MutationResult, Refused
+from rater.accounts.mutations import batch_command, mutation_command, parse_mutation_reply
 from rater.accounts.terms import Terms, fingerprint
 from rater.journal.audit import Selection, audit
 from rater.model import Account, Bucket

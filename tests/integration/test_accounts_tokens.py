@@ -23,7 +23,8 @@ from common.errors import (
     StoreUnavailable,
 )
 from common.money import LIMIT
-from rater.accounts.mutations import MutationResult, Refused, mutation_command, parse_mutation_reply
+from rater.accounts.mutation import MutationResult, Refused
+from rater.accounts.mutations import mutation_command, parse_mutation_reply
 from rater.accounts.opening import parse_open_reply
 from rater.model import Account, Bonus, Bucket, Plan
 from rater.store import scripts

@@ -17,7 +17,8 @@ from common.errors import StoreUnavailable
 from common.storage.durability import Durability, Level
 from common.storage.embedded_store import EmbeddedStore, find_server
 from common.storage.store import Command, Reply, Sent, StoreConnection
-from rater.accounts.mutations import Mutation, Refused, mutation_command, parse_mutation_reply
+from rater.accounts.mutation import Mutation, Refused
+from rater.accounts.mutations import mutation_command, parse_mutation_reply
 from rater.accounts.opening import open_command
 from rater.command import rater
 from rater.model import Account, Bonus, Bucket, Plan

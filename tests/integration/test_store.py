@@ -23,7 +23,8 @@ from common.storage import embedded_store
 from common.storage.embedded_store import EmbeddedStore, EmbeddedStoreError, socket_path
 from common.storage.store import StoreConnection
 from common.storage.store_url import StoreUrlError, default_store_url, describe_store_url, resolve_store_url
-from rater.accounts.mutations import Mutation, mutation_command, parse_account, read_command
+from rater.accounts.mutation import Mutation
+from rater.accounts.mutations import mutation_command, parse_account, read_command
 from rater.accounts.opening import open_command
 from rater.model import Account
 from rater.store import scripts

@@ -17,17 +17,10 @@ from common.errors import Blocked, CallerError, InsufficientCredit, Insufficient
 from common.methods import BY_NAME
 from common.money import MICRO, format_micros
 from common.times import format_rfc3339
-from rater.accounts.mutations import (
-    Mutation,
-    MutationResult,
-    Refused,
-    mutation_command,
-    parse_account,
-    parse_mutation_reply,
-    read_command,
-)
+from rater.accounts.mutation import Mutation, MutationResult, Refused
+from rater.accounts.mutations import mutation_command, parse_account, parse_mutation_reply, read_command
 from rater.accounts.opening import open_command
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 from rater.model import ANY_SUBJECT, Account, Bucket, Destination, Plan, Tariff, Threshold, spendable_micros
 from rater.rating.explain import answer
 from rater.rating.quote import get_cost

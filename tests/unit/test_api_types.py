@@ -19,7 +19,7 @@ from common.api.schemas import SCHEMAS, result
 from common.methods import BY_NAME, METHODS, TERMS, Method
 from common.rpc.jsonrpc_replies import encode_call
 from rater.accounts.terms import Terms, parse_terms
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 
 SEEN: dict[str, Any] = {}
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from common.errors import InvalidParams, ParseError, RatelError
 from common.methods import BY_NAME, METHODS
 from common.money import LIMIT, format_micros
-from rater.descriptor import FIELDS, Descriptor, parse_descriptor
+from rater.descriptor import FIELDS, Descriptor
+from rater.descriptor_reader import parse_descriptor
 
 COST, DEBIT = BY_NAME["GetCost"], BY_NAME["DebitBalance"]
 CALL: dict[str, Any] = {

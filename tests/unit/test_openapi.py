@@ -29,7 +29,7 @@ from common.api.schemas import ERROR_FIELDS, IDEMPOTENCY_KEY, PARAMETERS, data_o
 from common.errors import BY_CODE, InvalidParams, KeyReused, RatelError, UnknownSubject
 from common.methods import BY_HTTP_NAME, METHODS, Method
 from rater.accounts.mutations import _SCRIPT_OF
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 
 DOCUMENT = document()
 VERBS = ("get", "head", "post", "put", "patch", "delete", "options")

@@ -20,7 +20,8 @@ from common.security.api_keys import KeyFile
 from common.security.keyring import Keyring
 from common.security.visitor import ONE_IS_ENOUGH, Visitor, refuse_here
 from rater.accounts.terms import parse_terms
-from rater.descriptor import FIELDS, parse_descriptor
+from rater.descriptor import FIELDS
+from rater.descriptor_reader import parse_descriptor
 from tests.unit.test_openapi import ask
 
 DOCUMENT = document()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rater.model import ANY_SUBJECT, Account, Bucket, Destination, Plan, Rate, Tariff, Threshold
 from rater.rating.schedule import load_zone
 from rater.rating.snapshot import compile_tariff
-from rater.rating.spans import Call, CallCost, rate_call
+from rater.rating.spans import Call, rate_call
+from rater.rating.values import CallCost
 from tests.unit.rating_oracle import (
     DAY,
     HOUR,

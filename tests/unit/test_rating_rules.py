@@ -19,7 +19,8 @@ from rater.model import (
     Threshold,
 )
 from rater.rating.snapshot import CompiledTariff, compile_tariff
-from rater.rating.spans import Call, CallCost, rate_call
+from rater.rating.spans import Call, rate_call
+from rater.rating.values import CallCost
 from tests.unit.rating_oracle import (
     HOUR,
     MAX_CALL,

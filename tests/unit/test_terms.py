@@ -12,7 +12,7 @@ from common.errors import InvalidParams, ParseError
 from common.methods import BY_NAME, TERMS
 from common.money import LIMIT
 from rater.accounts.terms import Terms, fingerprint, parse_terms
-from rater.descriptor import parse_descriptor
+from rater.descriptor_reader import parse_descriptor
 
 WHO = {"CstmId": "vdf", "Subject": "anna"}
 SET_TERMS = BY_NAME["SetTerms"]
