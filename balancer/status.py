@@ -23,7 +23,7 @@ from common.about import About, own_version
 from common.clock import monotonic_us
 
 HOST: Final = socket.gethostname()
-_TAIL_SHARES: Final = (0.5, 0.99)
+_TAIL_SHARES: Final[tuple[float, ...]] = (0.5, 0.99)
 
 Json = dict[str, Any]
 

@@ -26,7 +26,7 @@ HISTORY_S: Final = 300
 """Seconds that are kept: what a chart on a page shows."""
 WINDOW_S: Final = 10
 """Current figures are means over so many seconds."""
-SHARES: Final = (0.5, 0.9, 0.99)
+SHARES: Final[tuple[float, ...]] = (0.5, 0.9, 0.99)
 SECOND_US: Final = 1_000_000
 
 UNKNOWN_CODE: Final = 1

@@ -7,11 +7,13 @@ own Ratel are nobody's here, nor are those of the shell that runs the tests.
 from __future__ import annotations
 
 import os
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from balancer import dispatch
 from common.storage.embedded_store import SERVER_VARIABLE
 
 settings.register_profile("ratel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,6 +30,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("markexpr") != "alone" or not collection_path.match("test_*.py"):
         return None
     return True if "mark.alone" not in collection_path.read_text(encoding="utf-8") else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("source") and str(dispatch.__file__).endswith(tuple(EXTENSION_SUFFIXES)):
+        pytest.skip("looks into modules that are compiled")
 
 
 if os.environ.get("RATEL_TEST_SERVER"):

@@ -264,6 +264,7 @@ def loop(service: Service) -> Iterator[Loop]:
     loop.link.close()
 
 
+@pytest.mark.source
 def test_a_small_batch_is_answered_in_the_turn_in_which_it_came(loop: Loop) -> None:
     loop.hand(MIN_AHEAD - 1)
     assert loop.turn() == 0
@@ -273,6 +274,7 @@ def test_a_small_batch_is_answered_in_the_turn_in_which_it_came(loop: Loop) -> N
     assert len(loop.origin.outcomes) == 11 * MIN_AHEAD - 1
 
 
+@pytest.mark.source
 def test_many_changes_go_to_the_store_in_two_flights_of_which_the_first_lands_first(
     loop: Loop, counting: CountingStore, accounts: Accounts
 ) -> None:
@@ -286,6 +288,7 @@ def test_many_changes_go_to_the_store_in_two_flights_of_which_the_first_lands_fi
     assert len(accounts.journal("anna")) == 2 + 4 * MIN_AHEAD
 
 
+@pytest.mark.source
 def test_changes_that_wait_for_copies_go_out_in_one_flight(
     service: Service, counting: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +304,7 @@ def test_changes_that_wait_for_copies_go_out_in_one_flight(
     loop.link.close()
 
 
+@pytest.mark.source
 def test_while_the_store_works_on_many_changes_few_requests_wait_for_more(
     loop: Loop, counting: CountingStore, store: StoreConnection
 ) -> None:
@@ -335,6 +339,7 @@ class NewTariff(NoNews):
                 pass
 
 
+@pytest.mark.source
 def test_a_tariff_is_in_use_until_what_was_begun_with_it_has_landed(
     loop: Loop, store: StoreConnection, service: Service
 ) -> None:
@@ -352,6 +357,7 @@ def test_a_tariff_is_in_use_until_what_was_begun_with_it_has_landed(
     assert quotes == [first] * 3
 
 
+@pytest.mark.source
 def test_a_heartbeat_comes_when_all_flights_have_landed(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks at the store, on the connection of the flights."""
     monkeypatch.setattr(worker_module, "HEARTBEAT_MS", 0)
@@ -361,6 +367,7 @@ def test_a_heartbeat_comes_when_all_flights_have_landed(loop: Loop, monkeypatch:
     assert len(loop.origin.outcomes) == 4 * MIN_AHEAD
 
 
+@pytest.mark.source
 def test_a_store_that_was_away_until_nobody_waited_any_more_is_tried_again(
     loop: Loop, counting: CountingStore
 ) -> None:
@@ -376,6 +383,7 @@ def test_a_store_that_was_away_until_nobody_waited_any_more_is_tried_again(
     assert len(loop.origin.outcomes) == 6
 
 
+@pytest.mark.source
 def test_the_loop_does_not_end_with_a_flight_under_way(loop: Loop) -> None:
     loop.hand(4 * MIN_AHEAD)
     loop.worker._stop_asked = True
@@ -387,6 +395,7 @@ def test_the_loop_does_not_end_with_a_flight_under_way(loop: Loop) -> None:
     assert len(loop.origin.outcomes) == 4 * MIN_AHEAD
 
 
+@pytest.mark.source
 def test_busy_is_the_time_with_work_on_hand(loop: Loop) -> None:
     began_us = time.monotonic_ns() // 1000
     loop.hand(4 * MIN_AHEAD)

@@ -160,6 +160,7 @@ def test_a_batch_is_one_round_trip_and_equal_reads_are_sent_once(
     assert change[2] == 5 * 3  # keys of five requests
 
 
+@pytest.mark.source
 def test_methods_that_need_the_plan_find_it_and_follow_it_when_it_changes(
     service: Service, accounts: Accounts, counting: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +230,7 @@ def test_a_mutation_past_its_deadline_is_not_done(service: Service, accounts: Ac
     assert len(accounts.journal("anna")) == 1
 
 
+@pytest.mark.source
 def test_reads_beyond_the_time_budget_are_left_for_the_next_batch_but_debits_are_answered(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,11 +242,13 @@ def test_reads_beyond_the_time_budget_are_left_for_the_next_batch_but_debits_are
     assert outcomes[2] == Outcome(0, b"99", False)
 
 
+@pytest.mark.source
 def test_a_result_too_large_to_be_sent_is_an_error(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_steps, "MAX_RESULT_BYTES", 100)
     assert results(service.process([cost()])) == ["result_too_large"]
 
 
+@pytest.mark.source
 def test_a_command_that_cannot_be_made_is_an_error_of_its_batch_and_of_nothing_else(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +261,7 @@ def test_a_command_that_cannot_be_made_is_an_error_of_its_batch_and_of_nothing_e
     assert results(service.process([job("DebitBalance", Amount=1)])) == [99]
 
 
+@pytest.mark.source
 def test_a_store_that_is_loading_leaves_requests_undecided(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

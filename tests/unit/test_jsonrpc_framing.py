@@ -483,6 +483,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("size", [1, 17, 4096, 10**9])
 def test_work_is_linear_in_the_bytes_however_they_come(

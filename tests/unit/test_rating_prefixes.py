@@ -35,6 +35,7 @@ def matches(entries: dict[str, int], number: str) -> list[tuple[str, int]]:
     return [(head, entries[head]) for head in heads if head in entries]
 
 
+@pytest.mark.source
 @given(TABLES, st.lists(NUMBERS, max_size=20), st.booleans())
 def test_the_longest_prefix_is_found(entries: dict[str, int], numbers: list[str], wide: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -81,6 +82,7 @@ def test_columns_arrive_as_they_were(numbers: list[int], kind: str) -> None:
     assert arrived == column
 
 
+@pytest.mark.source
 def test_columns_that_do_not_belong_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "MAX_LISTED", 0)
     table, made = table_of({"0256": 1, "1": 2})
@@ -154,6 +156,7 @@ def test_a_tariff_finds_the_same_by_either_kind_of_table(entries: dict[str, int]
             assert tables.matching_destinations(number) == tuple(precisions.items())
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_tariff_is_the_same_in_however_many_parts_it_comes(
     monkeypatch: pytest.MonkeyPatch, wide: bool
