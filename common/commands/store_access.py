@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 
 import click
 
-from common.commands.command_line import EXIT_UNAVAILABLE, refuse
-from common.errors import NotDurable, RatelError, StoreUnavailable
+from common.commands.command_line import code_of, refuse
+from common.errors import RatelError
 from common.storage.store_url import StoreUrlError
 from common.storage.stores import Store, connect
 
@@ -16,14 +16,13 @@ from common.storage.stores import Store, connect
 @contextmanager
 def store_errors(*refusals: type[Exception]) -> Iterator[None]:
     """What goes wrong with the store, or is refused, ends the command; as `refusals` do, of whatever kind."""
-    refused: tuple[type[Exception], ...] = (RatelError, *refusals)
     try:
         yield
     except StoreUrlError as error:
         raise click.BadParameter(str(error), param_hint="--store") from None
-    except (StoreUnavailable, NotDurable) as error:
-        refuse(str(error), EXIT_UNAVAILABLE)
-    except refused as error:
+    except RatelError as error:
+        refuse(error.message, code_of(error))
+    except refusals as error:
         refuse(str(error))
 
 

@@ -107,7 +107,7 @@ def account() -> None:
     \b
     Exit codes of all subcommands:
       0  done
-      1  refused: no such account, or it exists, or a rule says no
+      1  refused: no such account, or it exists, or it is damaged, or a rule says no
       2  the command line is wrong
       3  the store is not available, or too few copies confirmed the change (--durability): run it again
     """

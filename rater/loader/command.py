@@ -78,7 +78,8 @@ def load(
     \b
     Exit codes:
       0  loaded, or nothing wrong in a dry run (warnings may have been shown)
-      1  the files have errors, or someone else loaded at the same time: nothing was switched
+      1  the files have errors, or someone else loaded at the same time: nothing was switched;
+         or what the store holds is damaged
       2  the command line is wrong
       3  the store is not available
     """
