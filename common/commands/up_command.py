@@ -114,7 +114,8 @@ PARTS: Final = ("balancer", "gateway", "rater", "load")
     "up",
     "RATEL_UP_METRICS",
     help="Tell Prometheus about each process here, by HTTP at /metrics: the balancer at this port, gateways "
-    "at the next ones, then raters; port 0 is any free one for each.",
+    "at the next ones, then raters; port 0 is any free one for each. Without it the parts' own settings "
+    "hold, and where there are several of a part, the next ones have the next ports.",
 )
 @log_level_option(default="warning")
 def up(
