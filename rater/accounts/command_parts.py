@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -10,9 +11,10 @@ from typing import Any, Final
 import click
 import msgspec
 
-from common.commands.command_line import refuse
+from common.commands.command_line import EXIT_UNAVAILABLE, code_of, refuse
 from common.commands.store_access import open_store
-from common.methods import LAST_DAY
+from common.errors import ServiceError
+from common.methods import LAST_DAY, MAX_TEXT_CHARS
 from common.money import NotExact, parse_decimal, to_micros, to_nanos
 from common.settings.options import durability_options, durability_timeout_option
 from common.storage.durability import Durability, Level
@@ -76,6 +78,23 @@ def durable(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
+def _read_request_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not 0 < len(value) <= MAX_TEXT_CHARS:
+        raise click.BadParameter(f"expected 1 to {MAX_TEXT_CHARS} characters, not {len(value)}")
+    return value
+
+
+def request_id_option(help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--request-id",
+        callback=_read_request_id,
+        metavar="ID",
+        help=help + " under this id, however often the command is run.  [default: a new one]",
+    )
+
+
 micros: Final = _exact(to_micros)
 type_option: Final = click.option(
     "--type",
@@ -100,6 +119,22 @@ def account_store(url: str) -> Iterator[Store]:
             yield store
         except NotAnAccount as error:
             refuse(f"the store holds something else as this account: {error}")
+
+
+@contextmanager
+def known_by(request_id: str) -> Iterator[None]:
+    """An error after which a change may have been made is told with how to have it made once."""
+    try:
+        yield
+    except ServiceError as error:
+        code = code_of(error)
+        if code != EXIT_UNAVAILABLE:
+            raise
+        again = f"run this again with --request-id {shlex.quote(request_id)}"
+        refuse(f"{error}; whether it was done is unknown: to have it done once, {again}", code)
+
+
+AS_BEFORE: Final = ", as before: this request id was carried out already"
 
 
 def encode(value: Any) -> str:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 from typing import Final
 
 import click
 import msgspec
 
-from common.commands.command_line import EXIT_UNAVAILABLE, refuse
-from common.errors import NotDurable, StoreUnavailable
+from common.commands.command_line import refuse
 from common.money import format_micros
 from common.settings.options import json_option, store_option
 from common.storage.durability import Durability
 from rater.accounts import admin as account_admin
 from rater.accounts.command_parts import (
+    AS_BEFORE,
     account_store,
     durable,
     encode,
+    known_by,
     micros,
     plan_option,
     read_buckets,
+    request_id_option,
     reset_day_option,
     type_option,
 )
@@ -153,11 +154,7 @@ def create(
 @click.argument("amount", callback=micros)
 @click.option("--sms", "kind", flag_value="sms", help="AMOUNT are SMS units.")
 @click.option("--cents", "kind", flag_value="cents", default=True, help="AMOUNT are cents; the default.")
-@click.option(
-    "--request-id",
-    metavar="ID",
-    help="Give it just once under this id, however often the command is run.  [default: a new one]",
-)
+@request_id_option("Give it just once")
 @store_option
 @durable
 @json_option()
@@ -179,17 +176,10 @@ def credit(
       ratel account credit vdf anna -- -500
     """
     request_id = request_id or f"account-credit-{secrets.token_hex(8)}"
-    with account_store(store_url) as store:
-        try:
-            given = account_admin.give(store, tenant, subject, kind, amount, request_id, durability)
-        except (StoreUnavailable, NotDurable) as error:
-            refuse(
-                f"{error}; whether it was given is unknown: to have it given once, run this again with"
-                f" --request-id {shlex.quote(request_id)}",
-                EXIT_UNAVAILABLE,
-            )
+    with account_store(store_url) as store, known_by(request_id):
+        given = account_admin.give(store, tenant, subject, kind, amount, request_id, durability)
     unit = "cents" if kind == "cents" else "SMS"
-    repeated = ", as before: this request id was carried out already" if given.replayed else ""
+    repeated = AS_BEFORE if given.replayed else ""
     if as_json:
         left = msgspec.Raw(format_micros(given.value_micros).encode())
         about = {"CstmId": tenant, "Subject": subject, "RequestId": request_id}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -11,15 +11,20 @@ from common.settings.options import json_option, store_option
 from common.storage.durability import Durability
 from rater.accounts import admin as account_admin
 from rater.accounts.command_parts import (
+    AS_BEFORE,
     account_store,
     durable,
     encode,
+    known_by,
     micros,
     plan_option,
+    request_id_option,
     reset_day_option,
     type_option,
 )
 from rater.accounts.terms import Terms
+
+_request_id: Final = request_id_option("Do it just once")
 
 
 @click.command("set", short_help="Change type, floor, tariff plan, reset day.")
@@ -30,6 +35,7 @@ from rater.accounts.terms import Terms
 @click.option("--no-floor", is_flag=True, help="No MinCredit.")
 @plan_option
 @reset_day_option
+@_request_id
 @store_option
 @durable
 @json_option()
@@ -41,9 +47,7 @@ def set_(
     no_floor: bool,
     plan: str | None,
     reset_day: int | None,
-    store_url: str,
-    durability: Durability,
-    as_json: bool,
+    **how: Any,
 ) -> None:
     """Change terms: type, floor, tariff plan, reset day. What is not named stays, balances too.
 
@@ -64,75 +68,63 @@ def set_(
         terms["reset_day"] = reset_day
     if not terms:
         raise click.UsageError("nothing to set: give --type, --floor, --no-floor, --plan or --reset-day")
-    _decide(store_url, durability, tenant, subject, Terms(**terms), as_json, "set", "it was so already")
+    _decide(tenant, subject, Terms(**terms), "set", "it was so already", **how)
 
 
 @click.command(short_help="Refuse debits and talk time from now on.")
 @click.argument("tenant")
 @click.argument("subject")
+@_request_id
 @store_option
 @durable
 @json_option()
-def block(tenant: str, subject: str, store_url: str, durability: Durability, as_json: bool) -> None:
+def block(tenant: str, subject: str, **how: Any) -> None:
     """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
 
     \b
-    Example:
+    Examples:
       ratel account block vdf anna
+      ratel account block vdf anna --request-id ticket-118
     """
-    _decide(
-        store_url,
-        durability,
-        tenant,
-        subject,
-        Terms(blocked=True),
-        as_json,
-        "blocked",
-        "it was blocked already",
-    )
+    _decide(tenant, subject, Terms(blocked=True), "blocked", "it was blocked already", **how)
 
 
 @click.command()
 @click.argument("tenant")
 @click.argument("subject")
+@_request_id
 @store_option
 @durable
 @json_option()
-def unblock(tenant: str, subject: str, store_url: str, durability: Durability, as_json: bool) -> None:
+def unblock(tenant: str, subject: str, **how: Any) -> None:
     """Lift a block.
 
     \b
     Example:
       ratel account unblock vdf anna
     """
-    _decide(
-        store_url,
-        durability,
-        tenant,
-        subject,
-        Terms(blocked=False),
-        as_json,
-        "unblocked",
-        "it was not blocked",
-    )
+    _decide(tenant, subject, Terms(blocked=False), "unblocked", "it was not blocked", **how)
 
 
 def _decide(
-    store_url: str,
-    durability: Durability,
     tenant: str,
     subject: str,
     terms: Terms,
-    as_json: bool,
     done: str,
     same: str,
+    *,
+    request_id: str | None,
+    store_url: str,
+    durability: Durability,
+    as_json: bool,
 ) -> None:
-    with account_store(store_url) as store:
-        # A new id each time: the command says what is to be, and may be given again.
-        request_id = f"account-set-{secrets.token_hex(8)}"
+    # Without an id of its own each run is a request of its own: it says what is to be, and may be repeated.
+    request_id = request_id or f"account-set-{secrets.token_hex(8)}"
+    with account_store(store_url) as store, known_by(request_id):
         decided = account_admin.decide(store, tenant, subject, terms, request_id, durability)
     changed = bool(decided.value_micros)
     if as_json:
-        click.echo(encode({"CstmId": tenant, "Subject": subject, "Changed": changed}))
+        about = {"CstmId": tenant, "Subject": subject, "RequestId": request_id}
+        click.echo(encode(about | {"Changed": changed, "Replayed": decided.replayed}))
     else:
-        click.echo(done if changed else same)
+        click.echo((done if changed else same) + (AS_BEFORE if decided.replayed else ""))
