@@ -23,6 +23,7 @@ from common.commands.up_parts import (
     front_children,
     metrics_doors,
     open_doors,
+    promise,
     ratel,
     rater_children,
     start_store,
@@ -243,7 +244,7 @@ def _run_until_stopped(wanted: Wanted, given: GivenStore, errands: _Errands) -> 
             began_s = time.monotonic()
             store_url = _start(supervisor, look, ends, opened, given)
             if errands.paths:
-                _load(look, errands, wanted.raters)
+                _load(look, errands, wanted)
             _wait_until_ready(look, opened, store_url)
             click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
             _show_examples(look, errands.examples, opened.wanted.jsonrpc)
@@ -298,9 +299,10 @@ def _say_where(opened: _Opened, shown_url: str) -> None:
         click.echo(f"  metrics   http://{doors.addresses['metrics']}/metrics {name}")
 
 
-def _load(look: Look, errands: _Errands, raters: int) -> None:
+def _load(look: Look, errands: _Errands, wanted: Wanted) -> None:
     """With the raters that were started just now, of which the store knows nothing yet."""
-    options = ["--raters", str(raters), *(["--tenant", errands.tenant] if errands.tenant else [])]
+    options = ["--raters", str(wanted.raters), *promise(wanted)]
+    options += ["--tenant", errands.tenant] if errands.tenant else []
     if _run(look, ratel("load", *options, *errands.paths)):
         raise click.ClickException("the tariff was not loaded")
 

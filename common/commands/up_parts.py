@@ -164,9 +164,13 @@ def start_store(supervisor: Supervisor, look: Look, data: Path, durability: str)
     return store
 
 
+def promise(wanted: Wanted) -> list[str]:
+    """Of those who write to the store: what must be certain before they say so."""
+    return ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
+
+
 def rater_children(wanted: Wanted, metrics: Mapping[str, Doors]) -> list[Child]:
-    promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
-    command = ratel("rater", "--balancer", str(wanted.router), *promise, *_log_options(wanted))
+    command = ratel("rater", "--balancer", str(wanted.router), *promise(wanted), *_log_options(wanted))
     names = [f"rater-{number}" for number in range(1, wanted.raters + 1)]
     return [_child(name, command, metrics.get(name)) for name in names]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, Final
 
 import click
@@ -16,8 +15,7 @@ from common.commands.store_access import open_store
 from common.errors import ServiceError
 from common.methods import LAST_DAY, MAX_TEXT_CHARS
 from common.money import NotExact, parse_decimal, to_micros, to_nanos
-from common.settings.options import durability_options, durability_timeout_option
-from common.storage.durability import Durability, Level
+from common.settings.options import durable
 from common.storage.stores import Store
 from rater.accounts.value import NotAnAccount
 from rater.model import MAX_BUCKETS, Bucket
@@ -66,18 +64,6 @@ def _read_bucket(text: str) -> Bucket:
     return bucket
 
 
-def durable(command: Callable[..., None]) -> Callable[..., None]:
-    """What of a change must be certain: the raters' settings, as one `Durability`."""
-
-    @wraps(command)
-    def call(durability: str, replicas: int, durability_timeout_ms: int, **others: Any) -> None:
-        command(durability=Durability(Level(durability), replicas, durability_timeout_ms), **others)
-
-    return durability_options("What must be certain of the change, as for raters.")(
-        durability_timeout_option(call)
-    )
-
-
 def _read_request_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if value is None:
         return None
@@ -96,6 +82,7 @@ def request_id_option(help: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 micros: Final = _exact(to_micros)
+certain_option: Final = durable("What must be certain of the change, as for raters.")
 type_option: Final = click.option(
     "--type",
     "kind",

@@ -16,7 +16,7 @@ from rater.accounts import admin as account_admin
 from rater.accounts.command_parts import (
     AS_BEFORE,
     account_store,
-    durable,
+    certain_option,
     encode,
     known_by,
     micros,
@@ -106,7 +106,7 @@ def show(tenant: str, subject: str, store_url: str, as_json: bool) -> None:
     help="A minute bucket: seconds to a destination set, at a price a second (0), of a priority (0).",
 )
 @store_option
-@durable
+@certain_option
 @json_option()
 def create(
     tenant: str,
@@ -156,7 +156,7 @@ def create(
 @click.option("--cents", "kind", flag_value="cents", default=True, help="AMOUNT are cents; the default.")
 @request_id_option("Give it just once")
 @store_option
-@durable
+@certain_option
 @json_option()
 def credit(
     tenant: str,

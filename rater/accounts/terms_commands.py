@@ -13,7 +13,7 @@ from rater.accounts import admin as account_admin
 from rater.accounts.command_parts import (
     AS_BEFORE,
     account_store,
-    durable,
+    certain_option,
     encode,
     known_by,
     micros,
@@ -37,7 +37,7 @@ _request_id: Final = request_id_option("Do it just once")
 @reset_day_option
 @_request_id
 @store_option
-@durable
+@certain_option
 @json_option()
 def set_(
     tenant: str,
@@ -76,7 +76,7 @@ def set_(
 @click.argument("subject")
 @_request_id
 @store_option
-@durable
+@certain_option
 @json_option()
 def block(tenant: str, subject: str, **how: Any) -> None:
     """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
@@ -94,7 +94,7 @@ def block(tenant: str, subject: str, **how: Any) -> None:
 @click.argument("subject")
 @_request_id
 @store_option
-@durable
+@certain_option
 @json_option()
 def unblock(tenant: str, subject: str, **how: Any) -> None:
     """Lift a block.
