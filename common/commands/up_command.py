@@ -39,6 +39,7 @@ from common.security.api_keys import BadKeyFile
 from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.security.key_file import read_keys
 from common.settings import config
+from common.settings.config_show import setting_of
 from common.settings.options import (
     allow_insecure_option,
     api_keys_option,
@@ -168,6 +169,7 @@ def up(
     given = GivenStore(**store)
     _refuse_what_can_t_be(wanted, given)
     config.check_parts(click.get_current_context(), PARTS)
+    _refuse_one_port_for_several(raters)
     _run_until_stopped(wanted, given, _Errands(paths, tenant, examples))
 
 
@@ -206,6 +208,15 @@ def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
         )
     elif given.store_password_file or given.sentinel_password_file:
         raise click.UsageError("--store-password-file needs --store: the embedded store has no password")
+
+
+def _refuse_one_port_for_several(raters: int) -> None:
+    """A rater's own port is for those who ask this very one: nobody would find ports that are numbered."""
+    own = setting_of(click.get_current_context(), "rater", "jsonrpc")
+    if own is not None and own.value.port and raters > 1:
+        raise click.ClickException(
+            f"{own.origin}: {raters} raters can't all listen on {own.value}: give --raters 1, or port 0"
+        )
 
 
 def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> tuple[str, ...]:

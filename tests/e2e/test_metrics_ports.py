@@ -257,6 +257,8 @@ def test_an_address_of_a_part_that_can_t_be_used_is_said_at_once_with_where_it_s
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         said = f"RATEL_RATER_METRICS: can't listen on {where}: Address already in use, for rater-1"
         assert said in refused(RATEL_RATER_METRICS=where)
+    said = "RATEL_RATER_JSONRPC: 2 raters can't all listen on 127.0.0.1:2011: give --raters 1, or port 0"
+    assert said in refused(RATEL_RATER_JSONRPC="127.0.0.1:2011")
 
 
 def test_a_port_that_is_taken_is_said_at_once(tmp_path: Path) -> None:
