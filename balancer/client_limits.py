@@ -21,6 +21,10 @@ MAX_IN_FLIGHT: Final = 1_000
 """Calls of one connection over TCP. Above it reading stops, so a client can't fill the queue alone; under
 overload further calls are refused instead, so that it learns of that at once. An HTTP connection has one."""
 
+MAX_UNSENT_MIB: Final = 128
+"""Of each gateway, in answers that clients have not read yet. Those who read leave next to nothing. Twice as
+much memory for each of two gateways is within what the systemd units allow."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
@@ -30,6 +34,7 @@ class ClientLimits:
     """Of a message over TCP and of a body over HTTP. No more than the default: it has to fit into a frame."""
     read_timeout_s: float = READ_TIMEOUT_S
     keep_alive_s: float = KEEP_ALIVE_S
+    max_unsent_bytes: int = MAX_UNSENT_MIB * 2**20
 
 
 DEFAULT_CLIENT_LIMITS: Final = ClientLimits()

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from balancer.client_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, ClientLimits
+from balancer.client_limits import MAX_CONNECTIONS, MAX_IN_FLIGHT, MAX_UNSENT_MIB, ClientLimits
 from balancer.dispatch import DispatchSettings
 from balancer.http.patience import KEEP_ALIVE_S, READ_TIMEOUT_S
 from balancer.http.reader import MAX_BODY_BYTES
@@ -168,6 +168,16 @@ _OPTIONS: Final = (
     ),
     shared(
         "front",
+        "--max-unsent",
+        "max_unsent_mib",
+        type=click.IntRange(1, 1_048_576),
+        default=MAX_UNSENT_MIB,
+        envvar="RATEL_MAX_UNSENT",
+        help="MiB of answers that all clients of a gateway together leave unread; beyond it those that leave "
+        "most are closed.",
+    ),
+    shared(
+        "front",
         "--read-timeout",
         "read_timeout_s",
         type=click.IntRange(1, 3600),
@@ -203,6 +213,7 @@ def settings_of(
     max_connections: int,
     max_in_flight: int,
     max_message_bytes: int,
+    max_unsent_mib: int,
     read_timeout_s: int,
     keep_alive_s: int,
     api_keys: Path | None,
@@ -216,7 +227,14 @@ def settings_of(
     dispatch = DispatchSettings(
         deadline_us=deadline_ms * 1000, max_queued=max_queued, max_wait_us=max_wait_ms * 1000
     )
-    clients = ClientLimits(max_connections, max_in_flight, max_message_bytes, read_timeout_s, keep_alive_s)
+    clients = ClientLimits(
+        max_connections,
+        max_in_flight,
+        max_message_bytes,
+        read_timeout_s,
+        keep_alive_s,
+        max_unsent_mib * 2**20,
+    )
     tls = None
     if tls_cert is not None and tls_key is not None:
         tls = ServerTls(tls_cert, tls_key, tls_client_ca, tls_client_cert == "required")

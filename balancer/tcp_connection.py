@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused_since_s = time.monotonic()
         self._update_reading()
+        self._gateway.is_behind()
 
     def resume_writing(self) -> None:
         self._write_paused_since_s = None
@@ -130,6 +131,10 @@ class Connection(asyncio.Protocol):
     @property
     def awaits_first(self) -> bool:
         return not self._session.found and not self._eof
+
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self._gone else self._transport.get_write_buffer_size()
 
     def go_on(self) -> None:
         """With what was read before, if that is still wanted; `_update_reading` asks again."""

@@ -30,6 +30,7 @@ from balancer.client_limits import DEFAULT_CLIENT_LIMITS, ClientLimits
 from balancer.router import Router
 from balancer.tcp_connection import Connection
 from balancer.tls_entrance import JSONRPC, PLAIN_MESSAGE, Certificates, TlsEntrance
+from balancer.unsent import UnsentBound
 from common.errors import ParseError, encode_error
 from common.logs import Throttle
 from common.rpc.jsonrpc import DEFAULT_LIMITS
@@ -67,6 +68,7 @@ class TcpGateway:
         self._to_go_on: deque[Connection] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
+        self._unsent = UnsentBound("jsonrpc", self._connections, limits.max_unsent_bytes)
         entrance: TlsEntrance | None = None
         if certificates is not None:
             entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Connection(self), _no_tls)
@@ -123,6 +125,10 @@ class TcpGateway:
             self._loop.call_soon(self._write_all)
         self._to_write.append(connection)
 
+    def is_behind(self) -> None:
+        """A connection has left so much unread that it is not read any more."""
+        self._unsent.keep_soon(self._loop)
+
     def go_on_soon(self, connection: Connection) -> None:
         """Have `connection.go_on` called once, in a later turn of the loop: one connection in each."""
         if connection.go_on_is_due:
@@ -150,6 +156,7 @@ class TcpGateway:
         now_s = time.monotonic()
         for connection in list(self._connections):
             connection.check(now_s)
+        self._unsent.keep()
 
 
 def _no_tls() -> bytes:

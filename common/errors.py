@@ -194,6 +194,10 @@ class InternalError(ServiceError):
     pass
 
 
+class Damaged(InternalError):
+    """What the store holds is not what belongs there. The request changed nothing. Clients get its base."""
+
+
 class Overloaded(ServiceError):
     code, name, http_status = -32030, "overloaded", 503
     template = "{detail}"

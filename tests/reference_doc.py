@@ -38,7 +38,7 @@ complete all of it. [Every command, and what it prints](commands-printed.md) sho
 | 0 | done |
 | 1 | done in part, refused, or a difference was found: the message says which |
 | 2 | the command line or a setting is wrong; nothing was done |
-| 3 | the store is not available, or, of `ratel rate`, the cluster: try again |
+| 3 | the store, or the cluster that was asked, is not available or could not do it: try again |
 
 {listed}
 """

@@ -64,6 +64,9 @@ class Service(Protocol):
 
     def note_refusal(self, name: str) -> None: ...
 
+    def is_behind(self) -> None:
+        """A connection has left so much unread that it is served no more."""
+
 
 class Connection(asyncio.Protocol):
     """It owns its `RequestReader`, and is the `Responder` of its requests."""
@@ -138,6 +141,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._patience.unsent_since_s = self._service.loop.time()
         self._busy = True
+        self._service.is_behind()
 
     def resume_writing(self) -> None:
         self._patience.unsent_since_s = None
@@ -182,6 +186,10 @@ class Connection(asyncio.Protocol):
     def awaits_first(self) -> bool:
         """No request has come yet, or not all of it."""
         return not self._ending and self._reader.awaits is not Awaits.NEXT and not self._is_due
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
 
     def respond(self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON) -> None:
         if request is not self._current:

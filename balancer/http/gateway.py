@@ -19,6 +19,7 @@ from balancer.http.message import encode_date, encode_response, plain_error
 from balancer.router import Router
 from balancer.tcp_gateway import STUCK_S
 from balancer.tls_entrance import HTTP, PLAIN_MESSAGE, Certificates, TlsEntrance
+from balancer.unsent import UnsentBound
 from common.logs import Throttle
 from common.security.keyring import Keyring
 
@@ -55,6 +56,7 @@ class HttpGateway:
         self._connections: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._refused = Throttle(WARN_EVERY_S)
+        self._unsent = UnsentBound("http", self._connections, limits.max_unsent_bytes)
         entrance: TlsEntrance | None = None
         if certificates is not None:
             entrance = TlsEntrance(certificates, HTTP, "http", lambda: Connection(self), self._no_tls)
@@ -108,6 +110,9 @@ class HttpGateway:
             log.warning("connection refused limit=%s held_back=%s", limit, held)
         return f"more than {limit} connections"
 
+    def is_behind(self) -> None:
+        self._unsent.keep_soon(self.loop)
+
     def note_refusal(self, name: str) -> None:
         """What was answered was no request, or too much of one."""
         self._router.refused[name] += 1
@@ -121,3 +126,4 @@ class HttpGateway:
         now_s = self.loop.time()
         for connection in list(self._connections):
             connection.check(now_s)
+        self._unsent.keep()

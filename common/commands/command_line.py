@@ -1,8 +1,9 @@
 """How commands end, and what they show on the way: alike in all of them.
 
 Exit codes: 0 done, 1 refused or found wrong, 2 the command line is wrong (click's own), 3 the store, or the
-cluster, is not available. Whatever ends a command is one line, `error: …`, on the standard error.
-Nothing of the store is imported: commands that call the API don't need it.
+cluster, is not available or could not do it. Which of an error's is 1 and which 3 is `code_of`'s to say, for
+commands that call the API and for those that work on the store. Whatever ends a command is one line,
+`error: …`, on the standard error. Nothing of the store is imported: commands that call the API don't need it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, NoReturn
 
 import click
 
-from common.errors import CallerError, RatelError
+from common.errors import CallerError, Damaged, RatelError, TariffUnreadable
 
 EXIT_REFUSED: Final = 1
 EXIT_UNAVAILABLE: Final = 3
@@ -29,9 +30,13 @@ def refuse(text: str, code: int = EXIT_REFUSED) -> NoReturn:
     sys.exit(code)
 
 
+_STAYS: Final = (CallerError, Damaged, TariffUnreadable)
+"""Nothing was changed, and the same again would end the same: somebody has to look at it."""
+
+
 def code_of(error: RatelError) -> int:
-    """Whose fault it was that a call failed."""
-    return EXIT_REFUSED if isinstance(error, CallerError) else EXIT_UNAVAILABLE
+    """3 wherever it may help to try again, be it to learn what became of a change."""
+    return EXIT_REFUSED if isinstance(error, _STAYS) else EXIT_UNAVAILABLE
 
 
 @contextmanager

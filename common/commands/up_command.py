@@ -9,9 +9,8 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -24,6 +23,7 @@ from common.commands.up_parts import (
     front_children,
     metrics_doors,
     open_doors,
+    promise,
     ratel,
     rater_children,
     start_store,
@@ -39,6 +39,7 @@ from common.security.api_keys import BadKeyFile
 from common.security.exposure import API_KEYS_REMEDY, is_exposed, refusal
 from common.security.key_file import read_keys
 from common.settings import config
+from common.settings.config_show import setting_of
 from common.settings.options import (
     allow_insecure_option,
     api_keys_option,
@@ -115,7 +116,8 @@ PARTS: Final = ("balancer", "gateway", "rater", "load")
     "up",
     "RATEL_UP_METRICS",
     help="Tell Prometheus about each process here, by HTTP at /metrics: the balancer at this port, gateways "
-    "at the next ones, then raters; port 0 is any free one for each.",
+    "at the next ones, then raters; port 0 is any free one for each. Without it the parts' own settings "
+    "hold, and where there are several of a part, the next ones have the next ports.",
 )
 @log_level_option(default="warning")
 def up(
@@ -167,41 +169,34 @@ def up(
     given = GivenStore(**store)
     _refuse_what_can_t_be(wanted, given)
     config.check_parts(click.get_current_context(), PARTS)
-    stop, supervisor = StopSignals(), Supervisor()
+    _refuse_one_port_for_several(raters)
+    _run_until_stopped(wanted, given, _Errands(paths, tenant, examples))
 
-    def look() -> None:
-        """Wait a moment, then notice deaths. Raises Stopped."""
-        stop.wait(LOOK_EVERY_S)
-        supervisor.watch()
 
-    # Every wait is a `look`, and whatever was started by then is stopped at the end, the disk's sync last.
-    with contextlib.ExitStack() as ends:
-        ends.callback(stop.ignore)
-        try:
-            entrance, backdoor = open_doors(wanted)
-            there = entrance[0].addresses | backdoor.addresses
-            wanted = wanted._replace(jsonrpc=there["jsonrpc"], http=there["http"], router=there["router"])
-            watched = metrics_doors(wanted)
-            front = front_children(wanted, entrance, backdoor, watched)
-            began_s = time.monotonic()
-            store_url = _start(supervisor, look, ends, wanted, given, front, watched)
-            if paths:
-                _load(look, paths, tenant, raters)
-            _wait_until_ready(look, front, wanted.http, store_url)
-            click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
-            for example in examples:
-                click.echo(f"$ ratel call {example}")
-                _run(look, ratel("call", "--address", str(wanted.jsonrpc), *shlex.split(example)))
-            _keep_running(stop, supervisor, look, wanted.http)
-        except Stopped:
-            click.echo("stopping")
-        finally:
-            supervisor.stop()
-    click.echo("stopped")
+class _Errands(NamedTuple):
+    """What is done once, at the start."""
+
+    paths: tuple[str, ...]
+    tenant: str | None
+    examples: tuple[str, ...]
+
+
+class _Opened(NamedTuple):
+    """A cluster with its ports: they are open before anything is started."""
+
+    wanted: Wanted
+    """With the ports that were free where 0 was asked for."""
+    front: list[list[Child]]
+    metrics: dict[str, Doors]
+
+
+# --- before the start -------------------------------------------------------------------------------------
 
 
 def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
-    with contextlib.suppress(OSError):  # a name that stands for nothing: `_claim` says so
+    with contextlib.suppress(
+        OSError
+    ):  # a name that stands for nothing: it is said when the address is opened
         if not wanted.insecure_router and is_exposed(wanted.router):
             raise click.ClickException(EXPOSED.format(wanted.router))
     if given.store_url is not None:
@@ -215,39 +210,13 @@ def _refuse_what_can_t_be(wanted: Wanted, given: GivenStore) -> None:
         raise click.UsageError("--store-password-file needs --store: the embedded store has no password")
 
 
-def _start(
-    supervisor: Supervisor,
-    look: Look,
-    ends: contextlib.ExitStack,
-    wanted: Wanted,
-    given: GivenStore,
-    front: list[list[Child]],
-    watched: Mapping[str, Doors],
-) -> str:
-    """Start everything and say where it is; the URL of the store."""
-    if given.store_url is None:
-        store = start_store(supervisor, look, (given.data or data_dir()).absolute(), wanted.durability)
-        if wanted.durability == "everysec":
-            disk_sync = DiskSync(store.data_dir)
-            disk_sync.start()
-            ends.callback(disk_sync.stop)
-        # For the children not its URL, which may be another one when the store is started again.
-        shown_url, store_url = store.url, f"embedded:{store.data_dir}"
-    else:
-        shown_url, store_url = describe_store_url(given.store_url), given.store_url
-    tell_children(store_url, given)
-    supervisor.add(*rater_children(wanted, watched))
-    for group in front:
-        supervisor.add(*group)
-    raters, gateways = wanted.raters, wanted.gateways
-    shared = f", {gateways} gateway{'s' if gateways > 1 else ''}" if gateways else ""
-    click.echo(f"  store     {shown_url}")
-    click.echo(f"  json-rpc  {wanted.jsonrpc}")
-    click.echo(f"  http      http://{wanted.http}")
-    click.echo(f"  router    {wanted.router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
-    for name, doors in watched.items():
-        click.echo(f"  metrics   http://{doors.addresses['metrics']}/metrics {name}")
-    return store_url
+def _refuse_one_port_for_several(raters: int) -> None:
+    """A rater's own port is for those who ask this very one: nobody would find ports that are numbered."""
+    own = setting_of(click.get_current_context(), "rater", "jsonrpc")
+    if own is not None and own.value.port and raters > 1:
+        raise click.ClickException(
+            f"{own.origin}: {raters} raters can't all listen on {own.value}: give --raters 1, or port 0"
+        )
 
 
 def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Address]) -> tuple[str, ...]:
@@ -261,17 +230,98 @@ def _guard(api_keys: Path | None, allow_insecure: bool, listeners: dict[str, Add
     if allow_insecure:
         return ("--allow-insecure",)
     for option, address in listeners.items():
-        with contextlib.suppress(OSError):  # it is said when the address is claimed
+        with contextlib.suppress(OSError):  # as above
             if is_exposed(address):
                 raise click.ClickException(refusal(option, address, API_KEYS_REMEDY))
     return ()
 
 
-def _load(look: Look, paths: tuple[str, ...], tenant: str | None, raters: int) -> None:
+# --- from the start to the end ----------------------------------------------------------------------------
+
+
+def _run_until_stopped(wanted: Wanted, given: GivenStore, errands: _Errands) -> None:
+    """Every wait is a `look`. Whatever was started by then is stopped at the end, the disk's sync last."""
+    stop, supervisor = StopSignals(), Supervisor()
+
+    def look() -> None:
+        """Wait a moment, then notice deaths. Raises Stopped."""
+        stop.wait(LOOK_EVERY_S)
+        supervisor.watch()
+
+    with contextlib.ExitStack() as ends:
+        ends.callback(stop.ignore)
+        try:
+            opened = _open(wanted)
+            began_s = time.monotonic()
+            store_url = _start(supervisor, look, ends, opened, given)
+            if errands.paths:
+                _load(look, errands, wanted)
+            _wait_until_ready(look, opened, store_url)
+            click.echo(f"ready after {time.monotonic() - began_s:.1f} s; Ctrl-C stops it")
+            _show_examples(look, errands.examples, opened.wanted.jsonrpc)
+            _keep_running(stop, supervisor, look, opened.wanted.http)
+        except Stopped:
+            click.echo("stopping")
+        finally:
+            supervisor.stop()
+    click.echo("stopped")
+
+
+def _open(wanted: Wanted) -> _Opened:
+    entrance, backdoor = open_doors(wanted)
+    there = entrance[0].addresses | backdoor.addresses
+    wanted = wanted._replace(jsonrpc=there["jsonrpc"], http=there["http"], router=there["router"])
+    metrics = metrics_doors(wanted)
+    return _Opened(wanted, front_children(wanted, entrance, backdoor, metrics), metrics)
+
+
+def _start(
+    supervisor: Supervisor, look: Look, ends: contextlib.ExitStack, opened: _Opened, given: GivenStore
+) -> str:
+    """Start everything and say where it is; the URL of the store."""
+    wanted = opened.wanted
+    if given.store_url is None:
+        store = start_store(supervisor, look, (given.data or data_dir()).absolute(), wanted.durability)
+        if wanted.durability == "everysec":
+            disk_sync = DiskSync(store.data_dir)
+            disk_sync.start()
+            ends.callback(disk_sync.stop)
+        # For the children not its URL, which may be another one when the store is started again.
+        shown_url, store_url = store.url, f"embedded:{store.data_dir}"
+    else:
+        shown_url, store_url = describe_store_url(given.store_url), given.store_url
+    tell_children(store_url, given)
+    supervisor.add(*rater_children(wanted, opened.metrics))
+    for group in opened.front:
+        supervisor.add(*group)
+    _say_where(opened, shown_url)
+    return store_url
+
+
+def _say_where(opened: _Opened, shown_url: str) -> None:
+    wanted = opened.wanted
+    raters, gateways = wanted.raters, wanted.gateways
+    shared = f", {gateways} gateway{'s' if gateways > 1 else ''}" if gateways else ""
+    click.echo(f"  store     {shown_url}")
+    click.echo(f"  json-rpc  {wanted.jsonrpc}")
+    click.echo(f"  http      http://{wanted.http}")
+    click.echo(f"  router    {wanted.router}, {raters} rater{'s' if raters > 1 else ''}{shared}")
+    for name, doors in opened.metrics.items():
+        click.echo(f"  metrics   http://{doors.addresses['metrics']}/metrics {name}")
+
+
+def _load(look: Look, errands: _Errands, wanted: Wanted) -> None:
     """With the raters that were started just now, of which the store knows nothing yet."""
-    options = ["--raters", str(raters), *(["--tenant", tenant] if tenant else [])]
-    if _run(look, ratel("load", *options, *paths)):
+    options = ["--raters", str(wanted.raters), *promise(wanted)]
+    options += ["--tenant", errands.tenant] if errands.tenant else []
+    if _run(look, ratel("load", *options, *errands.paths)):
         raise click.ClickException("the tariff was not loaded")
+
+
+def _show_examples(look: Look, examples: tuple[str, ...], jsonrpc: Address) -> None:
+    for example in examples:
+        click.echo(f"$ ratel call {example}")
+        _run(look, ratel("call", "--address", str(jsonrpc), *shlex.split(example)))
 
 
 def _run(look: Look, command: list[str]) -> int:
@@ -286,11 +336,13 @@ def _run(look: Look, command: list[str]) -> int:
     return process.returncode
 
 
-def _wait_until_ready(look: Look, front: list[list[Child]], http_: Address, store_url: str) -> None:
-    while not all(child.ready for group in front for child in group):  # till then nobody answers the door
+def _wait_until_ready(look: Look, opened: _Opened, store_url: str) -> None:
+    while not all(
+        child.ready for group in opened.front for child in group
+    ):  # till then nobody is at the door
         look()
     hint_at_s = time.monotonic() + 5.0
-    while not _is_ready(http_):
+    while not _is_ready(opened.wanted.http):
         if time.monotonic() > hint_at_s:
             hint_at_s = float("inf")
             click.echo(f"waiting for a tariff: ratel load --store {shlex.quote(mask_url(store_url))} PATH")

@@ -21,6 +21,7 @@ from common.logs import chosen_format
 from common.process.doors import CannotOpen, Doors, open_several
 from common.process.supervisor import Child, Supervisor
 from common.settings import config
+from common.settings.config_show import setting_of
 from common.storage.embedded_store import EmbeddedStore, EmbeddedStoreError
 
 MAX_PORT: Final = 65_535
@@ -60,7 +61,8 @@ class Wanted(NamedTuple):
     guard: tuple[str, ...]
     """Of the front: who is let in."""
     metrics: Address | None = None
-    """For Prometheus: of the balancer; gateways and raters have the ports behind it."""
+    """For Prometheus: of the balancer; gateways and raters have the ports behind it. Where it is not given, a
+    part's own setting holds."""
 
 
 class GivenStore(NamedTuple):
@@ -100,25 +102,43 @@ def open_doors(wanted: Wanted) -> tuple[list[Doors], Doors]:
 
 def metrics_doors(wanted: Wanted) -> dict[str, Doors]:
     """A port for each child that tells of itself, by the child's name, in this order; port 0 is any free one
-    for each."""
-    if wanted.metrics is None:
-        return {}
-    names = ["balancer"]
-    names += [f"gateway-{number}" for number in range(1, wanted.gateways + 1)]
-    names += [f"rater-{number}" for number in range(1, wanted.raters + 1)]
-    host, port = wanted.metrics
-    if port and port + len(names) - 1 > MAX_PORT:
-        raise click.ClickException(f"--metrics: {len(names)} ports from {port} on end beyond {MAX_PORT}")
+    for each.
+
+    A part's own setting is one address, which is for the first of its children: the next have the next ports.
+    """
+    kinds = {
+        "balancer": ["balancer"],
+        "gateway": [f"gateway-{number}" for number in range(1, wanted.gateways + 1)],
+        "rater": [f"rater-{number}" for number in range(1, wanted.raters + 1)],
+    }
     doors: dict[str, Doors] = {}
-    try:
-        with contextlib.ExitStack() as undo:
-            for place, name in enumerate(names):
-                doors[name] = Doors({"metrics": Address(host, port + place if port else 0)})
-                undo.callback(doors[name].close)
-            undo.pop_all()
-    except CannotOpen as error:
-        raise click.ClickException(f"--metrics: {error}") from None
+    with contextlib.ExitStack() as undo:
+        if wanted.metrics is not None:
+            _open_row(
+                doors, undo, [name for names in kinds.values() for name in names], wanted.metrics, "--metrics"
+            )
+        else:
+            for part, names in kinds.items():
+                setting = setting_of(click.get_current_context(), part, "metrics") if names else None
+                if setting is not None:
+                    _open_row(doors, undo, names, setting.value, setting.origin)
+        undo.pop_all()
     return doors
+
+
+def _open_row(
+    doors: dict[str, Doors], undo: contextlib.ExitStack, names: list[str], first: Address, whence: str
+) -> None:
+    """Neighbouring ports. Raises ClickException, which says where the address comes from."""
+    host, port = first
+    if port and port + len(names) - 1 > MAX_PORT:
+        raise click.ClickException(f"{whence}: {len(names)} ports from {port} on end beyond {MAX_PORT}")
+    for place, name in enumerate(names):
+        try:
+            doors[name] = Doors({"metrics": Address(host, port + place if port else 0)})
+        except CannotOpen as error:
+            raise click.ClickException(f"{whence}: {error}, for {name}") from None
+        undo.callback(doors[name].close)
 
 
 def start_store(supervisor: Supervisor, look: Look, data: Path, durability: str) -> EmbeddedStore:
@@ -144,9 +164,13 @@ def start_store(supervisor: Supervisor, look: Look, data: Path, durability: str)
     return store
 
 
+def promise(wanted: Wanted) -> list[str]:
+    """Of those who write to the store: what must be certain before they say so."""
+    return ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
+
+
 def rater_children(wanted: Wanted, metrics: Mapping[str, Doors]) -> list[Child]:
-    promise = ["--durability", wanted.durability, "--replicas", str(wanted.replicas)]
-    command = ratel("rater", "--balancer", str(wanted.router), *promise, *_log_options(wanted))
+    command = ratel("rater", "--balancer", str(wanted.router), *promise(wanted), *_log_options(wanted))
     names = [f"rater-{number}" for number in range(1, wanted.raters + 1)]
     return [_child(name, command, metrics.get(name)) for name in names]
 
@@ -158,11 +182,11 @@ def front_children(
     flight while those behind it are still there."""
     listen = ["--jsonrpc", str(wanted.jsonrpc), "--http", str(wanted.http), *wanted.guard]
     router, level = str(wanted.router), _log_options(wanted)
-    if metrics:
+    if "balancer" in metrics:
         backdoor.join(metrics["balancer"])
-        for number, doors in enumerate(entrance, 1):
-            if wanted.gateways:
-                doors.join(metrics[f"gateway-{number}"])
+    for number, doors in enumerate(entrance, 1):
+        if (name := f"gateway-{number}") in metrics:
+            doors.join(metrics[name])
     join = ["--router", router, *(["--insecure-router"] if wanted.insecure_router else [])]
     if not wanted.gateways:
         [doors] = entrance

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import click
 from click.core import ParameterSource
 
-from common.settings.config import Place, defaults, options_of, place_in, places, variable
+from common.settings.config import Place, defaults, file_in_use, options_of, place_in, places, variable
 from common.settings.config_file import ConfigFile, Names
 from common.settings.config_values import to_toml
 from common.settings.shared import SECTIONS, Shared, flag
@@ -43,6 +43,20 @@ def resolve(
     ctx = click.Context(command, info_name=name, default_map=defaults(file, command, path))
     given = command.make_parser(ctx).parse_args(list(words))[0] if words else {}
     return [_resolve(file, path, option, ctx, given) for option in options_of(command)]
+
+
+def setting_of(ctx: click.Context, part: str, name: str) -> Setting | None:
+    """What a command that this one starts will take from environment or file, by the argument's name; None
+    when neither says anything. Both must be right, see `config.check_parts`."""
+    root = ctx.find_root()
+    command = root.command.get_command(root, part) if isinstance(root.command, click.Group) else None
+    if command is None:  # not by way of `ratel`
+        return None
+    file = file_in_use(ctx)
+    part_ctx = click.Context(command, info_name=part, default_map=defaults(file, command, (part,)))
+    [option] = (each for each in options_of(command) if each.name == name)
+    setting = _resolve(file, (part,), option, part_ctx, {})
+    return None if setting.kind == "default" else setting
 
 
 def _resolve(

@@ -15,7 +15,7 @@ from common.addresses import AddressType
 from common.logs import FORMATS, LEVELS, choose_format
 from common.settings.config_file import ConfigError
 from common.settings.shared import Command, Decorator, all_of, shared
-from common.storage.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Level
+from common.storage.durability import DEFAULT_REPLICAS, DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, Durability, Level
 from common.storage.durability import LEVELS as DURABILITY_LEVELS
 
 if TYPE_CHECKING:
@@ -157,6 +157,23 @@ durability_timeout_option: Final = shared(
     envvar="RATEL_DURABILITY_TIMEOUT",
     help="Milliseconds in which they must; else the answer is `not_durable`, and the outcome unknown.",
 )
+
+
+def durable(help: str) -> Decorator:
+    """What of a command's own changes must be certain: the raters' settings, as one `Durability`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def call(
+            *args: Any, durability: str, replicas: int, durability_timeout_ms: int, **others: Any
+        ) -> None:
+            certain = Durability(Level(durability), replicas, durability_timeout_ms)
+            command(*args, durability=certain, **others)
+
+        return durability_options(help)(durability_timeout_option(call))
+
+    return decorate
+
 
 # --- [cluster], [front], [log] --------------------------------------------------------------------------
 

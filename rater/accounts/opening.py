@@ -25,11 +25,13 @@ def open_command(
     account: Account,
     *,
     replace: bool = False,
+    waits: bool = False,
     token: str = "",
     journal_lines: int = JOURNAL_LINES,
 ) -> Command:
     """The EVALSHA that creates an account, or with `replace` sets one that exists to these balances.
 
+    Who `waits` for copies of it, be it new or kept, says so: then something is written in any case.
     Raises ValueError for figures out of range: the loader has refused them with their place before.
     """
     return (
@@ -38,7 +40,7 @@ def open_command(
         2,
         keys.account,
         keys.journal,
-        int(replace),
+        1 if replace else 2 if waits else 0,
         journal_lines,
         token,
         pack_account(account),

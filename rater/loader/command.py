@@ -12,8 +12,9 @@ from typing import Any, Final
 import click
 
 from common.commands.command_line import refuse
-from common.commands.store_access import store_errors
-from common.settings.options import json_option, store_option, wait_option
+from common.commands.store_access import store_errors, too_few_copies
+from common.settings.options import durable, json_option, store_option, wait_option
+from common.storage.durability import Durability
 from rater.accounts.opening import Opening
 from rater.loader.fields import MAX_NAME_CHARS
 from rater.loader.load import LoadOptions, LoadResult, Progress, Stage, TenantResult, load_paths
@@ -44,6 +45,7 @@ KINDS: Final = ("rates", "destinations", "plans")
     metavar="COUNT",
     help="Wait for at least so many, those that are still starting too; 0 waits for those that run.",
 )
+@durable("What must be certain of what is written before it is told, as for raters.")
 @json_option()
 def load(
     paths: tuple[Path, ...],
@@ -53,6 +55,7 @@ def load(
     reset_balances: bool,
     wait_s: float,
     raters: int,
+    durability: Durability,
     as_json: bool,
 ) -> None:
     """Load tariff files: check everything, publish it as a new version, open accounts.
@@ -78,14 +81,16 @@ def load(
     \b
     Exit codes:
       0  loaded, or nothing wrong in a dry run (warnings may have been shown)
-      1  the files have errors, or someone else loaded at the same time: nothing was switched
+      1  the files have errors, or someone else loaded at the same time: nothing was switched;
+         or what the store holds is damaged
       2  the command line is wrong
-      3  the store is not available
+      3  the store is not available, or too few copies confirmed what was written (--durability):
+         run it again
     """
     if len(tenant) > MAX_NAME_CHARS or any("\ud800" <= character <= "\udfff" for character in tenant):
         raise click.BadParameter(f"expected up to {MAX_NAME_CHARS} characters of text", param_hint="--tenant")
-    options = LoadOptions(store_url, tenant, dry_run, reset_balances, wait_s, raters)
-    with store_errors(), _progress() as progress:
+    options = LoadOptions(store_url, tenant, dry_run, reset_balances, wait_s, raters, durability)
+    with store_errors(), too_few_copies("load is not complete"), _progress() as progress:
         result = load_paths(paths, options, progress)
     if as_json:
         click.echo(json.dumps(_as_json(result, options), ensure_ascii=False))

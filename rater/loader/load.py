@@ -6,7 +6,9 @@
 3. The raters get a moment to pick the versions up, so that
 4. accounts are opened when the plans and destinations that they name are known to those who serve them.
 
-A load that ends between 2 and 4 is completed by running it again: an account that is there is kept.
+Each step that writes waits for as many copies as the durability level wants, and ends the load when they do
+not confirm it. A load that ends between 2 and 4 is completed by running it again: an account that is there is
+kept, and its copies are waited for, too.
 Until then a subject without an account is unknown, as it was before the load.
 """
 
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from common.errors import StoreUnavailable
+from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.stores import Store, connect
 from common.times import format_rfc3339
 from rater.accounts.opening import Opening, open_command, parse_open_reply
@@ -29,9 +32,9 @@ from rater.loader.assembly import TenantLoad, assemble
 from rater.loader.files import read_paths
 from rater.loader.report import Report
 from rater.model import Account, Tariff
+from rater.store.confirmed import make
 from rater.store.errors import store_error
 from rater.store.keys import RATERS, account_keys
-from rater.store.scripts import execute
 from rater.tariffs.store import Active, publish, read_active, read_version
 
 STORE_TIMEOUT_MS: Final = 10_000
@@ -74,6 +77,7 @@ class LoadOptions:
     """How long raters get to pick up what was published; 0 does not wait."""
     raters: int = 0
     """At least so many are waited for: those that are still starting are not in the store's table yet."""
+    durability: Durability = DEFAULT_DURABILITY
 
 
 @dataclass
@@ -113,8 +117,8 @@ def load_paths(
 ) -> LoadResult:
     """Load files and folders, as `ratel load` does; mistakes in them are in the result's report.
 
-    Raises StoreUrlError, StoreUnavailable, TariffConflict, and TariffUnreadable when an active
-    version that is to be carried over is damaged.
+    Raises StoreUrlError, StoreUnavailable, TariffConflict, TariffUnreadable when an active version that is to
+    be carried over is damaged, and NotDurable: the load ended where too few copies confirmed it.
     """
     with _without_collector():
         return _load_paths(paths, options, progress)
@@ -142,12 +146,12 @@ def _load_paths(paths: Sequence[Path], options: LoadOptions, progress: Progress)
         loads = assemble(contents, options.tenant, active, report)
         result = LoadResult(report, list(map(_result_of, loads)), unchecked=active.unchecked)
         if not report.error_count and not options.dry_run:
-            _publish(store, loads, result, active.read(), _sources(paths), progress)
+            _publish(store, loads, result, active.read(), _sources(paths), progress, options.durability)
             if result.epoch is not None and options.wait_s > 0:
                 result.picked_up = wait_for_raters(
                     store, result.epoch, options.wait_s, at_least=options.raters
                 )
-            _open_accounts(store, loads, result, options.reset_balances, progress)
+            _open_accounts(store, loads, result, options, progress)
     return result
 
 
@@ -233,6 +237,7 @@ def _publish(
     active: Active,
     sources: str,
     progress: Progress,
+    durability: Durability,
 ) -> None:
     tariffs = [load.tariff for load in loads if load.tariff is not None]
     if not tariffs:
@@ -243,6 +248,7 @@ def _publish(
         active.versions,
         {"created": format_rfc3339(time.time_ns() // 1000), "sources": sources},
         lambda done, total: progress(Stage.PUBLISH, done, total),
+        durability,
     )
     for tenant in result.tenants:
         tenant.version = dict(versions).get(tenant.tenant)
@@ -252,18 +258,24 @@ def _open_accounts(
     store: Store,
     loads: Sequence[TenantLoad],
     result: LoadResult,
-    replace: bool,
+    options: LoadOptions,
     progress: Progress,
 ) -> None:
+    replace, waits = options.reset_balances, bool(options.durability.waits)
     total, done = sum(len(load.budgets) for load in loads), 0
     for load, tenant in zip(loads, result.tenants, strict=True):
         for batch in _batches(load.accounts):
             commands = [
-                open_command(account_keys(load.tenant, account.subject), account, replace=replace)
+                open_command(
+                    account_keys(load.tenant, account.subject), account, replace=replace, waits=waits
+                )
                 for account in batch
             ]
-            for reply in execute(store, commands):
+            made = make(store, commands, options.durability)
+            for reply in made.replies:
                 tenant.opened[parse_open_reply(reply)] += 1
+            if made.missing is not None:
+                raise made.missing
             done += len(batch)
             progress(Stage.ACCOUNTS, done, total)
 

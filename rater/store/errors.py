@@ -6,13 +6,16 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
-from common.errors import InternalError, RatelError, StoreUnavailable
+from common.errors import Damaged, InternalError, RatelError, StoreUnavailable
 from common.storage.cluster_trip import NODE_LOST
 from common.storage.store import Reply
 
 _OUR_FAULTS: Final = ("ERR", "WRONGTYPE", "CROSSSLOT", "NOSCRIPT", "EXECABORT")
 """What a command that is wrong is answered with. Everything else is about the store's state: it is
 loading, full, read-only, busy, refuses the password, can't write its file."""
+
+_DAMAGES: Final = ("ERR the account holds something else", "WRONGTYPE")
+"""The first one is the scripts' own. Both are found before anything is written."""
 
 
 def store_error(reply: Reply) -> RatelError:
@@ -21,5 +24,6 @@ def store_error(reply: Reply) -> RatelError:
         return InternalError(detail=f"an unexpected reply of the store: {reply!r:.80}")
     text = str(reply)
     if text.split(" ", 1)[0] in _OUR_FAULTS:
-        return InternalError(detail=f"the store refused a command: {text}")
+        fault = Damaged if text.startswith(_DAMAGES) else InternalError
+        return fault(detail=f"the store refused a command: {text}")
     return StoreUnavailable(detail=text.removeprefix(NODE_LOST))

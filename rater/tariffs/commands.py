@@ -11,8 +11,9 @@ from typing import Any, Final
 import click
 
 from common.commands.command_line import EXIT_REFUSED, refuse
-from common.commands.store_access import open_store
-from common.settings.options import json_option, store_option, wait_option
+from common.commands.store_access import open_store, too_few_copies
+from common.settings.options import durable, json_option, store_option, wait_option
+from common.storage.durability import Durability
 from common.storage.stores import Store
 from rater.loader.assembly import NothingActive, assemble
 from rater.loader.command import show_findings
@@ -50,7 +51,7 @@ def tariff() -> None:
       0  done
       1  refused: no such tenant or version, one that is damaged, or someone else switched meanwhile
       2  the command line is wrong
-      3  the store is not available
+      3  the store is not available, or too few copies confirmed a switch (--durability): run it again
     """
 
 
@@ -133,8 +134,11 @@ def check(paths: tuple[Path, ...], tenant: str, as_json: bool) -> None:
 @click.argument("version", type=_version_type)
 @store_option
 @wait_option
+@durable("What must be certain of the switch before it is told, as for raters.")
 @json_option()
-def activate_(tenant: str, version: int, store_url: str, wait_s: float, as_json: bool) -> None:
+def activate_(
+    tenant: str, version: int, store_url: str, wait_s: float, durability: Durability, as_json: bool
+) -> None:
     """Make VERSION of TENANT's tariff the active one: the way back after a load that was a mistake.
 
     The version is read and checked as a whole first. Raters switch between two batches, and no request
@@ -144,12 +148,14 @@ def activate_(tenant: str, version: int, store_url: str, wait_s: float, as_json:
     Example:
       ratel tariff activate vdf 41
     """
-    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store:
+    with open_store(store_url, STORE_TIMEOUT_MS, BadPart) as store, too_few_copies("switch is not certain"):
         base = read_active(store).versions.get(tenant, 0)
         _need(store, tenant, [version])
         picked_up = None
-        if base != version:
-            epoch = activate(store, [Switch(tenant, base, version)])
+        if base == version and durability.waits:  # that it is active may not have got to the copies
+            activate(store, [Switch(tenant, base, version)], durability)
+        elif base != version:
+            epoch = activate(store, [Switch(tenant, base, version)], durability)
             if not as_json:
                 click.echo(
                     f"tenant {quote(tenant)}: version {version} is active, instead of {base or 'none'}"

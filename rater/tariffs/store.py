@@ -29,10 +29,12 @@ from importlib.resources import files
 from typing import Final, NamedTuple, TypeVar
 
 from common.errors import TariffConflict, TariffUnreadable
+from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.store import Command, Reply
 from common.storage.stores import Store
 from rater.model import Tariff
 from rater.rating.packed import IndexPart, pack_tariff
+from rater.store.confirmed import change, make
 from rater.store.errors import store_error
 from rater.store.keys import TARIFF_ACTIVE, TARIFF_EPOCH, tariff_chunk_key, tariff_key, tariff_next_key
 from rater.tariffs.parts import (
@@ -196,12 +198,15 @@ def publish(
     base: Mapping[str, int],
     metadata: Mapping[str, str],
     progress: PublishProgress = lambda done, total: None,
+    durability: Durability = DEFAULT_DURABILITY,
 ) -> tuple[int, list[tuple[str, int]]]:
     """Write a new version for each tariff, and make all of them active at once.
 
     `base` has the version of each tenant that its tariff was made from, none for a new tenant;
     `metadata` goes to each version. Returns the epoch, and tenant and version of each. Raises
-    TariffConflict when another version is active by now; then nothing is switched or left behind.
+    TariffConflict when another version is active by now; then nothing is switched or left behind. Raises
+    NotDurable when too few copies confirmed what was written last: a version that is not switched to goes
+    with the old ones, as after any load that ended.
     """
     written: list[Switch] = []
     tell = _Progress(progress, sum(map(_size, tariffs)))
@@ -209,8 +214,8 @@ def publish(
         for tariff in tariffs:
             [version] = _replies(store, [("INCR", tariff_next_key(tariff.tenant))])
             written.append(Switch(tariff.tenant, base.get(tariff.tenant, 0), version))
-            _write(store, tariff, version, metadata, tell)
-        epoch = _switch(store, written)
+            _write(store, tariff, version, metadata, tell, durability)
+        epoch = _switch(store, written, durability)
     except TariffConflict:
         for tenant, _, version in written:
             _delete(store, tenant, [version])
@@ -220,17 +225,17 @@ def publish(
     return epoch, [(tenant, version) for tenant, _, version in written]
 
 
-def activate(store: Store, switches: Sequence[Switch]) -> int:
+def activate(store: Store, switches: Sequence[Switch], durability: Durability = DEFAULT_DURABILITY) -> int:
     """Make versions active that are in the store already, as for going back; returns the epoch.
 
-    Raises TariffUnreadable when one is not there whole, TariffConflict as `publish` does.
+    Raises TariffUnreadable when one is not there whole, TariffConflict and NotDurable as `publish` does.
     """
     for tenant, _, version in switches:
         for _ in read_source(store, tenant, version):
             pass
         for _ in read_index(store, tenant, version):
             pass
-    return _switch(store, switches)
+    return _switch(store, switches, durability)
 
 
 def _size(tariff: Tariff) -> int:
@@ -254,6 +259,7 @@ def _write(
     version: int,
     metadata: Mapping[str, str],
     progress: _Progress,
+    durability: Durability,
 ) -> None:
     digest, chunks = hashlib.sha256(), []
     for part in pack_tariff(tariff):
@@ -278,16 +284,21 @@ def _write(
         "sha256": digest.hexdigest(),
     }
     # The hash first: should this end half-way, it says which chunks there are to delete.
-    _replies(store, [("HSET", tariff_key(tariff.tenant, version), *_flat(known.items()))])
+    _change(store, ("HSET", tariff_key(tariff.tenant, version), *_flat(known.items())), durability)
     for number, chunk in enumerate(chunks):
-        _replies(store, [("SET", tariff_chunk_key(tariff.tenant, version, number), chunk)])
+        _change(store, ("SET", tariff_chunk_key(tariff.tenant, version, number), chunk), durability)
     progress.add(left)
 
 
-def _switch(store: Store, switches: Sequence[Switch]) -> int:
+def _switch(store: Store, switches: Sequence[Switch], durability: Durability) -> int:
     words = _flat((tenant, *numbers) for tenant, *numbers in switches)
-    [outcome] = _replies(store, [("EVAL", _PUBLISH, 2, TARIFF_ACTIVE, TARIFF_EPOCH, *words)])
+    command = ("EVAL", _PUBLISH, 2, TARIFF_ACTIVE, TARIFF_EPOCH, *words)
+    [outcome], missing = make(store, [command], durability)
+    if isinstance(outcome, Exception):
+        raise store_error(outcome)
     if outcome[0] == 1:
+        if missing is not None:
+            raise missing
         return int(outcome[1])
     tenant = outcome[1].decode()
     raise TariffConflict(
@@ -317,6 +328,13 @@ def _delete(store: Store, tenant: str, versions: Sequence[int]) -> None:
 
 def _flat(rows: Iterable[Iterable[str | int]]) -> Command:
     return tuple(word for row in rows for word in row)
+
+
+def _change(store: Store, command: Command, durability: Durability) -> None:
+    """Raises what the store refused, and NotDurable."""
+    reply = change(store, command, durability)
+    if isinstance(reply, Exception):
+        raise store_error(reply)
 
 
 def _replies(store: Store, commands: Sequence[Command]) -> list[Reply]:

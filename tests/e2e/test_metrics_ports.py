@@ -3,8 +3,10 @@ counted there that went wrong: refused requests, failures of the store."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -202,6 +204,61 @@ def test_failures_of_the_store_are_counted_by_kind(watched: Watched) -> None:
     os.kill(store_pid, signal.SIGKILL)
     until(lambda: failures("connection_lost") > lost, "the loss is counted")
     until(lambda: debit() == 200, "the store is back")
+
+
+def free_row(count: int) -> int:
+    """The first of so many neighbouring ports, none of which the kernel gives away by itself."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            for port in range(first, first + count):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
+def test_what_a_part_is_told_of_itself_is_numbered_where_there_are_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of raters by the environment, of the balancer by the file."""
+    port = free_row(3)
+    file = tmp_path / "ratel.toml"
+    file.write_text(f'[balancer]\nmetrics = "127.0.0.1:{port}"\n')
+    monkeypatch.setenv("RATEL_CONFIG", str(file))
+    monkeypatch.setenv("RATEL_RATER_METRICS", f"127.0.0.1:{port + 1}")
+    cluster = Cluster(tmp_path / "data", "--raters", "2", "--load", str(SAMPLE_TARIFF), "--tenant", "vdf")
+    try:
+        cluster.wait_ready()
+        told = [line.split() for line in cluster.up.lines if line.strip().startswith("metrics ")]
+        expected = [("balancer", port), ("rater-1", port + 1), ("rater-2", port + 2)]
+        assert told == [["metrics", f"http://127.0.0.1:{at}/metrics", name] for name, at in expected]
+        for name, at in expected:
+            with urlopen(f"http://127.0.0.1:{at}/metrics", timeout=PATIENCE_S) as response:
+                kind = "rater" if name.startswith("rater") else "front"
+                assert f'ratel_build_info{{kind="{kind}"' in response.read().decode()
+        cluster.stop()
+    finally:
+        cluster.kill_everything()
+
+
+def test_an_address_of_a_part_that_can_t_be_used_is_said_at_once_with_where_it_stands(tmp_path: Path) -> None:
+    def refused(**environment: str) -> str:
+        words = [*RATEL, "up", "--data", str(tmp_path / "data"), "--gateways", "2"]
+        words += [f"--{name}=127.0.0.1:0" for name in ("jsonrpc", "http", "router")]
+        env = os.environ | environment
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, env=env)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    file = tmp_path / "ratel.toml"
+    file.write_text('[gateway]\nmetrics = "127.0.0.1:65535"\n')
+    beyond = f"{file}:2: 2 ports from 65535 on end beyond 65535"
+    assert beyond in refused(RATEL_CONFIG=str(file))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = f"RATEL_RATER_METRICS: can't listen on {where}: Address already in use, for rater-1"
+        assert said in refused(RATEL_RATER_METRICS=where)
+    said = "RATEL_RATER_JSONRPC: 2 raters can't all listen on 127.0.0.1:2011: give --raters 1, or port 0"
+    assert said in refused(RATEL_RATER_JSONRPC="127.0.0.1:2011")
 
 
 def test_a_port_that_is_taken_is_said_at_once(tmp_path: Path) -> None:

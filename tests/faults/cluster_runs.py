@@ -32,9 +32,11 @@ from tests.faults.lookers import Lookers
 from tests.faults.nodes import TENANT, Site
 from tests.integration.conftest import STORE_TIMEOUT_MS
 from tests.integration.test_cluster import debit, open_accounts, service, subjects
-from tests.integration.test_operators_durability import BRIEFLY, run, sure
+from tests.integration.test_load import write
+from tests.integration.test_operators_durability import BRIEFLY, ratel, run, sure, surely
 from tests.integration.test_service import job, results
 from tests.store_cluster import SERVERS, StoreCluster
+from tests.unit.tariff_sample import BUDGETS, RATES, sample_files
 
 PROMISE_S = 10.0
 TIMEOUT_MS = 1_000
@@ -314,6 +316,10 @@ def test_what_an_operator_was_told_survives_a_failover_and_the_rest_is_told_as_s
     with StoreCluster(tmp_path) as cluster:
         names = {cluster.owner(slot_of_account(f"c{n}")).name: f"c{n}" for n in range(9)}
         assert len(names) == 3
+        files = sample_files()
+        files[RATES][0]["CstmId"] = TENANT
+        files[BUDGETS] = [{"Id": f"loaded{number}", "Credit": 7} for number in range(1200)]
+        surely(cluster.url, "load", str(write(tmp_path / "tariff", files)), "--wait", "0")
         for subject in names.values():
             sure(cluster.url, "create", TENANT, subject, "--credit", "100")
             sure(cluster.url, "credit", TENANT, subject, "5")
@@ -326,6 +332,13 @@ def test_what_an_operator_was_told_survives_a_failover_and_the_rest_is_told_as_s
         for subject in names.values():
             found = json.loads(sure(cluster.url, "show", TENANT, subject, "--json"))
             assert (found["Blocked"], found["Credit"], found["Changes"]) == (True, 105, 3)
+        audited = json.loads(surely(cluster.url, "audit", "--json").splitlines()[-1])["summary"]
+        assert (audited["accounts"], audited["findings"]) == (1200 + len(names), 0)
+        [version, *_] = json.loads(surely(cluster.url, "tariff", "list", TENANT, "--json"))[TENANT]
+        assert (version["active"], version["state"]) == (True, "whole")
+        again = ratel(cluster.url, "load", str(tmp_path / "tariff"), "--wait", "0", *BRIEFLY)
+        assert again.exit_code == 3, "a part of it has no replica"
+        assert "the load is not complete: 1 of 2 copies confirmed" in again.stderr
         refused = run(cluster.url, "unblock", TENANT, names[struck], *BRIEFLY)
         assert refused.exit_code == 3, "the successor has no replica"
         assert "1 of 2 copies confirmed" in refused.stderr
@@ -333,6 +346,7 @@ def test_what_an_operator_was_told_survives_a_failover_and_the_rest_is_told_as_s
         cluster.wait_for_replica(struck)
         assert cluster.owner(slot).name == replica
         assert "not blocked" in sure(cluster.url, "unblock", TENANT, names[struck])
+        assert "1200 kept" in surely(cluster.url, "load", str(tmp_path / "tariff"), "--wait", "0")
 
 
 @servers

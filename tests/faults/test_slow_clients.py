@@ -156,6 +156,66 @@ def test_a_client_that_never_reads_is_let_go_and_nobody_else_notices(
     wait_until(lambda: _descriptors(balancer.pid) <= open_before, "all descriptors are given back")
 
 
+UNREAD_CLIENTS = {"jsonrpc": 24, "http": 80}
+"""Over HTTP each leaves at least 64 KiB, over TCP 256 KiB, until it is not read any more: more than the bound
+together, and none of them alone."""
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Nobody is closed for being slow, and all of them have no more in flight than the balancer takes."""
+    options = ["--stuck", "3600", "--max-unsent", "4", "--max-in-flight", "100"]
+    with Site(tmp_path_factory.mktemp("bounded"), balancer_options=options) as site:
+        site.start(SUBJECTS)
+        yield site
+
+
+def _large_pages() -> bytes:
+    """The kernel takes some megabytes of answers for each client before any is left here."""
+    return b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 10
+
+
+class Unread:
+    """A client that asks again and again, as long as that is taken from it, and never reads."""
+
+    def __init__(self, address: Address, message: bytes) -> None:
+        self.sock = socket.socket()
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            self.sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
+        self.sock.connect(tuple(address))
+        self.sock.setblocking(False)
+        self._message = self._rest = message
+
+    def is_closed(self) -> bool:
+        """After it has sent what is taken."""
+        with suppress(BlockingIOError):
+            try:
+                self._rest = self._rest[self.sock.send(self._rest) :] or self._message
+            except ConnectionError:
+                return True
+        return False
+
+
+@pytest.mark.parametrize(("gateway", "flood"), [("jsonrpc", _rpc_flood), ("http", _large_pages)])
+def test_of_clients_that_leave_too_much_together_some_are_closed_and_nobody_else_notices(
+    bounded: Site, gateway: str, flood: Callable[[], bytes]
+) -> None:
+    [balancer] = bounded.balancers
+    ledger, before = Ledger(TENANT, SUBJECTS), _descriptors(balancer.pid)
+    clients = [Unread(getattr(balancer, gateway), flood()) for _ in range(UNREAD_CLIENTS[gateway])]
+    try:
+        with SteadyClient(bounded, ledger, f"bounded/{gateway}") as steady:
+            wait_until(lambda: True in [client.is_closed() for client in clients], "some are closed")
+            done = steady.done
+            wait_until(lambda: steady.done > done or steady.error, "the steady client is served")
+        assert balancer.says(f"gateway={gateway} unsent_bytes=")
+        assert _descriptors(balancer.pid) > before, "no more are closed than have to be"
+    finally:
+        for client in clients:
+            client.sock.close()
+    wait_until(lambda: _descriptors(balancer.pid) <= before, "all descriptors are given back")
+
+
 CLIENTS = 2400
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -17,6 +18,7 @@ from rater.accounts.opening import Opening, open_command, parse_open_reply
 from rater.model import Account
 from rater.store import scripts
 from rater.store.keys import account_keys
+from tests.integration.rpc_server import RpcServer, amount
 from tests.stored import line_fields, with_figures
 
 STORE_TIMEOUT_MS = 20_000
@@ -109,3 +111,26 @@ class Accounts:
 @pytest.fixture
 def accounts(store: StoreConnection) -> Accounts:
     return Accounts(store)
+
+
+# --- servers that the Python clients call ---------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[RpcServer]:
+    with RpcServer(amount) as running:
+        yield running
+
+
+@pytest.fixture
+def second() -> Iterator[RpcServer]:
+    with RpcServer(amount) as running:
+        yield running
+
+
+@pytest.fixture
+def refusing() -> tuple[str, int]:
+    """Nothing listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address: tuple[str, int] = probe.getsockname()
+    return address

@@ -84,6 +84,27 @@ def test_terms_and_blocks(run: Run, accounts: Any) -> None:
     assert accounts.read() == Account("rif", postpaid=True)
 
 
+def test_what_is_decided_under_a_request_id_is_decided_once(run: Run, accounts: Any) -> None:
+    accounts.open(Account("rif"))
+    before = ", as before: this request id was carried out already\n"
+    assert run("block", "vdf", "rif", "--request-id", "a").stdout == "blocked\n"
+    assert run("block", "vdf", "rif", "--request-id", "a").stdout == "blocked" + before
+    assert run("unblock", "vdf", "rif", "--request-id", "b").stdout == "unblocked\n"
+    assert run("block", "vdf", "rif", "--request-id", "a").stdout == "blocked" + before
+    assert run("set", "vdf", "rif", "--plan", "x", "--request-id", "c").stdout == "set\n"
+    assert run("set", "vdf", "rif", "--plan", "x", "--request-id", "d").stdout == "it was so already\n"
+    assert run("set", "vdf", "rif", "--plan", "x", "--request-id", "d").stdout == "it was so already" + before
+    for words in (("block", "vdf", "rif"), ("set", "vdf", "rif", "--plan", "y")):
+        reused = run(*words, "--request-id", "b")
+        assert reused.exit_code == 1
+        assert "the request id 'b' was used before with other parameters" in reused.stderr
+    assert accounts.read() == Account("rif", plan="x"), "an old request is no new one"
+    assert [line["token"] for line in accounts.journal()[1:]] == [b"c:a", b"c:b", b"c:c"]
+    told = json.loads(run("block", "vdf", "rif", "--request-id", "a", "--json").stdout)
+    who = {"CstmId": "vdf", "Subject": "rif", "RequestId": "a"}
+    assert told == who | {"Changed": True, "Replayed": True}
+
+
 def test_it_is_shown_for_people_and_for_programs(run: Run, accounts: Any) -> None:
     accounts.open(
         Account(
@@ -147,6 +168,8 @@ def test_an_account_that_there_is_not_is_refused(run: Run, accounts: Any, words:
         (("create", "vdf", "rif", "--bucket", "mobile=-1"), "are not below 0"),
         (("create", "vdf", "rif", "--bucket", "mobile=1,x"), "invalid literal"),
         (("history", "vdf", "rif", "--last", "0"), "1<=x<=10000"),
+        (("credit", "vdf", "rif", "1", "--request-id", ""), "expected 1 to 256 characters, not 0"),
+        (("block", "vdf", "rif", "--request-id", "x" * 257), "expected 1 to 256 characters, not 257"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong(run: Run, words: tuple[str, ...], said: str) -> None:
@@ -161,8 +184,21 @@ def test_a_store_that_is_away_is_told(run: Run) -> None:
     assert result.stderr.startswith("error: the store is not available")
 
 
-def test_credit_that_was_perhaps_given_can_be_given_once(
-    run: Run, accounts: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("words", "reply", "said"),
+    [
+        (("credit", "vdf", "rif", "2"), b"OK 12000000", "12 cents"),
+        (("block", "vdf", "rif"), b"OK 1000000", "blocked"),
+        (("set", "vdf", "rif", "--plan", "x"), b"OK 1000000", "set"),
+    ],
+)
+def test_what_was_perhaps_done_can_be_done_once(
+    run: Run,
+    accounts: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    reply: bytes,
+    said: str,
 ) -> None:
     """The connection breaks with the answer, and nobody chose the request id."""
     accounts.open(Account("rif", 10 * MICRO))
@@ -170,18 +206,19 @@ def test_credit_that_was_perhaps_given_can_be_given_once(
 
     def lose(self: StoreConnection, sent: Any, give_up_s: float | None = None) -> Any:
         replies = receive(self, sent, give_up_s)
-        if [b"OK 12000000"] in replies:
+        if [reply] in replies:
             raise StoreUnavailable(detail="the connection broke")
         return replies
 
     monkeypatch.setattr(StoreConnection, "receive", lose)
-    lost = run("credit", "vdf", "rif", "2")
+    lost = run(*words)
     monkeypatch.undo()
     assert lost.exit_code == 3
+    assert "whether it was done is unknown" in lost.stderr
     request_id = lost.stderr.rpartition("--request-id ")[2].strip()
-    again = run("credit", "vdf", "rif", "2", "--request-id", request_id)
-    assert again.stdout == "12 cents, as before: this request id was carried out already\n"
-    assert accounts.read().credit_micros == 12 * MICRO
+    again = run(*words, "--request-id", request_id)
+    assert again.stdout == f"{said}, as before: this request id was carried out already\n"
+    assert len(accounts.journal()) == 2, "the opening, and this"
 
 
 def test_a_value_that_is_no_account_is_told(run: Run, store: StoreConnection) -> None:
@@ -205,5 +242,7 @@ def test_what_changes_an_account_says_so_as_json(run: Run, accounts: Any) -> Non
         (("unblock", "vdf", "bob"), True),
         (("set", "vdf", "bob", "--plan", "x"), True),
     ):
-        assert json.loads(run(*words, "--json").stdout) == who | {"Changed": changed}
+        told = json.loads(run(*words, "--json").stdout)
+        assert told.pop("RequestId").startswith("account-set-")
+        assert told == who | {"Changed": changed, "Replayed": False}
     assert accounts.read("bob") == Account("bob", 7_500_000, plan="x")

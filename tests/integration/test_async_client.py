@@ -12,9 +12,8 @@ import uvloop
 
 from common.async_client import AsyncClient, Link
 from common.errors import DeadlineExceeded, NoRate, RatelError
-from tests.integration.rpc_server import HOLD, Fate, RpcServer
+from tests.integration.rpc_server import CD, HOLD, Fate, RpcServer
 
-CD = {"CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0256"}
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 

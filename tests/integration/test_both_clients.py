@@ -41,11 +41,9 @@ from common.tls import ClientTls, TlsError
 from tests.certificates import HERE, Authority
 from tests.integration.balancer_process import BalancerProcess
 from tests.integration.fake_rater import FakeRater, answer_one, echo
-from tests.integration.rpc_server import DROP, HOLD, Fate, RpcServer
+from tests.integration.rpc_server import CD, DROP, HOLD, Fate, RpcServer, amount
 from tests.integration.test_api_keys import Keys
 from tests.integration.waiting_client import WaitingClient
-
-CD = {"CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0256"}
 
 
 class OnUvloop(WaitingClient):
@@ -58,35 +56,10 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def amount(_method: str, cd: dict[str, Any]) -> bytes | RatelError | Fate:
-    if cd.get("Subject") == "nobody":
-        return NoRate(tenant="vdf", subject="nobody", destination="0256")
-    return json.dumps(cd.get("Amount", 0), default=float).encode()
-
-
-@pytest.fixture
-def server() -> Iterator[RpcServer]:
-    with RpcServer(amount) as running:
-        yield running
-
-
-@pytest.fixture
-def second() -> Iterator[RpcServer]:
-    with RpcServer(amount) as running:
-        yield running
-
-
 @pytest.fixture
 def client(server: RpcServer, kind: Any) -> Iterator[Any]:
     with kind(server.address) as connected:
         yield connected
-
-
-@pytest.fixture
-def refusing() -> tuple[str, int]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address: tuple[str, int] = probe.getsockname()
-    return address
 
 
 # --- names ----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,26 +17,14 @@ from common.client_parts import FIRST_BACKOFF_S, Redial, parse_servers
 from common.commands import call_command
 from common.errors import ConnectionLost, DeadlineExceeded, RatelError, ShuttingDown
 from tests.faults.nodes import wait_until
-from tests.integration.rpc_server import DROP, HOLD, Fate, RpcServer
+from tests.integration.rpc_server import CD, DROP, HOLD, Fate, RpcServer, amount
 
-CD = {"CstmId": "vdf", "Subject": "rif", "DestinationPrefix": "0256"}
 A, B, C = Address("10.0.0.1", 2001), Address("::1", 2002), Address("c", 3)
 
 
-def amount(_method: str, cd: dict[str, Any]) -> bytes | RatelError | Fate:
-    return json.dumps(cd.get("Amount", 0)).encode()
-
-
 @pytest.fixture
-def first() -> Iterator[RpcServer]:
-    with RpcServer(amount) as running:
-        yield running
-
-
-@pytest.fixture
-def second() -> Iterator[RpcServer]:
-    with RpcServer(amount) as running:
-        yield running
+def first(server: RpcServer) -> RpcServer:
+    return server
 
 
 @pytest.fixture
@@ -52,13 +39,6 @@ def hung() -> Iterator[socket.socket]:
     """As a stopped process: the system takes connections and bytes, and nobody answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
-
-
-@pytest.fixture
-def refusing() -> tuple[str, int]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address: tuple[str, int] = probe.getsockname()
-    return address
 
 
 @pytest.mark.parametrize(

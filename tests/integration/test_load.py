@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import StoreUnavailable
+from common.storage.durability import Durability
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from rater.accounts.mutations import parse_account, read_command
@@ -302,16 +303,16 @@ def test_a_load_that_ended_between_tariff_and_accounts_is_completed_by_another(
     files = sample_files() | {BUDGETS: budgets}
     batches = count()
 
-    def dies(store: StoreConnection, commands: Any) -> Any:
+    def dies(store: StoreConnection, commands: Any, durability: Durability) -> Any:
         if next(batches):
             raise StoreUnavailable(detail="gone")
-        return real(store, commands)
+        return real(store, commands, durability)
 
     from rater.loader import load
 
-    real = load.execute
+    real = load.make
     with monkeypatch.context() as patch:
-        patch.setattr(load, "execute", dies)
+        patch.setattr(load, "make", dies)
         assert loader(files).exit_code == 3
     assert read_active(store).versions == {"vdf": 1}
     assert account(store, "s0") is not None

@@ -88,6 +88,7 @@ class Bench:
         self.served: list[Request] = []
         self.gone = False
         self.refused: list[str] = []
+        self.times_behind = 0
         self.body = b'"done"'
         self.transport = Transport()
         self.connection = Connection(self)
@@ -107,6 +108,9 @@ class Bench:
 
     def note_refusal(self, name: str) -> None:
         self.refused.append(name)
+
+    def is_behind(self) -> None:
+        self.times_behind += 1
 
     def forget(self, connection: Connection) -> None:
         self.gone = True

@@ -117,6 +117,7 @@ def test_who_does_not_read_gets_no_further_request_served() -> None:
     bench = Bench()
     bench.send(get("/a"))
     bench.connection.pause_writing()
+    assert bench.times_behind == 1
     bench.send(get("/now1") + get("/now2"))
     bench.answer(0)
     bench.settle()
