@@ -10,9 +10,9 @@ not: mypyc leaves out what stands beside a base class (`frozen=True`) and most t
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -110,10 +110,19 @@ class CompiledWheel(BuildHookInterface[Any]):
             self._folder.cleanup()
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Copy the packages to a folder, with the hot path compiled.")
+    parser.add_argument("--quick", action="store_true", help="do not optimize: soon done, for tests")
+    parser.add_argument("folder", type=Path, help="where to; what is there is removed")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder.resolve()
+    if folder.exists() and not (folder / "balancer").is_dir() and any(folder.iterdir()):
+        parser.error(f"{folder} holds something else")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    libraries = compile_into(folder, "0" if arguments.quick else "3")
+    print(f"{len(libraries) - 1} modules compiled in {folder}")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        sys.exit("usage: python deploy/compile.py FOLDER")
-    target = Path(sys.argv[1]).resolve()
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    print(f"{len(compile_into(target)) - 1} modules compiled in {target}")
+    main()
