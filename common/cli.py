@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from common.compiled import is_compiled
 from common.settings import config
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -94,7 +95,7 @@ class LazyGroup(click.Group):
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ratel", message="%(prog)s %(version)s")
+@click.version_option(package_name="ratel", message="%(prog)s %(version)s" + ", compiled" * is_compiled())
 @config.root_file_option
 def main() -> None:
     """Ratel: a rating and charging cluster for voice carriers and MVNOs.

@@ -7,13 +7,12 @@ own Ratel are nobody's here, nor are those of the shell that runs the tests.
 from __future__ import annotations
 
 import os
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from balancer import dispatch
+from common.compiled import is_compiled
 from common.storage.embedded_store import SERVER_VARIABLE
 
 settings.register_profile("ratel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,7 +32,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("source") and str(dispatch.__file__).endswith(tuple(EXTENSION_SUFFIXES)):
+    if item.get_closest_marker("source") and is_compiled():
         pytest.skip("looks into modules that are compiled")
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from common.compiled import is_compiled
 from loadtests.bench.figures import CLIENT, PERCENTILES, RATIOS, Row, Sample, Spread, ratios
 
 HEADER: Final = (
@@ -137,5 +138,6 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "compiled": "yes" if is_compiled() else "no",
         "load_average_1min": os.getloadavg()[0],
     }
