@@ -1,4 +1,4 @@
-"""Whether the hot path is machine code here (`deploy/compile.py`), or runs as the Python that it is written in."""
+"""Whether the hot path is machine code here (`deploy/compile.py`), or the Python that it is written in."""
 
 from __future__ import annotations
 
