@@ -30,6 +30,10 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 # Of the tests that run side by side: most of them wait for other processes most of the time.
 CODE := balancer rater common tests loadtests docs
 
+# Some machines tell Python to write no bytecode. Then each of the 1,400 processes that the tests start would compile
+# all its modules anew, which takes twice as long as the rest of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings docs docs-serve \
 	docs-outputs tutorial-cast setup audit-deps wheelhouse lock clean
 
