@@ -27,7 +27,7 @@ os.environ["RATEL_CONFIG"] = os.devnull
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is collected stays to the end: the search for garbage in it took a third of the time of collecting."""
+    """What is collected stays to the end: to search it for garbage took a third of the time of collecting."""
     gc.disable()
     try:
         return (yield)
