@@ -7,8 +7,10 @@ and so that `common` imports neither `balancer` nor `rater`.
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import sys
+from types import ModuleType
 from typing import Any, Final
 
 import click
@@ -59,6 +61,24 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 """Name → (module:attribute, one line for the list of commands)."""
 
 
+def _import(name: str) -> ModuleType:
+    """The module, with everything that came with it out of the garbage collector's sight.
+
+    None of it is ever garbage: to look through it again and again, while it is imported and as the process
+    ends, is a quarter of the time that a short command takes.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
 class LazyGroup(click.Group):
     """Imports a command's module only when that command is used, and has it take settings from the file."""
 
@@ -79,7 +99,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = getattr(_import(module), attribute)
         assert isinstance(command, click.Command)
         if cmd_name != "config":
             config.read_by(command)

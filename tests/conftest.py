@@ -6,7 +6,9 @@ own Ratel are nobody's here, nor are those of the shell that runs the tests.
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,18 @@ for name in [name for name in os.environ if name.startswith("RATEL_") and not na
     if name not in ("RATEL_FAULT_FIGURES", "RATEL_REFERENCE_TARIFF"):
         del os.environ[name]
 os.environ["RATEL_CONFIG"] = os.devnull
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: to search it for garbage took a third of the time of collecting."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

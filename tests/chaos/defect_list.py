@@ -352,7 +352,10 @@ DEFECTS: Final = (
     ),
     Defect(
         "a reload of the tariff sets accounts back",
-        (Edit("rater/lua/open_account.lua", "if ARGV[1] ~= '1' then\n", "if false then\n"),),
+        (
+            Edit("rater/lua/open_account.lua", "if ARGV[1] == '0' then\n", "if false then\n"),
+            Edit("rater/lua/open_account.lua", "if ARGV[1] == '2' then\n", "if false then\n"),
+        ),
         ("tariff reloaded",),
     ),
     Defect(

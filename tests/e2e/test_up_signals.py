@@ -91,6 +91,7 @@ def reach(start: Start, moment: Callable[[Start], bool]) -> None:
     while not moment(start):
         assert start.cluster.up.process.poll() is None, start.cluster.up.lines
         assert time.monotonic() < give_up_s, "it did not happen"
+        time.sleep(0.001)  # no moment is shorter, and what is to start needs the processor, too
 
 
 def stop_and_look(start: Start, number: signal.Signals) -> None:

@@ -222,20 +222,21 @@ class Watched:
     def check_inside(self) -> None:
         dispatch = self.dispatch
         assert dispatch.unanswered == len(self.open), "a request vanished"
-        in_flight: Counter[bytes] = Counter()
+        held: list[bytes] = []
         silent = {rater.id for rater in dispatch._raters.values() if rater.silent}
         waiting = {request.seq for request in dispatch._waiting}
         assert len(waiting) == len(dispatch._waiting), "a request waits twice"
         assert waiting <= self.open.keys(), "a request waits that is over"
         for seq, request in dispatch._requests.items():
             holders = [rater.id for rater in request.holders]
-            in_flight.update(holders)
+            held += holders
             if seq in waiting:
                 assert silent.issuperset(holders), "a request waits that a rater works on"
             else:
                 assert holders, "nobody has a request, and it does not wait"
             for rater in holders:
                 assert seq in self.flying[rater], "a holder that does not have it"
+        in_flight = Counter(held)
         for rater in dispatch._raters.values():
             assert rater.in_flight == in_flight[rater.id], "in_flight is miscounted"
         parameters = sum([len(request.params) for request in dispatch._requests.values()])

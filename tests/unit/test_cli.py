@@ -57,6 +57,17 @@ def test_every_command_has_help_with_an_example() -> None:
     assert without == []
 
 
+def test_what_a_command_imports_is_never_looked_through_for_garbage() -> None:
+    start = "import click, gc; from common.cli import main; main.get_command(click.Context(main), 'call'); "
+    said = subprocess.run(
+        [sys.executable, "-c", start + "print(gc.isenabled(), gc.get_freeze_count() > 10_000)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said == "True True\n"
+
+
 def test_bash_completes_commands_and_options() -> None:
     bash = shutil.which("bash")
     if bash is None:
