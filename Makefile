@@ -5,7 +5,7 @@
 #   make bench   the benchmark, some 25 minutes; BENCH=--quick is a minute
 #   make calls   a day of calls by locust against a cluster of its own, a report, and every cent reckoned up
 #   make compiled   the hot path as machine code in var/compiled; needs a C compiler. With COMPILED=1 the targets run, test,
-#                bench, chaos and wheelhouse use that
+#                bench, micro, chaos and wheelhouse use that
 #   make micro   the pure parts alone, each in microseconds, beside the run before: compares two revisions
 #   make chaos   real clusters, struck in random order, and the reckoning: SEEDS=20 DEBITS=50000 STEPS=8 each
 #   make chaos-defects   that the chaos run catches deliberate defects
@@ -81,12 +81,12 @@ calls: $(READY)
 	$(BIN)/python -m loadtests.calls --html var/locust.html $(CALLS)
 
 # A round is 1,000 requests, timed by the CPU it takes.
-micro: $(READY)
+micro: $(READY) $(BUILT)
 	$(BIN)/python -m pytest loadtests/micro --benchmark-storage=file://./var/micro --benchmark-autosave \
 		$(if $(wildcard var/micro/*/*.json),--benchmark-compare --benchmark-group-by=fullname,--benchmark-group-by=func) \
 		--benchmark-timer=time.process_time --benchmark-disable-gc --benchmark-warmup=on \
 		--benchmark-warmup-iterations=2 --benchmark-max-time=0.3 --benchmark-time-unit=ms \
-		--benchmark-columns=min,median,rounds --benchmark-sort=name $(MICRO)
+		--benchmark-columns=min,median,rounds --benchmark-sort=name $(if $(BUILT),-o pythonpath=) $(MICRO)
 
 chaos: $(READY) $(BUILT)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000) \

@@ -179,8 +179,8 @@ install_version() {
     [[ -z $wheelhouse || -d $wheelhouse ]] || fail "--wheelhouse $wheelhouse: there is no such folder"
     local name version folder sum
     name=$(basename "$wheel")
-    [[ $name =~ ^ratel-([0-9][0-9A-Za-z.+!]*)-py3-none-any\.whl$ ]] ||
-        fail "--wheel $wheel: not a wheel of Ratel, which is named ratel-VERSION-py3-none-any.whl"
+    [[ $name =~ ^ratel-([0-9][0-9A-Za-z.+!]*)-(py3-none-any|cp[0-9]+-cp[0-9]+-[0-9a-z_.]+)\.whl$ ]] ||
+        fail "--wheel $wheel: not a wheel of Ratel, which is named ratel-VERSION-py3-none-any.whl, or by a Python and a platform"
     version=${BASH_REMATCH[1]}
     folder=$PREFIX/$version
     sum=$(sha256sum <"$wheel" | cut -d' ' -f1)

@@ -93,15 +93,19 @@ def load(machine: Machine, report: dict[str, Any], *where: str) -> Iterator[None
 
 
 def wheel_of(machine: Machine) -> str:
-    (wheel,) = WHEELS.glob("ratel-*.whl")
-    return f"/root/wheels/{wheel.name}"
+    return f"/root/wheels/{the_wheel().name}"
+
+
+def the_wheel() -> Path:
+    """The compiled one, where there are both (`make test-systemd COMPILED=1`)."""
+    return min(WHEELS.glob("ratel-*.whl"), key=lambda wheel: wheel.name.endswith("-none-any.whl"))
 
 
 def newer_wheel(machine: Machine, version: str) -> str:
     """The same program under another version, as an upgrade has it."""
-    (wheel,) = WHEELS.glob("ratel-*.whl")
+    wheel = the_wheel()
     old = wheel.name.split("-")[1]
-    target = machine.folder / f"root/wheels/ratel-{version}-py3-none-any.whl"
+    target = machine.folder / "root/wheels" / wheel.name.replace(f"-{old}-", f"-{version}-", 1)
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w") as made:
         record = ""
         for old_name in source.namelist():

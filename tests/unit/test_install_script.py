@@ -58,6 +58,7 @@ def test_wrong_words_are_told(words: tuple[str, ...], said: str) -> None:
         (("--primary", "10.0.0.1", "rater"), "--primary is for a host with the role store or sentinel"),
         (("--python", "python9", "rater"), "no python9 here"),
         (("--wheel", "/nowhere/ratel-1-py3-none-any.whl", "rater"), "there is no such file"),
+        (("--wheel", "/nowhere/ratel-1-cp311-cp311-linux_x86_64.whl", "rater"), "there is no such file"),
         (("--wheel", str(SCRIPT), "rater"), "not a wheel of Ratel"),
     ],
 )
