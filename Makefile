@@ -48,7 +48,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: compiled run test check bench calls micro chaos chaos-defects test-cluster test-systemd simulate fuzz settings docs \
-	docs-serve 	docs-outputs tutorial-cast setup audit-deps wheelhouse lock clean
+	docs-serve docs-outputs tutorial-cast setup audit-deps wheelhouse lock clean
 
 run: $(READY) $(BUILT)
 	$(BIN)/ratel up --data var/data --load deploy/sample-tariff --tenant vdf \
