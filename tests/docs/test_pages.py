@@ -35,6 +35,7 @@ def name(page: Path) -> str:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.source
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_shows_what_its_commands_print(page: Path) -> None:
     with Terminal() as terminal:

@@ -129,6 +129,7 @@ def test_pages_that_the_code_names_exist() -> None:
     assert not missing
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_the_reference_is_made_of_the_code(path: Path) -> None:
     assert path.read_text() == PAGES[path](), "make settings"

@@ -46,7 +46,9 @@ def debit(key: str) -> dict[str, str | int]:
 # --- killed -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", ["before_write", "after_write", "after_reply"])
+@pytest.mark.parametrize(
+    "point", ["before_write", "after_write", pytest.param("after_reply", marks=pytest.mark.source)]
+)
 def test_a_rater_killed_at_this_point_costs_no_client_an_error(site: Site, point: str) -> None:
     with Load(lambda _: site.client(), ACCOUNTS) as load:
         load.wait(100)
@@ -85,6 +87,7 @@ def test_a_rater_that_is_told_to_end_costs_no_client_an_error(site: Site) -> Non
     load.check(site)
 
 
+@pytest.mark.source
 def test_a_request_that_kills_raters_is_given_up_after_two(tmp_path: Path) -> None:
     with Site(tmp_path / "site", raters=3) as site:
         site.start(ACCOUNTS)

@@ -45,6 +45,15 @@ class FakeStore:
         self.words: dict[str, bytes] = {}
         self.hashes: dict[str, dict[bytes, bytes]] = {}
 
+    number = 1
+    unread = 0
+
+    def send(self, commands: list[Command]) -> list[Any]:
+        return self.execute(commands)
+
+    def receive(self, replies: list[Any]) -> list[Any]:
+        return replies
+
     def execute(self, commands: list[Command]) -> list[Any]:
         return [getattr(self, str(name).lower())(*arguments) for name, *arguments in commands]
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from common.errors import InternalError, StoreUnavailable
+from common.errors import Damaged, InternalError, StoreUnavailable
 from common.storage.store import Command, StoreConnection
 from rater.accounts.mutation import Mutation, MutationResult, Refused
 from rater.accounts.mutations import (
@@ -296,7 +296,7 @@ def test_a_damaged_key_is_an_error_of_its_own_requests_and_changes_nothing(
             outcome = parse_mutation_reply(mutation, reply)
             if mutation.subject == "X":
                 assert isinstance(outcome, Refused), shape
-                assert type(outcome.error) is InternalError
+                assert type(outcome.error) is (InternalError if damage == "journal full" else Damaged)
             else:
                 assert isinstance(outcome, MutationResult), shape
         assert store.execute([("DUMP", key) for key in watched]) == before
@@ -453,7 +453,7 @@ def test_an_account_of_another_format_is_never_taken_for_none(accounts: Accounts
         for method in METHODS:
             outcome = accounts.send(_token(mutations(method, ["rif"])[0], method))
             assert isinstance(outcome, Refused)
-            assert type(outcome.error) is InternalError
+            assert type(outcome.error) is Damaged
         for replace in (False, True):
             with pytest.raises(InternalError):
                 accounts.open(Account("rif"), replace=replace)

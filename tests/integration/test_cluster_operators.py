@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from common.cli import main
 from common.client import JSONClient
 from common.errors import Blocked, UnknownSubject
-from rater.accounts import commands as account_commands
+from rater.accounts import command_parts
 from rater.store.users import AUDITOR, OPERATOR
 from tests.e2e.cluster import SAMPLE_TARIFF, Cluster, Process, is_free
 from tests.integration.test_cluster import subjects
@@ -158,7 +158,7 @@ def test_all_nodes_are_told_of_and_which_one_is_away(site: Site, monkeypatch: py
         with site.ratel.client() as client:
             for name in others:  # where the tariffs are is one of the nodes, whichever
                 assert ask(client, "Account", site.names[name])["Credit"] == 1498
-        monkeypatch.setattr(account_commands, "STORE_TIMEOUT_MS", 300)
+        monkeypatch.setattr(command_parts, "STORE_TIMEOUT_MS", 300)
         refused = site.run("account", "block", "vdf", site.names[lost])
         assert refused.exit_code == 3
         assert f"127.0.0.1:{ports[lost]}: " in refused.output
