@@ -12,7 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from balancer.tls_entrance import peer_of, warn_of_tls
+from balancer.tls_entrance import peer_of, unsent_bytes, warn_of_tls
 from common.rpc.jsonrpc import Call, Session
 from common.security.visitor import Visitor
 from common.tls import HANDSHAKE
@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def unsent_bytes(self) -> int:
-        return 0 if self._gone else self._transport.get_write_buffer_size()
+        return 0 if self._gone else unsent_bytes(self._transport)
 
     def go_on(self) -> None:
         """With what was read before, if that is still wanted; `_update_reading` asks again."""

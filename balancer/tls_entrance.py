@@ -126,6 +126,7 @@ class _Context(ssl.SSLContext):
         side = super().wrap_bio(incoming, outgoing, *args, **more)
         assert isinstance(side, _Side)
         side.outgoing, side.way = outgoing, self.ways.popleft()
+        side.wire = side.way.transport
         return side
 
 
@@ -135,6 +136,8 @@ class _Side(ssl.SSLObject):
 
     outgoing: ssl.MemoryBIO
     way: _Way | None
+    wire: asyncio.Transport
+    """What is encrypted goes there."""
 
     def do_handshake(self) -> None:
         assert self.way is not None
@@ -288,6 +291,14 @@ class _Meanwhile(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """What a client has not taken yet. Over TLS most of it waits encrypted, in the transport below: that
+    takes as a whole what is written before it is full, and the one above counts the rest only."""
+    side = transport.get_extra_info("ssl_object")
+    below = side.wire.get_write_buffer_size() if isinstance(side, _Side) else 0
+    return transport.get_write_buffer_size() + below
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:

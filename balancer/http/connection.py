@@ -34,7 +34,7 @@ from balancer.http.message import (
 )
 from balancer.http.patience import Patience, Verdict
 from balancer.http.reader import PIECE_BYTES, Awaits, RequestReader
-from balancer.tls_entrance import peer_of, warn_of_tls
+from balancer.tls_entrance import peer_of, unsent_bytes, warn_of_tls
 from common.tls import HANDSHAKE
 
 LARGE_BYTES: Final = 4096
@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
+        return unsent_bytes(self._transport)
 
     def respond(self, request: Request, status: int, body: bytes, more: bytes, kind: bytes = JSON) -> None:
         if request is not self._current:

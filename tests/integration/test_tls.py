@@ -19,7 +19,7 @@ import pytest
 import uvloop
 
 from balancer import tls_entrance
-from balancer.tls_entrance import JSONRPC, Certificates, TlsEntrance
+from balancer.tls_entrance import JSONRPC, Certificates, TlsEntrance, unsent_bytes
 from common.client import JSONClient
 from common.errors import ConnectionLost
 from common.tls import ClientTls, ServerTls, TlsError
@@ -580,6 +580,47 @@ def test_silent_peers_are_cut_at_the_deadline_and_hold_no_place(
         runner.run(run())
     assert seen == ["made", b"hello"]
     assert "handshakes limit=3" in caplog.text
+
+
+def test_what_waits_encrypted_counts_as_unsent(authority: Authority) -> None:
+    """The bound of `balancer.unsent` holds over TLS, too: the transport that gateways have does not count
+    what it has given to the one below, all of a large answer."""
+    made: list[Any] = []
+    size = 20_000_000
+
+    class Teller(Greeter):
+        def data_received(self, data: bytes) -> None:
+            self._transport.write(bytes(size))
+            made.append(self._transport)
+
+    def talk(port: int, read: threading.Event) -> None:
+        with (
+            socket.create_connection(("127.0.0.1", port), PATIENCE_S) as sock,
+            authority.client().context().wrap_socket(sock, server_hostname="127.0.0.1") as tls,
+        ):
+            tls.sendall(b"?")
+            read.wait(PATIENCE_S)
+            left = size
+            while left:
+                left -= len(tls.recv(65536))
+
+    async def run() -> tuple[int, int]:
+        certificates, read = Certificates(ServerTls(*authority.issue(*HERE))), threading.Event()
+        entrance = TlsEntrance(certificates, JSONRPC, "jsonrpc", lambda: Teller([]), lambda: b"TLS")
+        server = await asyncio.get_running_loop().create_server(entrance, "127.0.0.1", 0)
+        talking = asyncio.ensure_future(asyncio.to_thread(talk, server.sockets[0].getsockname()[1], read))
+        while not made:
+            await asyncio.sleep(0.01)
+        waiting = unsent_bytes(made[0])
+        read.set()
+        await talking
+        server.close()
+        return waiting, unsent_bytes(made[0])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        waited, wait = runner.run(run())
+    assert waited > size / 2, "the kernel has taken no more than some megabytes"
+    assert wait == 0
 
 
 def test_what_comes_with_the_end_of_the_handshake_is_not_lost(authority: Authority) -> None:
