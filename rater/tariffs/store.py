@@ -212,8 +212,9 @@ def publish(
     tell = _Progress(progress, sum(map(_size, tariffs)))
     try:
         for tariff in tariffs:
-            [version] = _replies(store, [("INCR", tariff_next_key(tariff.tenant))])
-            written.append(Switch(tariff.tenant, base.get(tariff.tenant, 0), version))
+            active = base.get(tariff.tenant, 0)
+            version = _next_version(store, tariff.tenant, active, durability)
+            written.append(Switch(tariff.tenant, active, version))
             _write(store, tariff, version, metadata, tell, durability)
         epoch = _switch(store, written, durability)
     except TariffConflict:
@@ -251,6 +252,16 @@ class _Progress:
     def add(self, count: int) -> None:
         self._done += count
         self._tell(self._done, self._total)
+
+
+def _next_version(store: Store, tenant: str, active: int, durability: Durability) -> int:
+    """A number above the active one's, also where the store has forgotten that it gave that out: in a cluster
+    the counter may be on a node that lost its last change. Raters that have a version don't read it again: it
+    is never written over."""
+    version = 0
+    while version <= active:  # once, but for what was lost
+        version = int(_change(store, ("INCR", tariff_next_key(tenant)), durability))
+    return version
 
 
 def _write(
@@ -330,11 +341,12 @@ def _flat(rows: Iterable[Iterable[str | int]]) -> Command:
     return tuple(word for row in rows for word in row)
 
 
-def _change(store: Store, command: Command, durability: Durability) -> None:
-    """Raises what the store refused, and NotDurable."""
+def _change(store: Store, command: Command, durability: Durability) -> Reply:
+    """The reply. Raises what the store refused, and NotDurable."""
     reply = change(store, command, durability)
     if isinstance(reply, Exception):
         raise store_error(reply)
+    return reply
 
 
 def _replies(store: Store, commands: Sequence[Command]) -> list[Reply]:

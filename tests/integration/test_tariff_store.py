@@ -12,7 +12,7 @@ from common.errors import TariffConflict, TariffUnreadable
 from common.storage.embedded_store import EmbeddedStore
 from common.storage.store import StoreConnection
 from rater.model import Destination, Plan, Rate, Tariff
-from rater.store.keys import TARIFF_ACTIVE, tariff_chunk_key, tariff_key
+from rater.store.keys import TARIFF_ACTIVE, tariff_chunk_key, tariff_key, tariff_next_key
 from rater.tariffs import parts as tariff_parts
 from rater.tariffs.store import (
     KEEP_VERSIONS,
@@ -170,6 +170,18 @@ def test_old_versions_are_deleted_but_never_the_active_one(store: StoreConnectio
     assert read_version(store, "vdf", 6) == tariff(mark=6)
     publish(store, [tariff(mark=100)], {"vdf": 6}, {})
     assert there() == [*range(newest - KEEP_VERSIONS + 1 + 6, newest + 1), newest + 6]
+
+
+def test_a_lost_counter_of_versions_gives_out_no_active_one_again(store: StoreConnection) -> None:
+    """In a cluster it is on another node than the versions, which may have lost what it did last."""
+    for mark in range(1, 4):
+        publish(store, [tariff(mark=mark)], {"vdf": mark - 1}, {})
+    for lost in (("DEL", tariff_next_key("vdf")), ("SET", tariff_next_key("vdf"), "2")):
+        [active] = read_active(store).versions.values()
+        store.execute([lost])
+        _, [(_, version)] = publish(store, [tariff(mark=9)], {"vdf": active}, {})
+        assert version == active + 1
+        assert read_active(store).versions == {"vdf": version}
 
 
 def test_nothing_is_active_in_an_empty_store(store: StoreConnection) -> None:
