@@ -13,14 +13,14 @@ from common.storage.durability import DEFAULT_DURABILITY, Durability
 from common.storage.stores import Store
 from common.wire import CLIENT_KEY
 from rater.accounts.mutation import Mutation, MutationResult, Refused
-from rater.accounts.mutations import mutation_command, parse_mutation_reply
+from rater.accounts.mutations import is_stored, mutation_command, parse_mutation_reply
 from rater.accounts.opening import Opening, open_command, parse_open_reply
 from rater.accounts.terms import Terms, fingerprint
 from rater.accounts.value import unpack_account
 from rater.journal.lines import Damaged, Line, decode_entry
 from rater.journal.scan import checked
 from rater.model import Account
-from rater.store.confirmed import change
+from rater.store.confirmed import change, make
 from rater.store.keys import account_keys
 
 KEY_TTL_MS: Final = 86_400_000
@@ -107,8 +107,11 @@ def decide(
 
 def _change(store: Store, mutation: Mutation, durability: Durability) -> MutationResult:
     keys = account_keys(mutation.tenant, mutation.subject)
-    replies = change(store, mutation_command(keys, mutation), durability)
-    outcome = parse_mutation_reply(mutation, replies[0] if isinstance(replies, list) else replies)
+    [replies], missing = make(store, [mutation_command(keys, mutation)], durability)
+    reply = replies[0] if isinstance(replies, list) else replies
+    if missing is not None and is_stored(reply):  # else nothing was done, whatever the copies have
+        raise missing
+    outcome = parse_mutation_reply(mutation, reply)
     if isinstance(outcome, Refused):
         raise outcome.error
     assert isinstance(outcome, MutationResult)

@@ -69,6 +69,10 @@ def test_what_too_few_copies_confirmed_is_told_and_a_repetition_is_no_second_cha
             "run this again with --request-id account-credit-"
             in run(group.url, "credit", "vdf", "a", "0", *BRIEFLY).stderr
         )
+        unknown = run(group.url, "block", "vdf", "nobody", *BRIEFLY)
+        assert (unknown.exit_code, "copies" in unknown.stderr) == (1, False), (
+            "nothing was done on the primary"
+        )
         without = CliRunner().invoke(main, ["account", *credit], env={"RATEL_STORE": group.url})
         assert "105 cents, as before" in without.output
     finally:
