@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 
 import pytest
@@ -53,6 +54,23 @@ def test_the_longest_prefix_is_found(entries: dict[str, int], numbers: list[str]
         answer = made.answers[table.find(number)]
         found = (number[: answer.length], answer.value) if answer.length else None
         assert found == expected
+
+
+def test_the_longest_prefix_is_found_in_a_table_that_is_packed_for_its_size() -> None:
+    """Nothing is replaced for it, so that it is tested compiled, too: words of long prefixes are large."""
+    chosen = random.Random(7)
+    entries: dict[str, int] = {}
+    while len(entries) <= prefixes.MAX_LISTED:
+        entries["".join(chosen.choices("0123456789", (9, *[1] * 8, 9), k=chosen.randint(1, 13)))] = len(
+            entries
+        )
+    table, made = table_of(entries)
+    assert not table.others
+    for entry in entries:
+        for number in (entry, entry + "0", entry + "99", entry[:-1]):
+            answer = made.answers[table.find(number)]
+            found = (number[: answer.length], answer.value) if answer.length else None
+            assert found == next(iter(matches(entries, number)), None)
 
 
 @given(TABLES, st.lists(NUMBERS, max_size=20))
@@ -176,3 +194,16 @@ def test_a_tariff_is_the_same_in_however_many_parts_it_comes(
     assert tariff.matching_destinations("13") == (("d", 1), ("e", 1))
     assert tariff.matching_destinations("+123") == (("d", 2),)
     assert tariff.matching_destinations("2") == ()
+
+
+def test_a_tariff_that_is_packed_for_its_size_finds_its_rates() -> None:
+    """As above, with nothing replaced."""
+    count = prefixes.MAX_LISTED + 500
+    tariff = compile_tariff(rates(count), DAY_US)
+    for number in range(count):
+        assert price_of(tariff, str(number)) == number
+        assert price_of(tariff, f"{number}+5") == number
+    assert price_of(tariff, "2499" + "9" * 16) == 2499
+    assert price_of(tariff, "99999") == 999
+    assert tariff.find_rate("x", "+1") is None
+    assert tariff.matching_destinations("1234567890123456") == (("e", 14), ("d", 2))
