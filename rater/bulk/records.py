@@ -22,6 +22,7 @@ from common.money import NotExact, parse_decimal, to_micros
 from common.times import format_rfc3339, parse_rfc3339
 from rater.descriptor import Descriptor
 from rater.descriptor_reader import parse_descriptor
+from rater.json_fields import NumberText
 
 FIELDS: Final = {
     "cstmid": "CstmId",
@@ -46,15 +47,7 @@ MAX_LINE_BYTES: Final = 65_536
 
 _GET_COST: Final = BY_NAME["GetCost"]
 _encode = msgspec.json.Encoder().encode
-
-
-class _NumberText(str):
-    """A JSON number with a fraction or an exponent, as it was written."""
-
-    __slots__ = ()
-
-
-_decode_cell = msgspec.json.Decoder(float_hook=_NumberText).decode
+_decode_cell = msgspec.json.Decoder(float_hook=NumberText).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -208,7 +201,7 @@ def _ambiguity(text: str, named: Sequence[str], values: Sequence[tuple[str, Any]
     if twice is not None:
         return InvalidParams(field=twice, detail="is given twice")
     for field, value in values:
-        if type(value) is _NumberText and field not in ("duration", "TOR"):
+        if type(value) is NumberText and field not in ("duration", "TOR"):
             return InvalidParams(field=field, detail="expected a string, not a number")
     return None
 

@@ -26,6 +26,7 @@ STOOD_IN_FOR: Final = "scp"
 """The machines have no ssh: the files are copied from one machine's tree to the other's."""
 
 IN_TEXT: Final = {
+    "ratel --version": "",
     "ratel config check": "",
     "ratel config show": "",
     "ratel keys list": "",
@@ -65,6 +66,7 @@ ELSEWHERE: Final = {
     "ratel up --gateways 2": ("tests/e2e/test_rolling.py", "--gateways"),
     "kill -HUP PID": ("tests/e2e/test_rolling.py", "SIGHUP"),
     "make test-systemd": ("Makefile", "test-systemd:"),
+    "make wheelhouse COMPILED=1": ("Makefile", "COMPILED=1 adds a wheel"),
     "make wheelhouse FOR=3.13": ("Makefile", "SUITE=trixie FOR=3.13"),
     "RATEL_TEST_CLUSTER=1 python -m pytest -s tests/cluster/test_rolling_soak.py": (
         "tests/cluster/test_rolling_soak.py",
