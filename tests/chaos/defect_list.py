@@ -368,9 +368,9 @@ DEFECTS: Final = (
         (
             Edit(
                 "rater/accounts/admin.py",
-                "    replies = change(store, mutation_command(keys, mutation), durability)\n",
+                "    [replies], missing = make(store, [mutation_command(keys, mutation)], durability)\n",
                 """    [value] = store.execute([("GET", keys.account)])
-    replies = change(store, mutation_command(keys, mutation), durability)
+    [replies], missing = make(store, [mutation_command(keys, mutation)], durability)
     if mutation.method == "SetTerms":
         store.execute([("SETRANGE", keys.account, 16, value[16:56])])
 """,
