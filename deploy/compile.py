@@ -57,9 +57,6 @@ MODULES: Final = (
     "rater/worker.py",
 )
 
-SHARED: Final = "ratel__mypyc"
-"""The library that has the code; what bears a module's name only leads there."""
-
 
 def compile_into(folder: Path, opt_level: str = "3") -> list[Path]:
     """Copy the packages to a folder and compile there. The libraries, by their paths in it."""
@@ -121,6 +118,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     libraries = compile_into(folder, "0" if arguments.quick else "3")
+    # One library more has the code: what bears a module's name only leads there.
     print(f"{len(libraries) - 1} modules compiled in {folder}")
 
 

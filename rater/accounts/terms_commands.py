@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from common.settings.options import json_option, store_option
+from common.settings.shared import all_of
 from common.storage.durability import Durability
 from rater.accounts import admin as account_admin
 from rater.accounts.command_parts import (
@@ -24,7 +25,8 @@ from rater.accounts.command_parts import (
 )
 from rater.accounts.terms import Terms
 
-_request_id: Final = request_id_option("Do it just once")
+_how: Final = all_of(request_id_option("Do it just once"), store_option, certain_option, json_option())
+"""What `_decide` is told beside what is to be."""
 
 
 @click.command("set", short_help="Change type, floor, tariff plan, reset day.")
@@ -35,10 +37,7 @@ _request_id: Final = request_id_option("Do it just once")
 @click.option("--no-floor", is_flag=True, help="No MinCredit.")
 @plan_option
 @reset_day_option
-@_request_id
-@store_option
-@certain_option
-@json_option()
+@_how
 def set_(
     tenant: str,
     subject: str,
@@ -74,10 +73,7 @@ def set_(
 @click.command(short_help="Refuse debits and talk time from now on.")
 @click.argument("tenant")
 @click.argument("subject")
-@_request_id
-@store_option
-@certain_option
-@json_option()
+@_how
 def block(tenant: str, subject: str, **how: Any) -> None:
     """Refuse debits and talk time from now on (`blocked`). What gives back goes on, and loading keeps it.
 
@@ -92,10 +88,7 @@ def block(tenant: str, subject: str, **how: Any) -> None:
 @click.command()
 @click.argument("tenant")
 @click.argument("subject")
-@_request_id
-@store_option
-@certain_option
-@json_option()
+@_how
 def unblock(tenant: str, subject: str, **how: Any) -> None:
     """Lift a block.
 
