@@ -40,7 +40,7 @@ export RATEL_COMPILED := 1
 export PYTHONSAFEPATH := 1
 export PYTHONPATH := $(CURDIR)/var/compiled:$(CURDIR)
 BUILT := $(FAST)
-override PYTEST_ARGS += -o pythonpath=
+export PYTEST_ADDOPTS += -o pythonpath=
 endif
 
 # Some machines tell Python to write no bytecode. Then each of the 1,400 processes that the tests start would compile
@@ -86,7 +86,7 @@ micro: $(READY) $(BUILT)
 		$(if $(wildcard var/micro/*/*.json),--benchmark-compare --benchmark-group-by=fullname,--benchmark-group-by=func) \
 		--benchmark-timer=time.process_time --benchmark-disable-gc --benchmark-warmup=on \
 		--benchmark-warmup-iterations=2 --benchmark-max-time=0.3 --benchmark-time-unit=ms \
-		--benchmark-columns=min,median,rounds --benchmark-sort=name $(if $(BUILT),-o pythonpath=) $(MICRO)
+		--benchmark-columns=min,median,rounds --benchmark-sort=name $(MICRO)
 
 chaos: $(READY) $(BUILT)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),20) --debits $(or $(DEBITS),50000) \
